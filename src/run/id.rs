@@ -1,0 +1,95 @@
+//! Names of runs, agent instances and calls.
+//!
+//! They are functions of *where in the run* a thing happens, never of when: the same network with the same answers
+//! gets the same ids, whatever the timing. What is drawn at random (the simulated model's faults) and what must be
+//! recognised again (an idempotency key) hangs on them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Makes the id from its text, as it is.
+            pub fn new(text: impl Into<Arc<str>>) -> Self {
+                Self(text.into())
+            }
+
+            /// Returns the id's text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_id! {
+    /// The name of a run, unique in its store: 26 lower-case letters and digits that sort by time (a ULID).
+    RunId
+}
+
+text_id! {
+    /// The name of an agent's instance within its run, as a path: `scout` is the entry, and `scout/reader.2.0` the
+    /// reader that it called into being by call 0 of its step 2.
+    AgentId
+}
+
+impl AgentId {
+    /// Names the instance of `agent` that `call` brings into being.
+    pub fn child(call: &CallId, agent: &str) -> Self {
+        let index = call.index.unwrap_or_default();
+        Self::new(format!("{}/{agent}.{}.{index}", call.agent, call.step))
+    }
+}
+
+/// The name of one logical call within its run; all tries of the call share it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CallId {
+    /// Who asked.
+    pub agent: AgentId,
+    /// The step that the call belongs to, counted from 1.
+    pub step: u32,
+    /// The place among the step's tool calls, counted from 0; none for the step's model call.
+    pub index: Option<u32>,
+}
+
+impl CallId {
+    /// Names the model call of a step.
+    pub fn model(agent: &AgentId, step: u32) -> Self {
+        Self { agent: agent.clone(), step, index: None }
+    }
+
+    /// Names the tool call at place `index` of a step.
+    pub fn tool(agent: &AgentId, step: u32, index: u32) -> Self {
+        Self { agent: agent.clone(), step, index: Some(index) }
+    }
+
+    /// Returns the id that a transcript gives the tool call: nine letters and digits, which is the narrowest form
+    /// that a provider asks for (Mistral), unique within the agent's transcript.
+    pub fn in_transcript(&self) -> String {
+        format!("s{:04}{:04}", self.step, self.index.unwrap_or_default())
+    }
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.agent, self.step)?;
+        match self.index {
+            Some(index) => write!(f, ".{index}"),
+            None => Ok(()),
+        }
+    }
+}

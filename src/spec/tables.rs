@@ -1,0 +1,495 @@
+//! The tables of a network file, one type each. What the file says and what a program builds in Rust are the same
+//! types; a value of them may still be wrong, and becomes a [`Network`](super::Network) by being checked.
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Span;
+
+/// A network of agents: who they are, which models and tools they have, and what a run may cost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkSpec {
+    /// What the network is called, where it begins, and its limits.
+    pub network: NetworkTable,
+    /// The models, by the names that agents use.
+    #[serde(default)]
+    pub models: IndexMap<String, ModelSpec>,
+    /// The agents, by name, in the order in which they are started.
+    #[serde(default)]
+    pub agents: IndexMap<String, AgentSpec>,
+    /// The tools, by the names that agents use.
+    #[serde(default)]
+    pub tools: IndexMap<String, ToolSpec>,
+    /// How failed agents are restarted.
+    #[serde(default)]
+    pub supervision: SupervisionSpec,
+    /// What is allowed.
+    #[serde(default)]
+    pub policy: PolicySpec,
+    /// How the simulated model behaves.
+    #[serde(default)]
+    pub sim: SimSpec,
+}
+
+/// What the network is called, where it begins, and its limits.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkTable {
+    /// The network's name.
+    pub name: String,
+    /// The agent that gets the run's input.
+    pub entry: String,
+    /// An input for load tests and try-outs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<String>,
+    /// Limits of each run, shared by all its agents.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Limits shared by all runs of the network.
+    #[serde(default)]
+    pub fleet: Fleet,
+}
+
+/// Limits of each run, shared by all its agents.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// What a run may cost, in US dollars.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+    /// How many tokens a run's models may read and write.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// How long a run may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Span>,
+    /// How many model calls a run may make; tries of one call count once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_calls: Option<u64>,
+    /// How many steps a run's agents may take together.
+    pub steps: u64,
+    /// How deep delegation may go: 0 forbids it, 1 lets the entry agent delegate.
+    pub depth: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { cost_usd: None, tokens: None, deadline: None, model_calls: None, steps: 200, depth: 4 }
+    }
+}
+
+/// Limits shared by all runs of the network.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fleet {
+    /// How many model calls may be under way at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_calls_in_flight: Option<u32>,
+}
+
+/// One model: who serves it, and how to call it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelSpec {
+    /// Who serves it. Without a provider the simulated model stands in, and `run` says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<ProviderKind>,
+    /// The provider's name for the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Where the provider's API begins, such as `http://127.0.0.1:8080/v1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<String>,
+    /// Where the key is: `env:NAME` or `file:PATH`. None for local servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<SecretRef>,
+    /// How tools are offered: `native`, or `schema` for models without native tool calls.
+    pub tool_calls: ToolCalls,
+    /// Whether answers are streamed.
+    pub stream: bool,
+    /// The sampling temperature; the provider's own where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// How many tokens one answer may have at most.
+    pub max_output_tokens: u32,
+    /// The fewest tokens that an answer is worth asking for; a call that a budget would cut below this is not made.
+    pub min_output_tokens: u32,
+    /// How many calls of this model may be under way at once, over all runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<u32>,
+    /// What it costs; needed wherever a cost limit is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price: Option<Price>,
+    /// How long each part of a call may take.
+    pub timeouts: Timeouts,
+    /// When and how often a failed call is tried again.
+    pub retry: Retry,
+}
+
+impl Default for ModelSpec {
+    fn default() -> Self {
+        Self {
+            provider: None,
+            model: None,
+            base_url: None,
+            api_key: None,
+            tool_calls: ToolCalls::Native,
+            stream: true,
+            temperature: None,
+            max_output_tokens: 4096,
+            min_output_tokens: 64,
+            in_flight: None,
+            price: None,
+            timeouts: Timeouts::default(),
+            retry: Retry::default(),
+        }
+    }
+}
+
+/// Who serves a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProviderKind {
+    /// A server that speaks the OpenAI chat-completions dialect: OpenAI, llama.cpp, vLLM, Ollama, gateways.
+    Openai,
+    /// The simulated model, in this process.
+    Sim,
+    /// A provider that the embedding program registers; not for network files.
+    #[serde(skip)]
+    Host,
+}
+
+/// How tools are offered to a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolCalls {
+    /// By the provider's own tool calls.
+    #[default]
+    Native,
+    /// Each step asks for one JSON object, a tool's call or the final answer, held to a schema.
+    Schema,
+}
+
+/// Where a secret is; never the secret itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct SecretRef(#[schemars(regex(pattern = r"^(env|file):.+$"))] pub String);
+
+/// What a model costs, in US dollars for a million tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    /// For what it reads.
+    pub input_usd_per_mtok: f64,
+    /// For what it reads from the provider's cache; as other input where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_input_usd_per_mtok: Option<f64>,
+    /// For what it writes.
+    pub output_usd_per_mtok: f64,
+}
+
+/// How long each part of a model call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// Making the connection.
+    pub connect: Span,
+    /// From the request to the first piece of the answer; to its end, where it is not streamed.
+    pub first_token: Span,
+    /// Between two pieces of a streamed answer.
+    pub between_tokens: Span,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Span::from_secs(10), first_token: Span::from_secs(120), between_tokens: Span::from_secs(60) }
+    }
+}
+
+/// When and how often a failed model call is tried again. Pauses double from `min` to `max`, with jitter; a longer
+/// `Retry-After` of the provider is honoured up to `max_retry_after`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// How many tries a call has, the first one included.
+    pub tries: u32,
+    /// The first pause.
+    pub min: Span,
+    /// The longest pause.
+    pub max: Span,
+    /// The longest `Retry-After` that is waited for; beyond it the call fails.
+    pub max_retry_after: Span,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { tries: 5, min: Span::from_millis(500), max: Span::from_secs(20), max_retry_after: Span::from_secs(120) }
+    }
+}
+
+/// One agent: its prompt, and what it may use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AgentSpec {
+    /// The system message, a minijinja template over `input` and `vars`.
+    pub prompt: String,
+    /// What the agent is for, in words for the agents that may ask it or hand over to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The model; may be left out where the network has at most one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelChoice>,
+    /// The tools that it may call.
+    #[serde(default)]
+    pub tools: Vec<String>,
+    /// The agents that it may ask; each is offered as the tool `ask_<agent>`, and control comes back.
+    #[serde(default)]
+    pub delegates_to: Vec<String>,
+    /// The agents that it may hand over to; each is offered as the tool `transfer_to_<agent>`, and control moves.
+    #[serde(default)]
+    pub hands_off_to: Vec<String>,
+    /// How many steps one instance may take.
+    #[serde(default = "AgentSpec::default_max_steps")]
+    pub max_steps: u32,
+    /// How often a step that can't be used (malformed arguments, an unknown tool, an answer that misses its schema)
+    /// is sent back to the model before the agent fails.
+    #[serde(default = "AgentSpec::default_max_repairs")]
+    pub max_repairs: u32,
+    /// A file with the JSON Schema that the final answer must satisfy, relative to the network file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_schema: Option<String>,
+}
+
+impl AgentSpec {
+    /// Makes an agent from its system message, with nothing to use.
+    pub fn new(prompt: impl Into<String>) -> Self {
+        Self {
+            prompt: prompt.into(),
+            description: None,
+            model: None,
+            tools: Vec::new(),
+            delegates_to: Vec::new(),
+            hands_off_to: Vec::new(),
+            max_steps: Self::default_max_steps(),
+            max_repairs: Self::default_max_repairs(),
+            output_schema: None,
+        }
+    }
+
+    fn default_max_steps() -> u32 {
+        20
+    }
+
+    fn default_max_repairs() -> u32 {
+        3
+    }
+}
+
+/// Which model an agent uses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelChoice {
+    /// The model's name in the network.
+    pub prefer: String,
+}
+
+/// One tool.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ToolSpec {
+    /// Which built-in tool it is; none only for tools that a program supplies in Rust.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub builtin: Option<Builtin>,
+    /// The directory that the tool works in and never leaves: a template, resolved against the working directory.
+    /// The working directory itself where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+    /// The programs that `process.run` may start, by name or absolute path.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// What a second call with the same arguments would do; the tool's own word where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Effect>,
+    /// How long a call may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    /// How many bytes of a result reach the model; the rest is cut, and the cut is marked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_limit_bytes: Option<usize>,
+    /// What the tool's results carry with them.
+    pub labels: ToolLabels,
+}
+
+impl ToolSpec {
+    /// How long a call may take where the network says nothing.
+    pub const DEFAULT_TIMEOUT: Span = Span::from_secs(60);
+    /// How much of a result reaches the model where the network says nothing: about 16,000 tokens.
+    pub const DEFAULT_OUTPUT_LIMIT_BYTES: usize = 64 * 1024;
+
+    /// Returns how long a call may take.
+    pub fn timeout(&self) -> Span {
+        self.timeout.unwrap_or(Self::DEFAULT_TIMEOUT)
+    }
+
+    /// Returns how many bytes of a result reach the model.
+    pub fn output_limit_bytes(&self) -> usize {
+        self.output_limit_bytes.unwrap_or(Self::DEFAULT_OUTPUT_LIMIT_BYTES)
+    }
+}
+
+/// The built-in tools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Builtin {
+    /// Lists files beneath the root.
+    #[serde(rename = "fs.list")]
+    FsList,
+    /// Reads a file beneath the root.
+    #[serde(rename = "fs.read")]
+    FsRead,
+    /// Searches files beneath the root.
+    #[serde(rename = "fs.search")]
+    FsSearch,
+    /// Writes a file beneath the root.
+    #[serde(rename = "fs.write")]
+    FsWrite,
+    /// Starts an allowed program, without a shell.
+    #[serde(rename = "process.run")]
+    ProcessRun,
+    /// Tells the time.
+    #[serde(rename = "clock.now")]
+    ClockNow,
+}
+
+impl Builtin {
+    /// Whether the tool only looks, and changes nothing.
+    pub fn is_read_only(self) -> bool {
+        match self {
+            Self::FsList | Self::FsRead | Self::FsSearch | Self::ClockNow => true,
+            Self::FsWrite | Self::ProcessRun => false,
+        }
+    }
+
+    /// Whether the tool works beneath a root.
+    pub fn has_root(self) -> bool {
+        !matches!(self, Self::ClockNow)
+    }
+}
+
+/// What a second call with the same arguments would do. It governs what happens when a call is in doubt, never
+/// whether the call is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Nothing in the world changes, however often it is called.
+    Pure,
+    /// A second call leaves the world as the first one did.
+    Idempotent,
+    /// A second call does it again.
+    Once,
+}
+
+/// The labels of a tool.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ToolLabels {
+    /// The label that the tool's results carry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reads: Option<String>,
+}
+
+/// How failed agents are restarted, in OTP's words.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SupervisionSpec {
+    /// Who is restarted when one agent fails.
+    pub strategy: Strategy,
+    /// How many restarts are borne within `period`; one more fails the run.
+    pub intensity: u32,
+    /// The sliding window in which restarts are counted.
+    pub period: Span,
+}
+
+impl Default for SupervisionSpec {
+    fn default() -> Self {
+        Self { strategy: Strategy::OneForOne, intensity: 3, period: Span::from_secs(30) }
+    }
+}
+
+/// Who is restarted when one agent fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// That agent alone.
+    #[default]
+    OneForOne,
+}
+
+/// What is allowed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicySpec {
+    /// The answer for tools that write, run or send, and for those that a program supplies.
+    pub default: Permission,
+}
+
+/// What a policy says of a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Permission {
+    /// It may happen.
+    Allow,
+    /// A person is asked.
+    #[default]
+    Ask,
+    /// It may not happen.
+    Deny,
+}
+
+/// How the simulated model behaves, wherever it stands in for a model of the network.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SimSpec {
+    /// What its chances are drawn from: the same seed gives the same faults and delays.
+    pub seed: u64,
+    /// How long an answer takes; no time at all where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Latency>,
+    /// How often each fault strikes a try.
+    pub faults: Faults,
+    /// What each agent says, by the agent's name: a template for each step, the last one for all later steps. A
+    /// template sees `input`, `vars`, `step`, `results` (of the last step's tool calls) and `messages`; it renders
+    /// to the final answer, or to a JSON object `{"calls": [{"name": …, "arguments": {…}}]}`.
+    pub script: IndexMap<String, Vec<String>>,
+}
+
+/// How long a simulated answer takes: a log-normal distribution through two of its quantiles.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Latency {
+    /// Half of all answers take at most this long.
+    pub p50: Span,
+    /// 99 of 100 answers take at most this long.
+    pub p99: Span,
+}
+
+/// How often each fault strikes a try of a simulated model call: a share between 0 and 1 each, together at most 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Faults {
+    /// Status 429, with a Retry-After of one second.
+    pub rate_limited: f64,
+    /// Status 503.
+    pub overloaded: f64,
+    /// No answer before the time for the first token is up.
+    pub timeout: f64,
+    /// An answer that breaks off.
+    pub cut: f64,
+    /// An answer that stops coming, until the time between tokens is up.
+    pub stall: f64,
+    /// Tool arguments that are no JSON.
+    pub malformed: f64,
+    /// An answer that reports ten times the usage it had.
+    pub wrong_usage: f64,
+}

@@ -1,0 +1,110 @@
+//! Tools: what an agent can do to the world, typed for those who write one, and erased for those who call one.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::run::{CallId, RunId};
+pub use crate::spec::Effect;
+
+/// One call of a tool, as the tool sees it.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The run that it belongs to.
+    pub run: RunId,
+    /// The call's name within the run.
+    pub id: CallId,
+    /// The same for every try of this call, and for no other call.
+    pub idempotency_key: String,
+    /// Cancelled when the call's result is no longer wanted. The call's future is dropped soon after, so a tool needs
+    /// this only to stop what dropping does not stop (a blocking thread).
+    pub cancelled: CancellationToken,
+    /// How many bytes of output are kept; a tool that produces more does well to stop early, or say what it left out.
+    pub output_limit_bytes: usize,
+}
+
+/// Why a tool call failed. What it says goes back to the model.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The arguments are not what the tool takes.
+    #[error("invalid arguments: {0}")]
+    Arguments(String),
+    /// The tool refuses what the arguments ask for (a path that leads out of its root, a program that is not allowed).
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The tool tried and failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A tool with typed arguments.
+///
+/// A call runs as a task of its own: it may take long (its timeout stands in the network), it is dropped when it is
+/// cancelled, and a panic in it becomes an error that the model reads.
+pub trait Tool: Send + Sync + 'static {
+    /// The arguments; their JSON Schema is what the model is shown, and doc comments on fields become descriptions.
+    type Arguments: DeserializeOwned + JsonSchema + Send + 'static;
+    /// The result; a string reaches the model as it is, anything else as JSON.
+    type Output: Serialize + Send;
+
+    /// Says what the tool does, for the model.
+    fn description(&self) -> String;
+
+    /// Says what a second call with the same arguments would do; it governs retries, never permission.
+    fn effect(&self) -> Effect {
+        Effect::Once
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// Whatever goes wrong, in words for the model.
+    fn call(&self, arguments: Self::Arguments, call: Call) -> impl Future<Output = Result<Self::Output, Error>> + Send;
+}
+
+/// A [`Tool`] with its types erased. Every `Tool` is one.
+pub trait ErasedTool: Send + Sync + 'static {
+    /// See [`Tool::description`].
+    fn description(&self) -> String;
+    /// See [`Tool::effect`].
+    fn effect(&self) -> Effect;
+    /// Returns the JSON Schema of the arguments.
+    fn parameters(&self) -> Value;
+    /// Calls the tool with JSON arguments; the result is what the model reads, not yet cut to the output limit.
+    fn call(self: Arc<Self>, arguments: Value, call: Call) -> BoxFuture<'static, Result<String, Error>>;
+}
+
+impl<T: Tool> ErasedTool for T {
+    fn description(&self) -> String {
+        Tool::description(self)
+    }
+
+    fn effect(&self) -> Effect {
+        Tool::effect(self)
+    }
+
+    fn parameters(&self) -> Value {
+        let mut schema = schemars::schema_for!(T::Arguments);
+        schema.remove("$schema");
+        schema.remove("title");
+        schema.to_value()
+    }
+
+    fn call(self: Arc<Self>, arguments: Value, call: Call) -> BoxFuture<'static, Result<String, Error>> {
+        Box::pin(async move {
+            let arguments = serde_json::from_value(arguments).map_err(|error| Error::Arguments(error.to_string()))?;
+            let output = Tool::call(&*self, arguments, call).await?;
+            match serde_json::to_value(output) {
+                Ok(Value::String(text)) => Ok(text),
+                Ok(value) => Ok(value.to_string()),
+                Err(error) => Err(Error::Failed(format!("the result can't be written as JSON: {error}"))),
+            }
+        })
+    }
+}
