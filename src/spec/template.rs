@@ -1,6 +1,7 @@
 //! Templates in a network file: prompts, roots and simulated answers, all minijinja.
 
-use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
+use minijinja::value::Serde;
+use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde::Serialize;
 
 /// How much work one rendering may do, in minijinja's instructions: far more than a prompt needs, and an endless loop
@@ -44,10 +45,7 @@ impl Template {
     /// # Errors
     /// An undefined name, a wrong type, or more work than a template may do.
     pub fn render(&self, values: impl Serialize) -> Result<String, TemplateError> {
-        self.environment
-            .get_template(NAME)
-            .and_then(|template| template.render(Value::from_serialize(&values)))
-            .map_err(explain)
+        self.environment.get_template(NAME).and_then(|template| template.render(Serde(values))).map_err(explain)
     }
 }
 
