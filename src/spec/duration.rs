@@ -68,6 +68,7 @@ impl JsonSchema for Span {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
+            "format": "span",
             "description": "A span of time, such as \"200ms\", \"10s\" or \"5m\".",
             "examples": ["200ms", "10s", "5m"],
         })

@@ -7,6 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Span;
 
+/// How long the name of a model or tool may be: what providers take as the name of a tool.
+pub const MAX_NAME: usize = 64;
+
+/// How long an agent's name may be: `transfer_to_<agent>` must not exceed [`MAX_NAME`].
+pub const MAX_AGENT_NAME: usize = MAX_NAME - "transfer_to_".len();
+
 /// A network of agents: who they are, which models and tools they have, and what a run may cost.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -15,12 +21,15 @@ pub struct NetworkSpec {
     pub network: NetworkTable,
     /// The models, by the names that agents use.
     #[serde(default)]
+    #[schemars(extend("propertyNames" = { "format": "name", "pattern": "^[A-Za-z0-9_-]+$", "maxLength": MAX_NAME }))]
     pub models: IndexMap<String, ModelSpec>,
     /// The agents, by name, in the order in which they are started.
     #[serde(default)]
+    #[schemars(extend("propertyNames" = { "format": "name", "pattern": "^[A-Za-z0-9_-]+$", "maxLength": MAX_AGENT_NAME }))]
     pub agents: IndexMap<String, AgentSpec>,
     /// The tools, by the names that agents use.
     #[serde(default)]
+    #[schemars(extend("propertyNames" = { "format": "name", "pattern": "^[A-Za-z0-9_-]+$", "maxLength": MAX_NAME }))]
     pub tools: IndexMap<String, ToolSpec>,
     /// How failed agents are restarted.
     #[serde(default)]
@@ -38,8 +47,10 @@ pub struct NetworkSpec {
 #[serde(deny_unknown_fields)]
 pub struct NetworkTable {
     /// The network's name.
+    #[schemars(length(min = 1, max = MAX_NAME))]
     pub name: String,
     /// The agent that gets the run's input.
+    #[schemars(length(min = 1))]
     pub entry: String,
     /// An input for load tests and try-outs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,17 +69,21 @@ pub struct NetworkTable {
 pub struct Limits {
     /// What a run may cost, in US dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0))]
     pub cost_usd: Option<f64>,
     /// How many tokens a run's models may read and write.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub tokens: Option<u64>,
     /// How long a run may take.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Span>,
     /// How many model calls a run may make; tries of one call count once.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub model_calls: Option<u64>,
     /// How many steps a run's agents may take together.
+    #[schemars(range(min = 1))]
     pub steps: u64,
     /// How deep delegation may go: 0 forbids it, 1 lets the entry agent delegate.
     pub depth: u32,
@@ -86,6 +101,7 @@ impl Default for Limits {
 pub struct Fleet {
     /// How many model calls may be under way at once.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub model_calls_in_flight: Option<u32>,
 }
 
@@ -98,9 +114,11 @@ pub struct ModelSpec {
     pub provider: Option<ProviderKind>,
     /// The provider's name for the model.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub model: Option<String>,
     /// Where the provider's API begins, such as `http://127.0.0.1:8080/v1`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub base_url: Option<String>,
     /// Where the key is: `env:NAME` or `file:PATH`. None for local servers.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,13 +129,17 @@ pub struct ModelSpec {
     pub stream: bool,
     /// The sampling temperature; the provider's own where it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0))]
     pub temperature: Option<f64>,
     /// How many tokens one answer may have at most.
+    #[schemars(range(min = 1))]
     pub max_output_tokens: u32,
     /// The fewest tokens that an answer is worth asking for; a call that a budget would cut below this is not made.
+    #[schemars(range(min = 1))]
     pub min_output_tokens: u32,
     /// How many calls of this model may be under way at once, over all runs.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub in_flight: Option<u32>,
     /// What it costs; needed wherever a cost limit is set.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,7 +179,7 @@ pub enum ProviderKind {
     /// The simulated model, in this process.
     Sim,
     /// A provider that the embedding program registers; not for network files.
-    #[serde(skip)]
+    #[schemars(skip)]
     Host,
 }
 
@@ -175,18 +197,34 @@ pub enum ToolCalls {
 /// Where a secret is; never the secret itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct SecretRef(#[schemars(regex(pattern = r"^(env|file):.+$"))] pub String);
+pub struct SecretRef(
+    #[schemars(extend("format" = "secret-ref", "pattern" = "^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$"))] pub String,
+);
+
+impl SecretRef {
+    /// Whether a text says where a secret is, and is none itself.
+    pub fn is_reference(text: &str) -> bool {
+        if let Some(name) = text.strip_prefix("env:") {
+            return name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        }
+        text.strip_prefix("file:").is_some_and(|path| !path.is_empty())
+    }
+}
 
 /// What a model costs, in US dollars for a million tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
     /// For what it reads.
+    #[schemars(range(min = 0.0))]
     pub input_usd_per_mtok: f64,
     /// For what it reads from the provider's cache; as other input where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0))]
     pub cached_input_usd_per_mtok: Option<f64>,
     /// For what it writes.
+    #[schemars(range(min = 0.0))]
     pub output_usd_per_mtok: f64,
 }
 
@@ -214,6 +252,7 @@ impl Default for Timeouts {
 #[serde(deny_unknown_fields, default)]
 pub struct Retry {
     /// How many tries a call has, the first one included.
+    #[schemars(range(min = 1, max = 100))]
     pub tries: u32,
     /// The first pause.
     pub min: Span,
@@ -234,6 +273,7 @@ impl Default for Retry {
 #[serde(deny_unknown_fields)]
 pub struct AgentSpec {
     /// The system message, a minijinja template over `input` and `vars`.
+    #[schemars(length(min = 1))]
     pub prompt: String,
     /// What the agent is for, in words for the agents that may ask it or hand over to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -243,15 +283,19 @@ pub struct AgentSpec {
     pub model: Option<ModelChoice>,
     /// The tools that it may call.
     #[serde(default)]
+    #[schemars(extend("uniqueItems" = true))]
     pub tools: Vec<String>,
     /// The agents that it may ask; each is offered as the tool `ask_<agent>`, and control comes back.
     #[serde(default)]
+    #[schemars(extend("uniqueItems" = true))]
     pub delegates_to: Vec<String>,
     /// The agents that it may hand over to; each is offered as the tool `transfer_to_<agent>`, and control moves.
     #[serde(default)]
+    #[schemars(extend("uniqueItems" = true))]
     pub hands_off_to: Vec<String>,
     /// How many steps one instance may take.
     #[serde(default = "AgentSpec::default_max_steps")]
+    #[schemars(range(min = 1))]
     pub max_steps: u32,
     /// How often a step that can't be used (malformed arguments, an unknown tool, an answer that misses its schema)
     /// is sent back to the model before the agent fails.
@@ -259,6 +303,7 @@ pub struct AgentSpec {
     pub max_repairs: u32,
     /// A file with the JSON Schema that the final answer must satisfy, relative to the network file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub output_schema: Option<String>,
 }
 
@@ -305,9 +350,11 @@ pub struct ToolSpec {
     /// The directory that the tool works in and never leaves: a template, resolved against the working directory.
     /// The working directory itself where it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub root: Option<String>,
     /// The programs that `process.run` may start, by name or absolute path.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("uniqueItems" = true))]
     pub allow: Vec<String>,
     /// What a second call with the same arguments would do; the tool's own word where it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -317,6 +364,7 @@ pub struct ToolSpec {
     pub timeout: Option<Span>,
     /// How many bytes of a result reach the model; the rest is cut, and the cut is marked.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub output_limit_bytes: Option<usize>,
     /// What the tool's results carry with them.
     pub labels: ToolLabels,
@@ -396,6 +444,7 @@ pub enum Effect {
 pub struct ToolLabels {
     /// The label that the tool's results carry.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub reads: Option<String>,
 }
 
@@ -479,17 +528,24 @@ pub struct Latency {
 #[serde(deny_unknown_fields, default)]
 pub struct Faults {
     /// Status 429, with a Retry-After of one second.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub rate_limited: f64,
     /// Status 503.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub overloaded: f64,
     /// No answer before the time for the first token is up.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub timeout: f64,
     /// An answer that breaks off.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub cut: f64,
     /// An answer that stops coming, until the time between tokens is up.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub stall: f64,
     /// Tool arguments that are no JSON.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub malformed: f64,
     /// An answer that reports ten times the usage it had.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub wrong_usage: f64,
 }

@@ -40,6 +40,16 @@ impl Template {
         Ok(Self { environment })
     }
 
+    /// Returns the names that the template looks up and does not define itself, sorted; `vars.x` is `vars`.
+    pub fn variables(&self) -> Vec<String> {
+        let Ok(template) = self.environment.get_template(NAME) else { return Vec::new() };
+        let known: Vec<String> = self.environment.globals().map(|(name, _)| name.to_owned()).collect();
+        let mut names: Vec<String> = template.undeclared_variables(false).into_iter().collect();
+        names.retain(|name| !known.contains(name));
+        names.sort();
+        names
+    }
+
     /// Renders the template over `values`, whose fields are its variables.
     ///
     /// # Errors
@@ -69,6 +79,12 @@ mod tests {
         let template = Template::parse("You read {{ input }}.").unwrap();
         assert_eq!(template.render(json!({"input": "src"})).unwrap(), "You read src.");
         assert!(template.render(json!({})).unwrap_err().message.contains("undefined"));
+    }
+
+    #[test]
+    fn knows_the_names_that_it_needs() {
+        let source = "{% set a = input %}{{ a }}{{ vars.b }}{% for c in range(3) %}{{ c }}{% endfor %}";
+        assert_eq!(Template::parse(source).unwrap().variables(), ["input", "vars"]);
     }
 
     #[test]

@@ -1,0 +1,112 @@
+//! The command line: arguments, what is printed where, and exit codes. Results go to stdout, and nothing else does.
+
+mod check;
+mod completions;
+pub mod exit;
+mod graph;
+mod new;
+mod print;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Runs networks of AI agents: supervised, budgeted, and checked before every effect.
+#[derive(Debug, Parser)]
+#[command(name = "provost", version, about, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    /// Print the result as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Keep the state in this directory [default: .provost/ here or in the nearest directory above that has one].
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check a network file, and say what a run can cost at most.
+    Check(check::Arguments),
+    /// Draw a network.
+    Graph(graph::Arguments),
+    /// Write a small network to begin with, which runs offline at once.
+    New(new::Arguments),
+    /// Print the completions of a shell.
+    Completions(completions::Arguments),
+}
+
+/// Why a command ended without success. What is to be said to the user has not been said yet.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The network is not valid.
+    #[error(transparent)]
+    Invalid(#[from] crate::spec::Invalid),
+    /// The command was given wrongly, in a way that its syntax does not show.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The command tried and failed.
+    #[error("{message}")]
+    Failed {
+        /// What went wrong.
+        message: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The result could not be written to stdout.
+    #[error("the result can't be written to stdout: {0}")]
+    Stdout(std::io::Error),
+    /// Nobody reads stdout any more.
+    #[error("stdout is closed")]
+    StdoutClosed,
+}
+
+/// Runs the command that the process was given, and returns its exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match run(&cli) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            print::error(&error);
+            exit::Code::of(&error).into()
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<exit::Code, Error> {
+    match &cli.command {
+        Command::Check(arguments) => check::run(cli, arguments),
+        Command::Graph(arguments) => graph::run(arguments),
+        Command::New(arguments) => new::run(cli, arguments),
+        Command::Completions(arguments) => completions::run(arguments),
+    }
+}
+
+/// Prints what clap has to say: help and version on stdout, mistakes on stderr.
+fn usage(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        // There is nowhere left to say that stderr is closed.
+        let _ = error.print();
+        return exit::Code::Usage.into();
+    }
+    match error.print() {
+        Ok(()) => exit::Code::Done.into(),
+        Err(fault) => {
+            let fault = print::stdout_fault(fault);
+            print::error(&fault);
+            exit::Code::of(&fault).into()
+        }
+    }
+}

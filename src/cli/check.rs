@@ -1,0 +1,107 @@
+//! `provost check`: everything that is wrong with a network file, and what a run of it can cost.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::exit::Code;
+use super::{Cli, Error, print};
+use crate::spec::{Bound, Loaded, Network, Report, Severity, WorstCase, json_schema, visible};
+
+/// What `provost check` takes.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The network file.
+    #[arg(value_name = "FILE", required_unless_present = "print_schema")]
+    file: Option<PathBuf>,
+    /// Print the JSON Schema of network files instead, for editors.
+    #[arg(long, conflicts_with = "file")]
+    print_schema: bool,
+}
+
+pub(super) fn run(cli: &Cli, arguments: &Arguments) -> Result<Code, Error> {
+    let Some(file) = arguments.file.as_deref().filter(|_| !arguments.print_schema) else {
+        print::json(json_schema())?;
+        return Ok(Code::Done);
+    };
+    match Network::load(file) {
+        Ok(Loaded { network, warnings }) => {
+            let worst = network.worst_case();
+            if cli.json {
+                print::json(&json!({
+                    "valid": true,
+                    "network": network.spec().network.name,
+                    "agents": network.spec().agents.len(),
+                    "models": network.spec().models.len(),
+                    "tools": network.spec().tools.len(),
+                    "diagnostics": diagnostics(&warnings),
+                    "worst_case": worst,
+                }))?;
+            } else {
+                print::report(&warnings);
+                print::result(&summary(&network, &warnings, &worst))?;
+            }
+            Ok(Code::Done)
+        }
+        Err(invalid) if cli.json => {
+            print::json(&json!({ "valid": false, "diagnostics": diagnostics(&invalid.0) }))?;
+            Ok(Code::Invalid)
+        }
+        Err(invalid) => Err(invalid.into()),
+    }
+}
+
+fn diagnostics(report: &Report) -> Vec<Value> {
+    let one = |diagnostic: &crate::spec::Diagnostic| {
+        let position = report.position(diagnostic);
+        json!({
+            "severity": diagnostic.severity,
+            "code": diagnostic.code,
+            "message": diagnostic.message,
+            "help": diagnostic.help,
+            "path": diagnostic.path,
+            "file": report.name(),
+            "line": position.map(|position| position.line),
+            "column": position.map(|position| position.column),
+        })
+    };
+    report.diagnostics().iter().map(one).collect()
+}
+
+fn summary(network: &Network, warnings: &Report, worst: &WorstCase) -> String {
+    let spec = network.spec();
+    let mut out = format!(
+        "{}: ok · {} · {} · {}{}\n",
+        visible(&spec.network.name),
+        counted(spec.agents.len(), "agent"),
+        counted(spec.models.len(), "model"),
+        counted(spec.tools.len(), "tool"),
+        match warnings.diagnostics().iter().filter(|warning| warning.severity == Severity::Warning).count() {
+            0 => String::new(),
+            count => format!(" · {}", counted(count, "warning")),
+        }
+    );
+    out.push_str("one run at most:\n");
+    // Writing to a string does not fail.
+    let _ = write!(
+        out,
+        "  cost         {}\n  tokens       {}\n  model calls  {}\n  time         {}\n",
+        bound(&worst.cost_usd, |cost| crate::spec::usd(*cost)),
+        bound(&worst.tokens, u64::to_string),
+        bound(&worst.model_calls, u64::to_string),
+        bound(&worst.time_ms, |millis| crate::spec::Span::from_millis(*millis).to_string()),
+    );
+    out
+}
+
+fn bound<T>(bound: &Bound<T>, show: impl Fn(&T) -> String) -> String {
+    match bound {
+        Bound::AtMost(most, why) => format!("{} ({})", show(most), visible(why)),
+        Bound::Unbounded(why) => format!("no bound ({})", visible(why)),
+    }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

@@ -1,0 +1,63 @@
+//! Printing: results on stdout, everything else on stderr, and no panic where either is closed or full.
+
+use std::io::{ErrorKind, Write};
+
+use super::Error;
+use crate::spec::{Report, visible};
+
+/// Prints a result.
+///
+/// # Errors
+/// Stdout is closed or can't take it.
+pub(super) fn result(text: &str) -> Result<(), Error> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(stdout_fault)
+}
+
+/// Prints a result as JSON.
+///
+/// # Errors
+/// Stdout is closed or can't take it.
+pub(super) fn json(value: &serde_json::Value) -> Result<(), Error> {
+    result(&format!("{value:#}\n"))
+}
+
+pub(super) fn stdout_fault(error: std::io::Error) -> Error {
+    if error.kind() == ErrorKind::BrokenPipe { Error::StdoutClosed } else { Error::Stdout(error) }
+}
+
+/// Prints a network's diagnostics.
+pub(super) fn report(report: &Report) {
+    notice(&report.render(console::colors_enabled_stderr()));
+}
+
+/// Prints why a command failed.
+pub(super) fn error(error: &Error) {
+    match error {
+        Error::StdoutClosed => {}
+        Error::Invalid(invalid) => {
+            report(&invalid.0);
+            let count = invalid.0.diagnostics().len();
+            notice(&format!(
+                "{} is no valid network: {count} {}\n",
+                visible(invalid.0.name()),
+                if count == 1 { "problem" } else { "problems" }
+            ));
+        }
+        Error::Usage { hint, .. } | Error::Failed { hint, .. } => {
+            let head = console::style("error:").red().bold().for_stderr();
+            let hint = if hint.is_empty() { String::new() } else { format!("\n  hint: {hint}") };
+            notice(&format!("{head} {error}{hint}\n"));
+        }
+        Error::Stdout(_) => {
+            let head = console::style("error:").red().bold().for_stderr();
+            notice(&format!("{head} {error}\n"));
+        }
+    }
+}
+
+/// Prints something that is not the result.
+pub(super) fn notice(text: &str) {
+    // Where stderr is closed there is nobody to tell.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}

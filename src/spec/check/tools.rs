@@ -1,0 +1,118 @@
+//! Tools: what they are, and whether they may be used.
+
+use std::collections::HashSet;
+
+use super::{Check, Front};
+use crate::spec::findings::Place;
+use crate::spec::{Builtin, Permission, ToolSpec};
+
+impl Check<'_> {
+    pub(super) fn tools(&mut self, reached: &[bool]) {
+        let agents = self.spec.agents.values().zip(reached).filter(|(_, reached)| **reached);
+        let used: HashSet<&str> = agents.flat_map(|(agent, _)| agent.tools.iter().map(String::as_str)).collect();
+        for (name, tool) in &self.spec.tools {
+            self.fields(name, tool);
+            if used.contains(name.as_str()) {
+                self.permission(name, tool);
+            } else if !self.found.is_torn() && !self.found.is_broken_within(&["agents"]) {
+                self.warning(
+                    &["tools", name],
+                    Place::Key,
+                    "unused_tool",
+                    format!("no agent uses the tool `{name}`"),
+                    format!("take [tools.{name}] out, or name it in an agent's `tools`"),
+                );
+            }
+        }
+    }
+
+    fn fields(&mut self, name: &str, tool: &ToolSpec) {
+        let path = |key| ["tools", name, key];
+        let Some(builtin) = tool.builtin else {
+            let expected = matches!(self.front, Front::Program)
+                || self.found.is_broken(&path("builtin"))
+                || self.found.is_broken(&path("mcp"))
+                || self.found.is_torn();
+            if !expected {
+                self.error(
+                    &["tools", name],
+                    Place::Key,
+                    "no_builtin",
+                    format!("the tool `{name}` doesn't say what it is"),
+                    "add `builtin`, one of \"fs.list\", \"fs.read\", \"fs.search\", \"fs.write\", \"process.run\" and \"clock.now\"",
+                );
+            }
+            return;
+        };
+        if builtin == Builtin::ProcessRun {
+            if tool.allow.is_empty() && !self.found.is_broken_within(&path("allow")) && !self.found.is_torn() {
+                self.error(
+                    &["tools", name],
+                    Place::Key,
+                    "no_programs",
+                    format!("the tool `{name}` may start no program"),
+                    "add `allow = [\"…\"]` with the programs that it may start, by name or absolute path",
+                );
+            }
+            for (index, program) in tool.allow.iter().enumerate() {
+                let fits = !program.is_empty()
+                    && !program.chars().any(char::is_control)
+                    && (program.starts_with('/') || !program.contains('/'));
+                if !fits {
+                    self.error(
+                        &["tools", name, "allow", &index.to_string()],
+                        Place::Value,
+                        "bad_program",
+                        "a program is allowed by its bare name or its absolute path",
+                        "write \"cargo\" or \"/usr/bin/make\"",
+                    );
+                }
+            }
+        } else if !tool.allow.is_empty() {
+            self.error(
+                &path("allow"),
+                Place::Key,
+                "key_without_use",
+                format!("`allow` is for `process.run`, and the tool `{name}` starts no programs"),
+                "take it out",
+            );
+        }
+        if tool.root.is_some() && !builtin.has_root() {
+            self.error(
+                &path("root"),
+                Place::Key,
+                "key_without_use",
+                format!("the tool `{name}` works in no directory"),
+                "take `root` out",
+            );
+        }
+    }
+
+    /// Says what a person will meet in a run: a question, or a refusal.
+    fn permission(&mut self, name: &str, tool: &ToolSpec) {
+        let does = match tool.builtin {
+            Some(Builtin::ProcessRun) => "starts programs",
+            Some(Builtin::FsWrite) => "writes files",
+            Some(_) => return,
+            // A program decides for the tools that it supplies; the file's author can do nothing about it.
+            None => return,
+        };
+        match self.spec.policy.default {
+            Permission::Allow => {}
+            Permission::Ask => self.warning(
+                &["tools", name],
+                Place::Key,
+                "tool_will_ask",
+                format!("the tool `{name}` {does}, and no policy mentions it: each call asks first"),
+                "answer on the terminal (elsewhere the run waits), or set `default = \"allow\"` under [policy]",
+            ),
+            Permission::Deny => self.warning(
+                &["tools", name],
+                Place::Key,
+                "tool_denied",
+                format!("the tool `{name}` {does}, and the policy's default denies every call"),
+                "take the tool out, or set `default = \"ask\"` under [policy]",
+            ),
+        }
+    }
+}

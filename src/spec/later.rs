@@ -1,0 +1,43 @@
+//! What the design of network files has and this version does not: refused as such, never ignored.
+
+/// A key of a later version, and what to do until then. A `*` stands for any name.
+pub(super) const KEYS: &[(&[&str], &str)] = &[
+    (&["routes"], "take it out; agents pass work on with `delegates_to` and `hands_off_to`"),
+    (&["policy", "file"], "take it out; `default` under [policy] says what is allowed"),
+    (&["tools", "*", "mcp"], "use a `builtin` tool, or supply the tool from a Rust program"),
+    (&["tools", "*", "sandbox"], "take it out; `allow` says which programs may be started"),
+    (&["agents", "*", "mailbox"], "take it out; every mailbox has the same bound"),
+    (&["agents", "*", "restart"], "take it out; [supervision] holds for all agents"),
+    (&["agents", "*", "model", "escalate"], "take it out; the preferred model is always used"),
+    (&["agents", "*", "model", "downgrade_below"], "take it out; the preferred model is always used"),
+    (&["models", "*", "requests_per_minute"], "take it out; `in_flight` bounds the calls under way at once"),
+    (&["models", "*", "tokens_per_minute"], "take it out; `in_flight` bounds the calls under way at once"),
+    (&["network", "fleet", "cost_usd_per_day"], "take it out; `cost_usd` under [network.limits] bounds each run"),
+    (&["network", "fleet", "runs_in_flight"], "take it out; `model_calls_in_flight` bounds the calls of all runs"),
+];
+
+/// A value of a later version, by the path of its key, and what to do until then.
+pub(super) const VALUES: &[(&[&str], &str, &str)] = &[
+    (
+        &["models", "*", "provider"],
+        "anthropic",
+        "use a gateway that speaks the OpenAI dialect with `provider = \"openai\"`",
+    ),
+    (&["supervision", "strategy"], "one_for_all", "write `strategy = \"one_for_one\"`"),
+    (&["supervision", "strategy"], "rest_for_one", "write `strategy = \"one_for_one\"`"),
+];
+
+/// Returns what to do in place of a key, if it is one of a later version.
+pub(super) fn key<S: AsRef<str>>(path: &[S]) -> Option<&'static str> {
+    KEYS.iter().find(|(pattern, _)| matches(pattern, path)).map(|(_, remedy)| *remedy)
+}
+
+/// Returns what to do in place of a value, if it is one of a later version.
+pub(super) fn value<S: AsRef<str>>(path: &[S], value: &str) -> Option<&'static str> {
+    VALUES.iter().find(|(pattern, known, _)| *known == value && matches(pattern, path)).map(|(_, _, remedy)| *remedy)
+}
+
+fn matches<S: AsRef<str>>(pattern: &[&str], path: &[S]) -> bool {
+    pattern.len() == path.len()
+        && pattern.iter().zip(path).all(|(pattern, step)| *pattern == "*" || *pattern == step.as_ref())
+}
