@@ -1,5 +1,10 @@
 //! Tools: what an agent can do to the world, typed for those who write one, and erased for those who call one.
 
+mod builtin;
+mod clock;
+mod fs;
+mod size;
+
 use std::future::Future;
 use std::sync::Arc;
 
@@ -12,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::run::{CallId, RunId};
 pub use crate::spec::Effect;
+pub use builtin::builtin;
 
 /// One call of a tool, as the tool sees it.
 #[derive(Clone, Debug)]
