@@ -3,6 +3,7 @@
 mod builtin;
 mod clock;
 mod fs;
+mod process;
 mod size;
 
 use std::future::Future;

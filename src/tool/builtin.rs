@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::fs::{List, Read, Root, Search, Write};
-use super::{ErasedTool, Error, clock};
+use super::{ErasedTool, Error, clock, process};
 use crate::spec::{Builtin, ToolSpec};
 
 /// Makes the built-in tool that `spec` names, at work beneath `root`, a directory that exists. `spec.effect`,
@@ -22,7 +22,7 @@ pub fn builtin(spec: &ToolSpec, root: &Path) -> Result<Arc<dyn ErasedTool>, Erro
         Builtin::FsRead => Arc::new(Read::new(Root::open(root)?)),
         Builtin::FsSearch => Arc::new(Search::new(Root::open(root)?)),
         Builtin::FsWrite => Arc::new(Write::new(Root::open(root)?)),
-        Builtin::ProcessRun => return Err(Error::Failed("process.run is not there yet".to_owned())),
+        Builtin::ProcessRun => Arc::new(process::Run::new(&spec.allow, Root::open(root)?.path())?),
         Builtin::ClockNow => Arc::new(clock::Now),
     })
 }
@@ -34,8 +34,8 @@ mod tests {
     use super::*;
     use crate::spec::Effect;
 
-    const ALL: [Builtin; 5] =
-        [Builtin::FsList, Builtin::FsRead, Builtin::FsSearch, Builtin::FsWrite, Builtin::ClockNow];
+    const ALL: [Builtin; 6] =
+        [Builtin::FsList, Builtin::FsRead, Builtin::FsSearch, Builtin::FsWrite, Builtin::ProcessRun, Builtin::ClockNow];
 
     fn spec(builtin: Builtin) -> ToolSpec {
         ToolSpec { builtin: Some(builtin), allow: vec!["sh".to_owned()], ..ToolSpec::default() }
@@ -48,6 +48,7 @@ mod tests {
             let effect = builtin(&spec(builtin_tool), root.path()).unwrap().effect();
             let expected = match builtin_tool {
                 Builtin::FsWrite => Effect::Idempotent,
+                Builtin::ProcessRun => Effect::Once,
                 _ => Effect::Pure,
             };
             assert_eq!(effect, expected, "{builtin_tool:?}");
@@ -78,6 +79,7 @@ mod tests {
         assert_eq!(required(Builtin::FsRead), Some(json!(["path"])));
         assert_eq!(required(Builtin::FsSearch), Some(json!(["pattern"])));
         assert_eq!(required(Builtin::FsWrite), Some(json!(["path", "text"])));
+        assert_eq!(required(Builtin::ProcessRun), Some(json!(["argv"])));
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod search;
 mod walk;
 mod write;
 
-pub(super) use list::List;
+pub(super) use list::{List, is_zero};
 pub(super) use read::Read;
 pub(super) use search::Search;
 pub(super) use write::Write;
@@ -44,6 +44,10 @@ impl Root {
         let dir = Dir::open_ambient_dir(path, ambient_authority())
             .map_err(|error| failed(format!("can't be opened: {error}")))?;
         Ok(Arc::new(Self { dir, path: path.to_owned() }))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Turns the path that a model gave into one relative to the root, without `.` and `..`; the root itself is the

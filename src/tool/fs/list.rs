@@ -66,7 +66,7 @@ struct Listed {
     bytes: Option<u64>,
 }
 
-pub(super) fn is_zero(count: &u64) -> bool {
+pub(in crate::tool) fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
