@@ -42,8 +42,13 @@ impl Tool for Now {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
     use super::*;
-    use crate::tool::fs::testing::call;
+    use crate::spec::Builtin;
+    use crate::tool::fs::testing::{ask, call};
 
     #[tokio::test]
     async fn tells_the_time_in_rfc_3339() {
@@ -53,5 +58,12 @@ mod tests {
         assert!(output.utc.ends_with('Z'), "{}", output.utc);
         assert_eq!(told.subsec_nanosecond(), 0);
         assert!(before.as_second() <= told.as_second() && told <= Timestamp::now());
+    }
+
+    #[tokio::test]
+    async fn takes_nothing_however_it_is_written() {
+        for nothing in [json!({}), Value::Null] {
+            ask(Builtin::ClockNow, Path::new("."), nothing, call()).await.unwrap();
+        }
     }
 }

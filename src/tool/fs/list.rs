@@ -182,6 +182,7 @@ mod tests {
         assert_eq!(paths(&listed(root, json!({"glob": "*.md"})).await), ["a/b/y.md", "a/x.md", "c.md"]);
         assert_eq!(paths(&listed(root, json!({"glob": "./a/*.md"})).await), ["a/x.md"]);
         assert_eq!(paths(&listed(root, json!({"glob": "!*.md"})).await), ["a/b/y.rs"]);
+        assert_eq!(paths(&listed(root, json!({"glob": "", "depth": 1})).await), ["a", "c.md"]);
         assert_eq!(paths(&listed(root, json!({"path": "c.md"})).await), ["c.md"]);
         let error = ask(Builtin::FsList, root, json!({"glob": "a[b"}), call()).await.unwrap_err();
         assert!(matches!(&error, Error::Arguments(reason) if reason.contains("a[b")), "{error}");

@@ -304,8 +304,8 @@ mod tests {
         let root = tree(&[]);
         let mut file = std::fs::File::create(root.path().join("huge")).unwrap();
         file.write_all("a line\n".repeat(CHUNK_BYTES).as_bytes()).unwrap();
-        // A hole of 8 TiB: whoever reads it to its end or holds it whole does not come back.
-        file.set_len(8 << 40).unwrap();
+        // A hole of a tebibyte: whoever reads it to its end or holds it whole does not come back.
+        file.set_len(1 << 40).unwrap();
         let part = read(root.path(), json!({"path": "huge"})).await.unwrap();
         assert_eq!((&part["truncated"], part.get("total_lines")), (&json!(true), None));
         let two = read(root.path(), json!({"path": "huge", "first_line": 4, "last_line": 5})).await.unwrap();

@@ -27,6 +27,9 @@ const MAX_LINE_BYTES: usize = 400;
 /// The longest line that is searched; a file with a longer one counts as unreadable from there.
 const MAX_SEARCHED_LINE_BYTES: usize = 8 * 1024 * 1024;
 
+/// How large a pattern may become, compiled, and how much its search may cache: ten times what people write.
+const MAX_PATTERN_BYTES: usize = 10 * 1024 * 1024;
+
 /// What a match takes in JSON beside its path and text.
 const MATCH_FRAME_BYTES: usize = 48;
 
@@ -149,6 +152,8 @@ impl<'a> Hunt<'a> {
             .fixed_strings(!arguments.regex.unwrap_or_default())
             .case_insensitive(arguments.ignore_case.unwrap_or_default())
             .multi_line(true)
+            .size_limit(MAX_PATTERN_BYTES)
+            .dfa_size_limit(MAX_PATTERN_BYTES)
             .crlf(true)
             .line_terminator(Some(b'\n'))
             .build(&arguments.pattern)
@@ -307,7 +312,8 @@ mod tests {
     async fn a_bad_pattern_says_what_is_wrong() {
         let root = tree(&[("a.txt", "a(b")]);
         assert_eq!(places(root.path(), json!({"pattern": "a(b"})).await, ["a.txt:1"]);
-        for (pattern, reason) in [("a(b", "unclosed group"), ("a\\nb", "not allowed")] {
+        let vast = r"(\w{100}){100}";
+        for (pattern, reason) in [("a(b", "unclosed group"), ("a\\nb", "not allowed"), (vast, "size limit")] {
             let error = search(root.path(), json!({"pattern": pattern, "regex": true})).await.unwrap_err();
             assert!(matches!(&error, Error::Arguments(text) if text.contains(reason)), "{error}");
         }

@@ -90,7 +90,7 @@ impl Walk<'_> {
     ) -> Result<Walked, Error> {
         let mut walker = Walker {
             walk: self,
-            glob: self.glob.map(parse_glob).transpose()?,
+            glob: self.glob.filter(|glob| !glob.is_empty()).map(parse_glob).transpose()?,
             ignores: ignores_above(self.root, self.start),
             names_left: MAX_NAMES,
             walked: Walked { complete: true, unreadable: 0 },
@@ -236,4 +236,36 @@ fn gitignore(dir: &Dir, path: &Path) -> Option<Gitignore> {
         let _ = builder.add_line(None, line);
     }
     builder.build().ok().filter(|built| !built.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tool::fs::testing::tree;
+
+    #[test]
+    fn a_walk_stops_where_it_is_cancelled() {
+        let root = tree(&[("a/b", ""), ("a/c", ""), ("d", "")]);
+        let (root, cancelled, mut seen) = (Root::open(root.path()).unwrap(), CancellationToken::new(), Vec::new());
+        let walk = Walk { root: &root, start: Path::new(""), glob: None, depth: None, cancelled: &cancelled };
+        let walked = walk.run(&mut |entry| {
+            seen.push(entry.path.to_owned());
+            if seen.len() == 2 {
+                cancelled.cancel();
+            }
+            Ok(ControlFlow::Continue(()))
+        });
+        assert!(matches!(&walked, Err(Error::Failed(reason)) if reason == "cancelled"), "{walked:?}");
+        assert_eq!(seen, [Path::new("a"), Path::new("a/b")]);
+    }
+
+    #[test]
+    fn a_walk_that_is_stopped_is_not_complete() {
+        let root = tree(&[("a", ""), ("b", "")]);
+        let (root, cancelled) = (Root::open(root.path()).unwrap(), CancellationToken::new());
+        let walk = Walk { root: &root, start: Path::new(""), glob: None, depth: None, cancelled: &cancelled };
+        let walked = |flow: ControlFlow<()>| walk.run(&mut |_| Ok(flow)).unwrap();
+        assert_eq!(walked(ControlFlow::Break(())), Walked { complete: false, unreadable: 0 });
+        assert_eq!(walked(ControlFlow::Continue(())), Walked { complete: true, unreadable: 0 });
+    }
 }
