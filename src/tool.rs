@@ -1,5 +1,11 @@
 //! Tools: what an agent can do to the world, typed for those who write one, and erased for those who call one.
 
+mod builtin;
+mod clock;
+mod fs;
+mod process;
+mod size;
+
 use std::future::Future;
 use std::sync::Arc;
 
@@ -7,11 +13,12 @@ use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::run::{CallId, RunId};
 pub use crate::spec::Effect;
+pub use builtin::builtin;
 
 /// One call of a tool, as the tool sees it.
 #[derive(Clone, Debug)]
@@ -93,11 +100,15 @@ impl<T: Tool> ErasedTool for T {
         let mut schema = schemars::schema_for!(T::Arguments);
         schema.remove("$schema");
         schema.remove("title");
+        // OpenAI refuses an object without this, even where it takes nothing.
+        schema.ensure_object().entry("properties").or_insert_with(|| Value::Object(Map::new()));
         schema.to_value()
     }
 
     fn call(self: Arc<Self>, arguments: Value, call: Call) -> BoxFuture<'static, Result<String, Error>> {
         Box::pin(async move {
+            // What some models give a tool that takes nothing.
+            let arguments = if arguments.is_null() { Value::Object(Map::new()) } else { arguments };
             let arguments = serde_json::from_value(arguments).map_err(|error| Error::Arguments(error.to_string()))?;
             let output = Tool::call(&*self, arguments, call).await?;
             match serde_json::to_value(output) {

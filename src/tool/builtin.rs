@@ -1,0 +1,98 @@
+//! From a tool's table in a network file to the built-in tool that it names.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::fs::{List, Read, Root, Search, Write};
+use super::{ErasedTool, Error, clock, process};
+use crate::spec::{Builtin, ToolSpec};
+
+/// Makes the built-in tool that `spec` names, at work beneath `root`, a directory that exists. `spec.effect`,
+/// `spec.timeout` and `spec.output_limit_bytes` are the caller's to apply.
+///
+/// # Errors
+/// [`Error::Failed`] where `spec` names no built-in tool, `root` is no directory that can be opened, or a program of
+/// `spec.allow` isn't there; it says which.
+pub fn builtin(spec: &ToolSpec, root: &Path) -> Result<Arc<dyn ErasedTool>, Error> {
+    let Some(builtin) = spec.builtin else {
+        return Err(Error::Failed("the tool's table names no built-in tool".to_owned()));
+    };
+    Ok(match builtin {
+        Builtin::FsList => Arc::new(List::new(Root::open(root)?)),
+        Builtin::FsRead => Arc::new(Read::new(Root::open(root)?)),
+        Builtin::FsSearch => Arc::new(Search::new(Root::open(root)?)),
+        Builtin::FsWrite => Arc::new(Write::new(Root::open(root)?)),
+        Builtin::ProcessRun => Arc::new(process::Run::new(&spec.allow, Root::open(root)?.path())?),
+        Builtin::ClockNow => Arc::new(clock::Now),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::spec::Effect;
+
+    const ALL: [Builtin; 6] =
+        [Builtin::FsList, Builtin::FsRead, Builtin::FsSearch, Builtin::FsWrite, Builtin::ProcessRun, Builtin::ClockNow];
+
+    fn spec(builtin: Builtin) -> ToolSpec {
+        ToolSpec { builtin: Some(builtin), allow: vec!["sh".to_owned()], ..ToolSpec::default() }
+    }
+
+    #[test]
+    fn what_only_looks_is_pure_and_what_runs_is_done_once() {
+        let root = tempfile::tempdir().unwrap();
+        for builtin_tool in ALL {
+            let effect = builtin(&spec(builtin_tool), root.path()).unwrap().effect();
+            let expected = match builtin_tool {
+                Builtin::FsWrite => Effect::Idempotent,
+                Builtin::ProcessRun => Effect::Once,
+                _ => Effect::Pure,
+            };
+            assert_eq!(effect, expected, "{builtin_tool:?}");
+        }
+    }
+
+    #[test]
+    fn schemas_are_flat_and_every_field_is_described() {
+        let root = tempfile::tempdir().unwrap();
+        for builtin_tool in ALL {
+            let tool = builtin(&spec(builtin_tool), root.path()).unwrap();
+            let schema = tool.parameters();
+            assert!(schema.get("$defs").is_none(), "{schema}");
+            assert_eq!(schema["type"], "object");
+            for (name, field) in schema["properties"].as_object().unwrap() {
+                assert!(field["description"].is_string(), "{builtin_tool:?}.{name}: {field}");
+                assert!(field["type"].is_string(), "{builtin_tool:?}.{name} has one type: {field}");
+            }
+            assert!(!tool.description().is_empty());
+        }
+    }
+
+    #[test]
+    fn only_what_is_needed_is_required() {
+        let root = tempfile::tempdir().unwrap();
+        let required = |tool| builtin(&spec(tool), root.path()).unwrap().parameters().get("required").cloned();
+        assert_eq!(required(Builtin::FsList), None);
+        assert_eq!(required(Builtin::FsRead), Some(json!(["path"])));
+        assert_eq!(required(Builtin::FsSearch), Some(json!(["pattern"])));
+        assert_eq!(required(Builtin::FsWrite), Some(json!(["path", "text"])));
+        assert_eq!(required(Builtin::ProcessRun), Some(json!(["argv"])));
+    }
+
+    #[test]
+    fn a_root_that_is_no_directory_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let (missing, file) = (root.path().join("missing"), root.path().join("file"));
+        std::fs::write(&file, "x").unwrap();
+        for builtin_tool in ALL.into_iter().filter(|tool| tool.has_root()) {
+            for (path, reason) in [(&missing, "No such file"), (&file, "is not a directory")] {
+                let error = builtin(&spec(builtin_tool), path).err().unwrap().to_string();
+                assert!(error.contains(path.to_str().unwrap()) && error.contains(reason), "{error}");
+            }
+        }
+        assert!(builtin(&ToolSpec::default(), root.path()).is_err());
+    }
+}

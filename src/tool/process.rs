@@ -1,0 +1,248 @@
+//! The built-in tool that runs a program: one of those allowed, without a shell, in an environment of its own, as a
+//! process group that ends with the call. (A program that leaves its group to outlive it is the sandbox's business.)
+
+mod capture;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::time::timeout;
+
+use self::capture::{Capture, Excerpt, share};
+use super::fs::is_zero;
+use super::size::FRAME_BYTES;
+use super::{Call, Effect, Error, Tool};
+
+/// How long the output of an ended program is waited for. Its group is dead by then, so the pipes are closed, unless
+/// someone has left the group and holds them still.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// Where programs are looked for when the runtime itself has no `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// `process.run`.
+pub(super) struct Run {
+    programs: Vec<Program>,
+    /// The working directory of every program.
+    root: PathBuf,
+    /// All that a program inherits.
+    environment: Vec<(&'static str, OsString)>,
+}
+
+struct Program {
+    /// As the network file has it, and as the model must write it.
+    name: String,
+    /// What is started.
+    path: PathBuf,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Arguments {
+    /// The program and its arguments, each a string of its own. There is no shell: no pipes, globs or variables.
+    argv: Vec<String>,
+    /// What the program reads from its standard input; nothing where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    stdin: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Output {
+    status: Status,
+    stdout: String,
+    stderr: String,
+    /// How much of the standard output was left out.
+    #[serde(skip_serializing_if = "is_zero")]
+    stdout_dropped_bytes: u64,
+    /// How much of the standard error was left out.
+    #[serde(skip_serializing_if = "is_zero")]
+    stderr_dropped_bytes: u64,
+}
+
+/// How a program ended.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Status {
+    /// By itself.
+    ExitCode(i32),
+    /// Killed by a signal.
+    Signal(i32),
+}
+
+impl From<ExitStatus> for Status {
+    fn from(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::ExitCode(code),
+            (None, signal) => Self::Signal(signal.unwrap_or_default()),
+        }
+    }
+}
+
+impl Run {
+    /// Makes the tool; each of `allow` is looked up now and never again.
+    pub(super) fn new(allow: &[String], root: &Path) -> Result<Self, Error> {
+        if allow.is_empty() {
+            return Err(Error::Failed("process.run allows no program; name some in `allow`".to_owned()));
+        }
+        let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+        let programs = allow.iter().map(|name| Program::find(name, &path)).collect::<Result<_, _>>()?;
+        let mut environment =
+            vec![("PATH", path), ("LANG", "C.UTF-8".into()), ("TMPDIR", std::env::temp_dir().into_os_string())];
+        environment.extend(std::env::var_os("HOME").map(|home| ("HOME", home)));
+        Ok(Self { programs, root: root.to_owned(), environment })
+    }
+
+    fn allowed(&self) -> String {
+        self.programs.iter().map(|program| program.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    fn command(&self, arguments: &Arguments, call: &Call) -> Result<Command, Error> {
+        let Some((name, rest)) = arguments.argv.split_first() else {
+            return Err(Error::Arguments("argv is empty; its first element is the program".to_owned()));
+        };
+        let Some(program) = self.programs.iter().find(|program| program.name == *name) else {
+            return Err(Error::Refused(format!("{name} is not allowed; allowed: {}", self.allowed())));
+        };
+        let mut command = Command::new(&program.path);
+        command
+            .args(rest)
+            .current_dir(&self.root)
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .env("PROVOST_IDEMPOTENCY_KEY", &call.idempotency_key)
+            .stdin(if arguments.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        Ok(command)
+    }
+}
+
+impl Program {
+    /// Finds what `name` stands for: itself where it is absolute, else the first of that name in `search`.
+    fn find(name: &str, search: &OsStr) -> Result<Self, Error> {
+        let failed = |reason: &str| Error::Failed(format!("process.run can't allow {name:?}: {reason}"));
+        let found = |path: PathBuf| Self { name: name.to_owned(), path };
+        if name.starts_with('/') {
+            let path = PathBuf::from(name);
+            return if is_executable(&path) { Ok(found(path)) } else { Err(failed("there is no such program")) };
+        }
+        if name.is_empty() || name.contains('/') {
+            return Err(failed("give a bare name or an absolute path"));
+        }
+        std::env::split_paths(search)
+            // A relative entry would find whatever an agent has written to the working directory.
+            .filter(|dir| dir.is_absolute())
+            .map(|dir| dir.join(name))
+            .find(|path| is_executable(path))
+            .map(found)
+            .ok_or_else(|| failed("there is no such program in PATH"))
+    }
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+impl Tool for Run {
+    type Arguments = Arguments;
+    type Output = Output;
+
+    fn description(&self) -> String {
+        format!(
+            "Runs a program without a shell and returns its exit code and output. The allowed programs: {}.",
+            self.allowed()
+        )
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::Once
+    }
+
+    /// A program that fails is a result like any other. When the call is dropped, the program and all that it started
+    /// within its process group are killed.
+    async fn call(&self, arguments: Arguments, call: Call) -> Result<Output, Error> {
+        let mut command = self.command(&arguments, &call)?;
+        let failed = |what: &str, error: std::io::Error| {
+            Error::Failed(format!("can't {what} {} in {}: {error}", arguments.argv[0], self.root.display()))
+        };
+        let mut group = Group::new(command.spawn().map_err(|error| failed("start", error))?);
+        let room = call.output_limit_bytes.saturating_sub(FRAME_BYTES);
+        let (mut stdout, mut stderr) = (Capture::new(room), Capture::new(room));
+        let status = group
+            .finish(arguments.stdin.as_deref().unwrap_or_default(), &mut stdout, &mut stderr)
+            .await
+            .map_err(|error| failed("wait for", error))?;
+        let (stdout_room, stderr_room) = share(room, stdout.json_len(), stderr.json_len());
+        let Excerpt { text: stdout, dropped_bytes: stdout_dropped_bytes } = stdout.excerpt(stdout_room);
+        let Excerpt { text: stderr, dropped_bytes: stderr_dropped_bytes } = stderr.excerpt(stderr_room);
+        Ok(Output { status: status.into(), stdout, stderr, stdout_dropped_bytes, stderr_dropped_bytes })
+    }
+}
+
+/// A program under way, and the process group that it leads. Dropping it kills the group; the runtime reaps the
+/// program then.
+struct Group {
+    child: Child,
+    /// None once the group was killed: its number may mean another group from then on.
+    leader: Option<Pid>,
+}
+
+impl Group {
+    fn new(child: Child) -> Self {
+        let leader = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        Self { child, leader }
+    }
+
+    /// Feeds the program, takes what it says, and waits for its end. Whoever is left in its group then is killed, so
+    /// that nobody holds the pipes.
+    async fn finish(&mut self, input: &str, stdout: &mut Capture, stderr: &mut Capture) -> std::io::Result<ExitStatus> {
+        let (stdin, out, err) = (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take());
+        let mut pump = pin!(async { tokio::join!(feed(stdin, input), stdout.drain(out), stderr.drain(err)) });
+        let (status, drained) = tokio::select! {
+            status = self.child.wait() => (status, false),
+            _ = &mut pump => (self.child.wait().await, true),
+        };
+        // No await stands between the program's being reaped and this: while others are in its group the number can't
+        // be given away, and when there are none there is no time to do so.
+        self.kill();
+        if !drained {
+            let _ = timeout(DRAIN_GRACE, pump).await;
+        }
+        status
+    }
+
+    fn kill(&mut self) {
+        if let Some(leader) = self.leader.take() {
+            // It fails where nobody is left, which is what it is for.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Writes the program's input. A program need not read it: that is no error.
+async fn feed(stdin: Option<ChildStdin>, input: &str) {
+    if let Some(mut stdin) = stdin {
+        let _ = stdin.write_all(input.as_bytes()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;
