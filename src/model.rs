@@ -1,6 +1,15 @@
 //! Models: what is asked of one, what it answers, and how a call can fail. Each provider speaks its own dialect
 //! behind [`Provider`].
 
+pub mod openai;
+mod schema_mode;
+pub mod secret;
+#[cfg(test)]
+mod testing;
+mod text_calls;
+
+pub use openai::OpenAi;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,7 +128,7 @@ pub enum Error {
         /// How long was waited.
         after: Duration,
     },
-    /// The connection could not be made, or broke before an answer began.
+    /// The connection could not be made, so that the provider never saw the request.
     #[error("no connection to {url}: {message}")]
     Transport {
         /// Where it was to go, without credentials.
