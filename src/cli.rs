@@ -6,6 +6,7 @@ pub mod exit;
 mod graph;
 mod new;
 mod print;
+mod run;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +31,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run a network on an input, to its end.
+    Run(Box<run::Arguments>),
     /// Check a network file, and say what a run can cost at most.
     Check(check::Arguments),
     /// Draw a network.
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<exit::Code, Error> {
     match &cli.command {
+        Command::Run(arguments) => run::run(cli, arguments),
         Command::Check(arguments) => check::run(cli, arguments),
         Command::Graph(arguments) => graph::run(arguments),
         Command::New(arguments) => new::run(cli, arguments),
@@ -109,4 +113,34 @@ fn usage(error: &clap::Error) -> ExitCode {
             exit::Code::of(&fault).into()
         }
     }
+}
+
+/// Starts the threads that a network runs on.
+fn tokio_runtime() -> Result<tokio::runtime::Runtime, Error> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| Error::Failed {
+        message: format!("the process can't start its threads: {error}"),
+        hint: String::new(),
+    })
+}
+
+/// Waits for Ctrl-C or SIGTERM. Where signals can't be had, it waits for ever, and they end the process at once.
+async fn signals() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+/// Keeps panics off the terminal: what panics (a tool, an agent) is the business of its supervisor, which records it.
+fn quiet_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::debug!(place, "a task panicked");
+    }));
 }

@@ -1,9 +1,13 @@
 //! Provost runs networks of AI agents: each agent is a supervised actor, and every effect passes one gate.
 
+pub mod budget;
 #[doc(hidden)]
 pub mod cli;
+pub mod journal;
 pub mod model;
+pub mod policy;
 pub mod route;
 pub mod run;
+pub mod runtime;
 pub mod spec;
 pub mod tool;

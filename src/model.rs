@@ -4,11 +4,13 @@
 pub mod openai;
 mod schema_mode;
 pub mod secret;
+pub mod sim;
 #[cfg(test)]
 mod testing;
 mod text_calls;
 
 pub use openai::OpenAi;
+pub use sim::Sim;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +19,8 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::run::{AgentId, CallId, Message, RunId, ToolCall, Usage};
+use crate::run::{AgentId, Body, CallId, Message, RunId, ToolCall, Usage};
+use crate::spec::{ModelSpec, ProviderKind, SimSpec};
 
 /// One try of one model call.
 #[derive(Clone, Debug)]
@@ -38,6 +41,8 @@ pub struct Request {
     pub tools: Arc<[Offer]>,
     /// The JSON Schema that the final answer must satisfy; none for plain text.
     pub output_schema: Option<Arc<Value>>,
+    /// How many bytes the tools and the schema take at most, and what is put around them: see [`fixed_bytes`].
+    pub fixed_bytes: usize,
     /// How many tokens the model may write at most.
     pub max_output_tokens: u32,
 }
@@ -46,6 +51,39 @@ impl Request {
     /// Returns the agent instance that asks.
     pub fn agent_id(&self) -> &AgentId {
         &self.call.agent
+    }
+
+    /// Returns how many tokens the request can have at most: no tokenizer makes more tokens than there are bytes, and
+    /// what a provider's own wording adds is bounded by constants and by what is offered.
+    pub fn input_token_bound(&self) -> u64 {
+        let messages: usize = self.messages.iter().map(|message| message_bytes(message) + BYTES_AROUND_MESSAGE).sum();
+        (self.fixed_bytes + self.system.len() + messages) as u64
+    }
+}
+
+/// What a provider's chat template may add around a message (roles and separators), in tokens; templates in use add
+/// fewer than ten.
+const BYTES_AROUND_MESSAGE: usize = 32;
+
+/// What a provider's chat template, or our own wording, may add around a whole request, in tokens.
+const BYTES_AROUND_REQUEST: usize = 1_024;
+
+/// Returns how many bytes what is the same in all requests of an agent takes at most: its tools and its schema, sent
+/// twice where tool calls are held to a schema (as words, and as the schema), and what is put around a request.
+pub fn fixed_bytes(tools: &[Offer], output_schema: Option<&Value>) -> usize {
+    let offers: usize = tools.iter().map(Offer::bytes).sum();
+    let schema = output_schema.map_or(0, |schema| schema.to_string().len());
+    BYTES_AROUND_REQUEST + 2 * (offers + schema)
+}
+
+fn message_bytes(message: &Message) -> usize {
+    match &message.body {
+        Body::User { text } => text.len(),
+        Body::Tool { id, name, content, .. } => id.len() + name.len() + content.len(),
+        Body::Assistant { text, tool_calls } => {
+            let calls = tool_calls.iter().map(|(id, call)| id.len() + call.name.len() + call.arguments.len());
+            text.len() + calls.map(|bytes| bytes + BYTES_AROUND_MESSAGE).sum::<usize>()
+        }
     }
 }
 
@@ -58,6 +96,12 @@ pub struct Offer {
     pub description: String,
     /// The JSON Schema of its arguments, an object.
     pub parameters: Arc<Value>,
+}
+
+impl Offer {
+    fn bytes(&self) -> usize {
+        self.name.len() + self.description.len() + self.parameters.to_string().len() + BYTES_AROUND_MESSAGE
+    }
 }
 
 /// What a model answered.
@@ -99,6 +143,38 @@ pub trait Provider: Send + Sync + 'static {
         request: &'a Request,
         progress: &'a (dyn Fn(&str) + Send + Sync),
     ) -> BoxFuture<'a, Result<Reply, Error>>;
+}
+
+/// Why a model can't be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// Its server can't be called.
+    #[error(transparent)]
+    OpenAi(#[from] openai::SetupError),
+    /// Its key can't be had.
+    #[error(transparent)]
+    Secret(#[from] secret::Error),
+    /// The simulated model's script can't be used.
+    #[error(transparent)]
+    Script(#[from] sim::ScriptError),
+    /// Its provider is the embedding program's, which did not register one.
+    #[error("its provider is the program's own, and none was registered under its name")]
+    Host,
+}
+
+/// Makes the provider that a network names for a model; the simulated one where it names none.
+///
+/// # Errors
+/// A key that is not there, an address that is none, or a script that does not parse.
+pub fn provider(spec: &ModelSpec, sim: &SimSpec) -> Result<Arc<dyn Provider>, SetupError> {
+    Ok(match spec.provider {
+        Some(ProviderKind::Openai) => {
+            let key = spec.api_key.as_ref().map(secret::resolve).transpose()?;
+            Arc::new(OpenAi::new(spec, key)?)
+        }
+        Some(ProviderKind::Sim) | None => Arc::new(Sim::new(sim, spec.timeouts)?),
+        Some(ProviderKind::Host) => return Err(SetupError::Host),
+    })
 }
 
 /// Why a try of a model call failed.

@@ -18,6 +18,7 @@ mod tables;
 mod template;
 mod worst;
 
+pub(crate) use check::is_loopback;
 pub(crate) use diagnostic::visible;
 pub use diagnostic::{Diagnostic, Position, Report, Severity};
 pub use duration::Span;

@@ -1,6 +1,6 @@
 //! Printing: results on stdout, everything else on stderr, and no panic where either is closed or full.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use super::Error;
 use crate::spec::{Report, visible};
@@ -12,6 +12,19 @@ use crate::spec::{Report, visible};
 pub(super) fn result(text: &str) -> Result<(), Error> {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(stdout_fault)
+}
+
+/// Prints an answer. On a terminal its control characters are made visible, so that a model can't drive it; line
+/// breaks stay.
+///
+/// # Errors
+/// Stdout is closed or can't take it.
+pub(super) fn answer(text: &str) -> Result<(), Error> {
+    if !std::io::stdout().is_terminal() {
+        return result(&format!("{}\n", text.trim_end()));
+    }
+    let lines: Vec<String> = text.trim_end().lines().map(visible).collect();
+    result(&format!("{}\n", lines.join("\n")))
 }
 
 /// Prints a result as JSON.

@@ -19,7 +19,7 @@ use super::shape::short;
 use super::{NetworkSpec, Span};
 
 pub(super) use agents::wrong_schema;
-pub(super) use models::is_loopback;
+pub(crate) use models::is_loopback;
 
 /// Where a network comes from.
 #[derive(Clone, Copy)]

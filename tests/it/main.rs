@@ -1,3 +1,5 @@
-//! Tests of the whole, against real counterparts.
+//! The integration tests, in one binary.
 
 mod aimock;
+mod runtime;
+mod scripted;

@@ -232,7 +232,7 @@ pub(super) fn parse_url(url: &str) -> Result<&str, UrlFault> {
 }
 
 /// Whether an address is of this very machine.
-pub(in crate::spec) fn is_loopback(url: &str) -> bool {
+pub(crate) fn is_loopback(url: &str) -> bool {
     parse_url(url).is_ok_and(|host| {
         host.eq_ignore_ascii_case("localhost")
             || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())

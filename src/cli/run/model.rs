@@ -1,0 +1,123 @@
+//! `--model`: another model in the place of a network's.
+
+use std::str::FromStr;
+
+use crate::cli::Error;
+use crate::spec::{ModelSpec, Network, Price, ProviderKind, SecretRef, is_loopback};
+
+/// `[NAME=]sim`, `[NAME=]openai:MODEL` or `[NAME=]openai:MODEL@URL`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ModelOverride {
+    /// Which of the network's models; none for all.
+    name: Option<String>,
+    with: With,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum With {
+    Sim,
+    Openai { model: String, base_url: Option<String> },
+}
+
+impl FromStr for ModelOverride {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // A `=` of a URL's query is not the one that ends a name.
+        let (name, rest) = match text.split_once('=') {
+            Some((name, rest)) if !name.contains([':', '@']) => (Some(name.to_owned()), rest),
+            _ => (None, text),
+        };
+        let with = match rest.split_once(':') {
+            None if rest == "sim" => With::Sim,
+            Some(("openai", model)) if !model.is_empty() => match model.split_once("@http") {
+                Some(("", _)) => return Err(HOW.to_owned()),
+                Some((model, url)) => With::Openai { model: model.to_owned(), base_url: Some(format!("http{url}")) },
+                None => With::Openai { model: model.to_owned(), base_url: None },
+            },
+            _ => return Err(HOW.to_owned()),
+        };
+        Ok(Self { name, with })
+    }
+}
+
+const HOW: &str = "write `sim`, `openai:MODEL` or `openai:MODEL@http://HOST:PORT/v1`";
+
+impl ModelOverride {
+    /// Puts the model in its place, and checks the network again.
+    ///
+    /// # Errors
+    /// The network has no model of that name, or is not valid with it (a price is missing under a cost limit).
+    pub(super) fn apply(&self, network: Network) -> Result<Network, Error> {
+        if let Some(name) = &self.name
+            && !network.spec().models.contains_key(name)
+        {
+            let known: Vec<&str> = network.spec().models.keys().map(String::as_str).collect();
+            return Err(Error::Usage {
+                message: format!("--model: the network has no model `{name}`"),
+                hint: match known.as_slice() {
+                    [] => "it names no model; leave out NAME=".to_owned(),
+                    known => format!("its models: {}", known.join(", ")),
+                },
+            });
+        }
+        Ok(network.with_models(|models| {
+            if models.is_empty() {
+                models.insert("model".to_owned(), ModelSpec::default());
+            }
+            let named = |name: &str| self.name.as_deref().is_none_or(|wanted| wanted == name);
+            for (_, model) in models.iter_mut().filter(|(name, _)| named(name)) {
+                self.with.replace(model);
+            }
+        })?)
+    }
+}
+
+impl With {
+    /// Changes who serves a model; how it is called (its limits, its timeouts, how tools are offered) stays.
+    fn replace(&self, spec: &mut ModelSpec) {
+        match self {
+            Self::Sim => {
+                spec.provider = Some(ProviderKind::Sim);
+                spec.price = None;
+            }
+            Self::Openai { model, base_url } => {
+                let is_local = base_url.as_deref().is_some_and(is_loopback);
+                let free = Price { input_usd_per_mtok: 0.0, cached_input_usd_per_mtok: None, output_usd_per_mtok: 0.0 };
+                spec.provider = Some(ProviderKind::Openai);
+                spec.model = Some(model.clone());
+                spec.price = is_local.then_some(free);
+                // OpenAI's own key goes to OpenAI alone.
+                spec.api_key = base_url.is_none().then(|| SecretRef("env:OPENAI_API_KEY".to_owned()));
+                spec.base_url = base_url.clone();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> ModelOverride {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_model_may_be_put_in_the_place_of_all_or_of_one() {
+        assert_eq!(parsed("sim"), ModelOverride { name: None, with: With::Sim });
+        assert_eq!(parsed("fast=sim"), ModelOverride { name: Some("fast".to_owned()), with: With::Sim });
+        let openai =
+            |model: &str, url: Option<&str>| With::Openai { model: model.to_owned(), base_url: url.map(str::to_owned) };
+        let url = "http://127.0.0.1:8093/v1?a=b";
+        assert_eq!(parsed(&format!("openai:qwen@{url}")).with, openai("qwen", Some(url)));
+        assert_eq!(parsed("fast=openai:org/model:8b").with, openai("org/model:8b", None));
+    }
+
+    #[test]
+    fn what_is_no_model_says_how_to_write_one() {
+        for wrong in ["", "qwen", "openai:", "openai:@http://x", "gemini:x", "fast="] {
+            assert_eq!(wrong.parse::<ModelOverride>(), Err(HOW.to_owned()), "{wrong}");
+        }
+    }
+}

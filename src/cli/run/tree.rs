@@ -1,0 +1,95 @@
+//! A run as a tree of its agents: what each is doing, and what it has used. Pure: a fold in, text out.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::budget::NANO_USD_PER_USD;
+use crate::run::{AgentId, AgentOutcome, CallId, Instance, OpenCall, RunState, Subject};
+use crate::spec::{usd, visible};
+
+/// How much of an agent's doings is shown: what fits beside its name on a narrow terminal.
+const DOING_CHARS: usize = 60;
+
+/// Draws a run in at most `rows` lines.
+pub(super) fn draw(state: &RunState, elapsed: Duration, deadline: Option<Duration>, rows: usize) -> String {
+    let totals = state.totals();
+    let mut out = format!(
+        "{} · {} tokens · {} · {}",
+        counted(totals.model_calls, "model call"),
+        totals.input_tokens + totals.output_tokens,
+        usd(totals.cost_nano_usd as f64 / NANO_USD_PER_USD as f64),
+        time(elapsed, deadline),
+    );
+    let agents: Vec<_> = state.agents().iter().collect();
+    let room = rows.saturating_sub(2).max(1);
+    // The living matter most: where there is no room for all, those that have ended are left out first.
+    let mut shown: Vec<_> =
+        agents.iter().filter(|(_, agent)| agents.len() <= room || agent.outcome.is_none()).collect();
+    shown.truncate(room);
+    for (id, agent) in &shown {
+        let depth = id.as_str().matches('/').count();
+        let line = format!("{}{}  {}", "  ".repeat(depth + 1), short(id), doing(state, id, agent));
+        let _ = write!(out, "\n{line}");
+    }
+    if shown.len() < agents.len() {
+        let _ = write!(out, "\n  … and {} more", agents.len() - shown.len());
+    }
+    out
+}
+
+/// Returns the last part of an instance's path: its name and, for delegates, which call made it.
+pub(super) fn short(id: &AgentId) -> String {
+    visible(id.as_str().rsplit('/').next().unwrap_or_default())
+}
+
+fn time(elapsed: Duration, deadline: Option<Duration>) -> String {
+    match deadline {
+        Some(deadline) => {
+            format!("{:.1} s, {:.0} s left", elapsed.as_secs_f64(), deadline.saturating_sub(elapsed).as_secs_f64())
+        }
+        None => format!("{:.1} s", elapsed.as_secs_f64()),
+    }
+}
+
+fn doing(state: &RunState, id: &AgentId, agent: &Instance) -> String {
+    let calls = counted(agent.totals.model_calls, "step");
+    let what = match &agent.outcome {
+        Some(AgentOutcome::Done(_)) => "done".to_owned(),
+        Some(AgentOutcome::HandedOff { to }) => format!("handed over to {}", short(to)),
+        Some(AgentOutcome::Failed { .. }) => "failed".to_owned(),
+        Some(AgentOutcome::Limit { limit, .. }) => format!("reached {limit}"),
+        None => waiting(state.open_calls().filter(|(call, _)| call.agent == *id)),
+    };
+    format!("{calls}, {what}")
+}
+
+/// Says what an agent waits for.
+fn waiting<'a>(open: impl Iterator<Item = (&'a CallId, &'a OpenCall)>) -> String {
+    let (mut tools, mut agents, mut approvals) = (Vec::new(), 0, 0);
+    for (_, call) in open {
+        match &call.subject {
+            _ if call.awaiting_approval => approvals += 1,
+            Subject::Model { model, .. } => return format!("awaits model {}", visible(model)),
+            Subject::Tool { tool, .. } => tools.push(visible(tool)),
+            Subject::Delegate { .. } | Subject::Handoff { .. } => agents += 1,
+        }
+    }
+    let mut parts = Vec::new();
+    if approvals > 0 {
+        parts.push(format!("awaits {}", counted(approvals, "approval")));
+    }
+    if agents > 0 {
+        parts.push(format!("awaits {}", counted(agents, "agent")));
+    }
+    if !tools.is_empty() {
+        parts.push(format!("awaits {}", tools.join(", ")));
+    }
+    match parts.is_empty() {
+        true => "queued".to_owned(),
+        false => parts.join("; ").chars().take(DOING_CHARS).collect(),
+    }
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

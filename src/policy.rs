@@ -1,0 +1,36 @@
+//! What is allowed. Asked at the gate for every call, at the moment of its execution.
+
+use crate::run::Subject;
+use crate::spec::{Builtin, Permission, PolicySpec};
+
+/// Decides on a call.
+///
+/// Declared models, delegations and handoffs are allowed, and so are the built-in tools that only look. What writes,
+/// runs or sends, and what a program supplies, follows the network's default. A tool's effect class plays no part: it
+/// governs retries, never permission.
+pub fn decide(policy: &PolicySpec, subject: &Subject, builtin: Option<Builtin>) -> Permission {
+    match subject {
+        Subject::Model { .. } | Subject::Delegate { .. } | Subject::Handoff { .. } => Permission::Allow,
+        Subject::Tool { .. } if builtin.is_some_and(Builtin::is_read_only) => Permission::Allow,
+        Subject::Tool { .. } => policy.default,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn only_what_looks_is_allowed_whatever_the_default() {
+        let tool = Subject::Tool { tool: "t".into(), arguments: Value::Null };
+        for default in [Permission::Allow, Permission::Ask, Permission::Deny] {
+            let policy = PolicySpec { default };
+            assert_eq!(decide(&policy, &tool, Some(Builtin::FsRead)), Permission::Allow);
+            for builtin in [Some(Builtin::FsWrite), Some(Builtin::ProcessRun), None] {
+                assert_eq!(decide(&policy, &tool, builtin), default);
+            }
+        }
+    }
+}

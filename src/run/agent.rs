@@ -1,0 +1,327 @@
+//! The reason-act loop as a fold: [`AgentState::evolve`] takes up what happened, [`decide`] says what to do next.
+//! Neither reads a clock, draws a random number or does I/O.
+//!
+//! What a stored event means to `evolve` never changes. What `decide` makes of a state may change between versions.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    AgentId, AgentOutcome, Answer, Body, CallId, Definition, Envelope, Event, Labels, Message, Origin, Subject,
+    TargetKind, ToolCall, ToolFailure,
+};
+use crate::model::Finish;
+
+/// How many tool calls one step may make. The rest is refused with a word to the model: a reply may hold thousands.
+pub const MAX_CALLS_PER_STEP: usize = 64;
+
+/// How many errors of a schema are told to the model at once; the first few say what is wrong, the rest is noise.
+const MAX_SCHEMA_ERRORS: usize = 5;
+
+/// Where an agent instance stands: a fold of its own events.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentState {
+    id: AgentId,
+    transcript: Vec<Arc<Message>>,
+    step: u32,
+    repairs: u32,
+    labels: Labels,
+    phase: Phase,
+}
+
+/// What an agent instance is doing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Phase {
+    /// It has not been asked anything.
+    Idle,
+    /// The model is next.
+    Thinking,
+    /// Tool calls are under way; their results, in the order of the calls.
+    Acting { results: Vec<Option<Arc<Message>>>, at_fault: bool },
+    /// The model gave an answer that is to be judged.
+    Answered { finish: Finish, malformed: Option<String> },
+    /// The model failed for good.
+    ModelFailed { error: String },
+    /// It is over.
+    Ended,
+}
+
+/// What an agent wants to happen. The runtime makes it happen, or says in an event why it did not.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Call the agent's model.
+    CallModel {
+        /// The call.
+        call: CallId,
+        /// The transcript to send. Every tool call in it has its result.
+        messages: Vec<Arc<Message>>,
+    },
+    /// Make a tool call, a delegation or a handoff.
+    Act {
+        /// The call.
+        call: CallId,
+        /// What is called.
+        subject: Subject,
+        /// What the call was influenced by.
+        labels: Labels,
+    },
+    /// Tell the model that a call of its can't be made.
+    Refuse {
+        /// The call.
+        call: CallId,
+        /// Why.
+        failure: ToolFailure,
+        /// The result as it goes into the transcript.
+        message: Arc<Message>,
+    },
+    /// Tell the model that its answer can't be used.
+    Repair {
+        /// What is wrong with it.
+        message: Arc<Message>,
+    },
+    /// End.
+    End(AgentOutcome),
+}
+
+impl AgentState {
+    /// Makes the state of an instance to which nothing has happened yet.
+    pub fn new(id: AgentId) -> Self {
+        Self { id, transcript: Vec::new(), step: 0, repairs: 0, labels: Labels::default(), phase: Phase::Idle }
+    }
+
+    /// Returns the transcript, oldest message first.
+    pub fn transcript(&self) -> &[Arc<Message>] {
+        &self.transcript
+    }
+
+    /// Returns what the instance has been influenced by so far.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// Takes up what happened. Events that are not this instance's, or can't follow its state, change nothing.
+    pub fn evolve(&mut self, envelope: &Envelope) {
+        match &envelope.event {
+            Event::AgentStarted { task, .. } => {
+                task.iter().for_each(|message| self.say(message));
+                self.phase = Phase::Thinking;
+            }
+            Event::ModelReplied { call, message, finish, malformed, .. } => {
+                self.step = call.step;
+                self.say(message);
+                self.phase = match &message.body {
+                    Body::Assistant { tool_calls, .. } if !tool_calls.is_empty() => {
+                        Phase::Acting { results: vec![None; tool_calls.len()], at_fault: false }
+                    }
+                    _ => Phase::Answered { finish: *finish, malformed: malformed.clone() },
+                };
+            }
+            Event::ModelFailed { call, error, .. } => {
+                self.step = call.step;
+                self.phase = Phase::ModelFailed { error: error.clone() };
+            }
+            Event::ToolReturned { call, message, failure } => self.take_result(call, message, *failure),
+            Event::RepairRequested { message } => {
+                self.say(message);
+                self.repairs += 1;
+                self.phase = Phase::Thinking;
+            }
+            Event::AgentEnded { .. } => self.phase = Phase::Ended,
+            _ => {}
+        }
+    }
+
+    fn say(&mut self, message: &Arc<Message>) {
+        self.labels.join(&message.labels);
+        self.transcript.push(message.clone());
+    }
+
+    fn take_result(&mut self, call: &CallId, message: &Arc<Message>, failure: Option<ToolFailure>) {
+        let Phase::Acting { results, at_fault } = &mut self.phase else { return };
+        let slot = call.index.and_then(|index| results.get_mut(index as usize));
+        let Some(slot) = slot.filter(|slot| slot.is_none() && call.step == self.step) else { return };
+        *slot = Some(message.clone());
+        *at_fault |= failure.is_some_and(ToolFailure::is_models_fault);
+        if results.iter().any(Option::is_none) {
+            return;
+        }
+        self.repairs = if *at_fault { self.repairs + 1 } else { 0 };
+        let results = std::mem::take(results);
+        results.iter().flatten().for_each(|message| self.say(message));
+        self.phase = Phase::Thinking;
+    }
+}
+
+/// Says what to do after `event`, which `state` has taken up already. The same event gives the same effects, with the
+/// same call ids, however often it is decided on.
+pub fn decide(definition: &Definition, state: &AgentState, event: &Event) -> Vec<Effect> {
+    match (&state.phase, event) {
+        (Phase::Thinking, Event::AgentStarted { .. } | Event::ToolReturned { .. } | Event::RepairRequested { .. }) => {
+            vec![think(definition, state)]
+        }
+        (Phase::Acting { .. }, Event::ModelReplied { call, message, .. }) => act(definition, state, call, message),
+        (Phase::Answered { finish, malformed }, Event::ModelReplied { message, .. }) => {
+            vec![answer(definition, message, *finish, malformed.as_deref())]
+        }
+        (Phase::ModelFailed { error }, Event::ModelFailed { .. }) => {
+            let reason = format!("model `{}`: {error}", definition.model);
+            vec![Effect::End(AgentOutcome::Failed { reason })]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn think(definition: &Definition, state: &AgentState) -> Effect {
+    let limit = |limit: &str, reason: String| Effect::End(AgentOutcome::Limit { limit: limit.to_owned(), reason });
+    if state.repairs > definition.max_repairs {
+        let last = state.transcript.last().map(|message| excerpt(message)).unwrap_or_default();
+        let reason = format!(
+            "agent `{}` could not be put right in max_repairs = {} tries; the last one: {last}",
+            definition.name, definition.max_repairs
+        );
+        return limit("max_repairs", reason);
+    }
+    if state.step >= definition.max_steps {
+        let reason = format!("agent `{}` reached max_steps = {}", definition.name, definition.max_steps);
+        return limit("max_steps", reason);
+    }
+    Effect::CallModel { call: CallId::model(&state.id, state.step + 1), messages: state.transcript.clone() }
+}
+
+fn act(definition: &Definition, state: &AgentState, call: &CallId, message: &Message) -> Vec<Effect> {
+    let Body::Assistant { tool_calls, .. } = &message.body else { return Vec::new() };
+    let alone = tool_calls.len() == 1;
+    let one = |(index, (_, asked)): (usize, &(String, ToolCall))| {
+        let call = CallId::tool(&call.agent, call.step, index as u32);
+        match target(definition, asked, index, alone) {
+            Ok(subject) => Effect::Act { call, subject, labels: state.labels.clone() },
+            Err((failure, why)) => {
+                let message = tool_message(&call, &asked.name, why, true, Labels::default(), Origin::Runtime);
+                Effect::Refuse { call, failure, message }
+            }
+        }
+    };
+    tool_calls.iter().enumerate().map(one).collect()
+}
+
+/// Finds what a tool call is made to, or says in words for the model why there is no such thing.
+fn target(
+    definition: &Definition,
+    asked: &ToolCall,
+    index: usize,
+    alone: bool,
+) -> Result<Subject, (ToolFailure, String)> {
+    if index >= MAX_CALLS_PER_STEP {
+        return Err((ToolFailure::Misplaced, format!("at most {MAX_CALLS_PER_STEP} calls can be made in one step")));
+    }
+    let Some(target) = definition.targets.get(&asked.name) else {
+        let names: Vec<&str> = definition.offers.iter().map(|offer| offer.name.as_str()).collect();
+        let known = if names.is_empty() { "there are no tools".to_owned() } else { names.join(", ") };
+        return Err((ToolFailure::UnknownTool, format!("there is no tool `{}`; the tools are: {known}", asked.name)));
+    };
+    let arguments = arguments(&asked.arguments)?;
+    let wrong = schema_errors(&target.validator, &arguments);
+    if let Some(wrong) = wrong {
+        return Err((ToolFailure::InvalidArguments, format!("invalid arguments for `{}`: {wrong}", asked.name)));
+    }
+    let message = || arguments.get("message").and_then(Value::as_str).unwrap_or_default().to_owned();
+    match &target.kind {
+        TargetKind::Tool(tool) => Ok(Subject::Tool { tool: tool.clone(), arguments }),
+        TargetKind::Delegate(agent) => Ok(Subject::Delegate { agent: agent.clone(), message: message() }),
+        TargetKind::Handoff(agent) if alone => Ok(Subject::Handoff { agent: agent.clone(), message: message() }),
+        TargetKind::Handoff(_) => {
+            let why =
+                format!("`{}` must be the only call of its step; call it again when the others are done", asked.name);
+            Err((ToolFailure::Misplaced, why))
+        }
+    }
+}
+
+fn arguments(text: &str) -> Result<Value, (ToolFailure, String)> {
+    if text.trim().is_empty() {
+        return Ok(Value::Object(serde_json::Map::new()));
+    }
+    let wrong = |what: String| (ToolFailure::InvalidArguments, what);
+    match serde_json::from_str(text) {
+        Ok(arguments @ Value::Object(_)) => Ok(arguments),
+        Ok(_) => Err(wrong("the arguments must be a JSON object".to_owned())),
+        Err(error) => Err(wrong(format!("the arguments are no JSON: {error}"))),
+    }
+}
+
+fn schema_errors(validator: &jsonschema::Validator, value: &Value) -> Option<String> {
+    let describe = |error: jsonschema::ValidationError<'_>| match error.instance_path().as_str() {
+        "" => error.to_string(),
+        path => format!("{path}: {error}"),
+    };
+    let errors: Vec<String> = validator.iter_errors(value).take(MAX_SCHEMA_ERRORS).map(describe).collect();
+    (!errors.is_empty()).then(|| errors.join("; "))
+}
+
+fn answer(definition: &Definition, message: &Message, finish: Finish, malformed: Option<&str>) -> Effect {
+    let repair = |why: String| {
+        let body = Body::User { text: why };
+        Effect::Repair { message: Arc::new(Message { body, labels: Labels::default(), origin: Origin::Runtime }) }
+    };
+    let Body::Assistant { text, .. } = &message.body else { return repair("Answer in text.".to_owned()) };
+    match (finish, malformed) {
+        (Finish::Filtered, _) => {
+            let reason = format!("the provider of model `{}` withheld the answer", definition.model);
+            return Effect::End(AgentOutcome::Failed { reason });
+        }
+        (Finish::Length, _) => {
+            return repair("Your answer was cut off because it was too long. Answer again, more briefly.".to_owned());
+        }
+        (_, Some(why)) => return repair(format!("Your answer can't be used: {why}. Answer again.")),
+        (Finish::Stop, None) => {}
+    }
+    let Some(output) = &definition.output else {
+        return match text.trim() {
+            "" => repair("Your answer was empty. Give your answer.".to_owned()),
+            _ => Effect::End(AgentOutcome::Done(Answer::Text(text.as_str().into()))),
+        };
+    };
+    match serde_json::from_str::<Value>(unfenced(text)) {
+        Ok(value) => match schema_errors(&output.validator, &value) {
+            None => Effect::End(AgentOutcome::Done(Answer::Value(Arc::new(value)))),
+            Some(wrong) => repair(format!("Your answer does not satisfy its JSON Schema: {wrong}. Answer again.")),
+        },
+        Err(error) => repair(format!(
+            "Your answer must be one JSON value that satisfies this JSON Schema, and nothing else: {}\nIt is no JSON: {error}.",
+            output.schema
+        )),
+    }
+}
+
+/// Takes JSON out of the code fence that many models put around it.
+fn unfenced(text: &str) -> &str {
+    let text = text.trim();
+    let Some(inner) = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```")) else { return text };
+    inner.strip_prefix("json").unwrap_or(inner).trim()
+}
+
+/// Makes the message that a tool call's result is in a transcript.
+pub fn tool_message(
+    call: &CallId,
+    name: &str,
+    content: String,
+    failed: bool,
+    labels: Labels,
+    origin: Origin,
+) -> Arc<Message> {
+    let body = Body::Tool { id: call.in_transcript(), name: name.to_owned(), content, failed };
+    Arc::new(Message { body, labels, origin })
+}
+
+/// How much of a message is shown in a reason: a line's worth.
+const EXCERPT_CHARS: usize = 200;
+
+fn excerpt(message: &Message) -> String {
+    let text = match &message.body {
+        Body::User { text } | Body::Assistant { text, .. } => text,
+        Body::Tool { content, .. } => content,
+    };
+    text.chars().take(EXCERPT_CHARS).collect()
+}

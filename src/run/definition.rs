@@ -1,0 +1,60 @@
+//! An agent's definition as its instances use it: the names that a model may call, what stands behind each, and the
+//! schemas, compiled once for the network.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jsonschema::Validator;
+use serde_json::Value;
+
+use crate::model::Offer;
+
+/// What an agent is, apart from its prompt; shared by all its instances in all runs.
+#[derive(Debug)]
+pub struct Definition {
+    /// The agent's name in the network.
+    pub name: Arc<str>,
+    /// The model's name in the network.
+    pub model: Arc<str>,
+    /// How many steps an instance may take.
+    pub max_steps: u32,
+    /// How many steps in a row may be sent back to the model.
+    pub max_repairs: u32,
+    /// What is offered to the model.
+    pub offers: Arc<[Offer]>,
+    /// How many bytes the offers and the schema add to each request at most.
+    pub fixed_bytes: usize,
+    /// What stands behind each offer, by its name.
+    pub targets: HashMap<String, Target>,
+    /// The shape of the final answer; none for plain text.
+    pub output: Option<OutputSchema>,
+}
+
+/// What stands behind an offer.
+#[derive(Debug)]
+pub struct Target {
+    /// What a call of it does.
+    pub kind: TargetKind,
+    /// Checks the arguments.
+    pub validator: Validator,
+}
+
+/// What a call of an offer does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetKind {
+    /// Calls the tool.
+    Tool(Arc<str>),
+    /// Asks the agent.
+    Delegate(Arc<str>),
+    /// Hands over to the agent.
+    Handoff(Arc<str>),
+}
+
+/// The shape of a final answer.
+#[derive(Debug)]
+pub struct OutputSchema {
+    /// As it is shown to the model.
+    pub schema: Arc<Value>,
+    /// Checks the answer.
+    pub validator: Validator,
+}

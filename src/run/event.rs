@@ -1,0 +1,369 @@
+//! What happens in a run, as facts. A run's supervisor gives each event its number before anyone applies it, so that
+//! what is folded later is what was lived.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{AgentId, CallId, Labels, Message, RunId, Usage};
+use crate::budget::Amount;
+use crate::model::Finish;
+use crate::spec::{Effect, Network};
+
+/// An event with all that is known about it beside what happened.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Which run, and for whom: the same for all events of a stream.
+    pub stream: Arc<Stream>,
+    /// The event's number in its stream, counted from 1 without a gap.
+    pub seq: u64,
+    /// When it was numbered, in milliseconds since 1970 (UTC). For people; nothing is decided by it.
+    pub time_ms: u64,
+    /// The agent instance that it belongs to; none for the run as a whole.
+    pub agent: Option<AgentId>,
+    /// Which incarnation of the instance was living then, counted from 1; 0 for the run as a whole.
+    pub incarnation: u32,
+    /// The event that it follows from, where there is one.
+    pub cause: Option<u64>,
+    /// What it was influenced by.
+    pub labels: Labels,
+    /// What happened.
+    pub event: Event,
+}
+
+/// Whose events a stream holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// The run.
+    pub run: RunId,
+    /// Who the run belongs to and who pays.
+    pub tenant: Arc<str>,
+    /// The key that several runs share, if any.
+    pub session: Option<Arc<str>>,
+}
+
+/// What happened.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// The run began.
+    RunStarted {
+        /// The whole network as resolved, model overrides included.
+        network: Arc<Network>,
+        /// The input, verbatim.
+        input: Arc<str>,
+        /// The variables given beside it.
+        vars: Arc<BTreeMap<String, String>>,
+    },
+    /// An agent instance came into being, with what it was asked.
+    AgentStarted {
+        /// The agent's name in the network.
+        name: Arc<str>,
+        /// Who it was that asked.
+        parent: Parent,
+        /// How many delegations lie between the entry agent and this one.
+        depth: u32,
+        /// The first messages of its transcript.
+        task: Vec<Arc<Message>>,
+    },
+    /// A call passed the gate and is about to be made: from here on it may have happened.
+    CallIntended {
+        /// The call.
+        call: CallId,
+        /// Which try of it, counted from 1.
+        attempt: u32,
+        /// What is called.
+        subject: Subject,
+        /// What a second try would do, where it is a tool.
+        effect: Option<Effect>,
+        /// What was reserved for the try.
+        reserved: Amount,
+    },
+    /// A try of a model call failed, and another one follows.
+    TryFailed {
+        /// The call.
+        call: CallId,
+        /// Which try.
+        attempt: u32,
+        /// What went wrong.
+        error: String,
+        /// How long the next try waits, in milliseconds.
+        retry_in_ms: u64,
+        /// What the failed try was charged.
+        charged: Amount,
+    },
+    /// A model answered.
+    ModelReplied {
+        /// The call.
+        call: CallId,
+        /// The answer as it goes into the transcript.
+        message: Arc<Message>,
+        /// Why the model stopped.
+        finish: Finish,
+        /// What keeps the answer from being in the form that was asked for.
+        malformed: Option<String>,
+        /// What the provider says that it used.
+        usage: Option<Usage>,
+        /// What it was charged.
+        charged: Amount,
+    },
+    /// A model call failed for good.
+    ModelFailed {
+        /// The call.
+        call: CallId,
+        /// What went wrong at last.
+        error: String,
+        /// What the last try was charged.
+        charged: Amount,
+    },
+    /// A tool call, a delegation or a refused call came back.
+    ToolReturned {
+        /// The call.
+        call: CallId,
+        /// The result as it goes into the transcript.
+        message: Arc<Message>,
+        /// Why it is no success; none if it is one.
+        failure: Option<ToolFailure>,
+    },
+    /// A person is asked whether a call may happen.
+    ApprovalRequested {
+        /// The call.
+        call: CallId,
+        /// What is to be called.
+        subject: Subject,
+    },
+    /// A person answered.
+    ApprovalDecided {
+        /// The call.
+        call: CallId,
+        /// Whether it may happen.
+        granted: bool,
+    },
+    /// An answer can't be used and goes back to the model.
+    RepairRequested {
+        /// What is wrong with it, as a message to the model.
+        message: Arc<Message>,
+    },
+    /// The run was asked to end before its agents did.
+    CancelRequested {
+        /// How it is to end.
+        end: RunEnd,
+    },
+    /// An agent's actor failed and a new incarnation took its place.
+    AgentRestarted {
+        /// Why the last one failed.
+        reason: String,
+    },
+    /// An agent instance came to its end.
+    AgentEnded {
+        /// How.
+        outcome: AgentOutcome,
+    },
+    /// The run came to its end, or is parked.
+    RunEnded {
+        /// How.
+        end: RunEnd,
+        /// What it spent over all.
+        spent: Amount,
+    },
+}
+
+impl Event {
+    /// Returns the call that the event is about, if it is about one.
+    pub fn call(&self) -> Option<&CallId> {
+        match self {
+            Self::CallIntended { call, .. }
+            | Self::TryFailed { call, .. }
+            | Self::ModelReplied { call, .. }
+            | Self::ModelFailed { call, .. }
+            | Self::ToolReturned { call, .. }
+            | Self::ApprovalRequested { call, .. }
+            | Self::ApprovalDecided { call, .. } => Some(call),
+            Self::RunStarted { .. }
+            | Self::AgentStarted { .. }
+            | Self::RepairRequested { .. }
+            | Self::CancelRequested { .. }
+            | Self::AgentRestarted { .. }
+            | Self::AgentEnded { .. }
+            | Self::RunEnded { .. } => None,
+        }
+    }
+}
+
+/// What brought an agent instance into being.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Parent {
+    /// The run itself: this is the entry agent.
+    Run,
+    /// A delegation: the answer is the call's result.
+    Delegation(CallId),
+    /// A handoff: this instance stands where `from` stood, and answers to whom `from` would have answered.
+    Handoff {
+        /// The call that handed over.
+        call: CallId,
+        /// To whom the answer goes; none for the run.
+        answers: Option<CallId>,
+    },
+}
+
+impl Parent {
+    /// Returns the call that the instance's answer is the result of; none if it is the run's answer.
+    pub fn answers(&self) -> Option<&CallId> {
+        match self {
+            Self::Run => None,
+            Self::Delegation(call) => Some(call),
+            Self::Handoff { answers, .. } => answers.as_ref(),
+        }
+    }
+}
+
+/// What a call is made to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// A model, by its name in the network.
+    Model {
+        /// The model.
+        model: Arc<str>,
+        /// How many tokens it may write.
+        max_output_tokens: u32,
+    },
+    /// A tool.
+    Tool {
+        /// The tool's name in the network.
+        tool: Arc<str>,
+        /// Its arguments, a JSON object that satisfies the tool's schema.
+        arguments: Value,
+    },
+    /// Another agent, which is asked.
+    Delegate {
+        /// The agent's name.
+        agent: Arc<str>,
+        /// The question.
+        message: String,
+    },
+    /// Another agent, which takes over.
+    Handoff {
+        /// The agent's name.
+        agent: Arc<str>,
+        /// What it is told.
+        message: String,
+    },
+}
+
+/// Why a tool call is no success. Each is told to the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolFailure {
+    /// The agent has no such tool.
+    UnknownTool,
+    /// The arguments are no JSON, or not what the tool takes.
+    InvalidArguments,
+    /// The call can't stand where it was made (a handoff beside other calls, too many calls in one step).
+    Misplaced,
+    /// Policy or a person said no.
+    Denied,
+    /// Delegation would go too deep, or the run has too many agents.
+    OutOfBounds,
+    /// The tool says no or failed.
+    Failed,
+    /// The tool did not answer in time.
+    TimedOut,
+    /// The tool panicked.
+    Panicked,
+    /// The delegate failed.
+    DelegateFailed,
+}
+
+impl ToolFailure {
+    /// Whether the model's own output was at fault, so that the step counts as a repair.
+    pub fn is_models_fault(self) -> bool {
+        matches!(self, Self::UnknownTool | Self::InvalidArguments | Self::Misplaced)
+    }
+}
+
+/// How an agent instance ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentOutcome {
+    /// It gave its answer.
+    Done(Answer),
+    /// It handed over.
+    HandedOff {
+        /// The instance that took over.
+        to: AgentId,
+    },
+    /// It could not go on.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+    /// It came to one of its own limits.
+    Limit {
+        /// Which one, by its name in the network file.
+        limit: String,
+        /// What happened, in a sentence.
+        reason: String,
+    },
+}
+
+/// A final answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// Plain text.
+    Text(Arc<str>),
+    /// A value that satisfies the agent's output schema.
+    Value(Arc<Value>),
+}
+
+impl Answer {
+    /// Returns the answer as text: a value as one line of JSON.
+    pub fn to_text(&self) -> Arc<str> {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Value(value) => value.to_string().into(),
+        }
+    }
+}
+
+/// How a run ended, or why it is parked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunEnd {
+    /// The kind of end.
+    pub status: Status,
+    /// Why, in a sentence; none where the status says all.
+    pub reason: Option<String>,
+    /// The answer, if there is one.
+    pub answer: Option<Answer>,
+}
+
+impl RunEnd {
+    /// Makes an end without an answer.
+    pub fn without_answer(status: Status, reason: impl Into<String>) -> Self {
+        Self { status, reason: Some(reason.into()), answer: None }
+    }
+}
+
+/// Where a run stands; these words are public.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It is under way.
+    Running,
+    /// It ended with an answer.
+    Done,
+    /// It could not go on.
+    Failed,
+    /// It was cancelled.
+    Cancelled,
+    /// It reached a limit.
+    Limit,
+    /// What it needed was denied.
+    Denied,
+    /// It waits for a person's approval.
+    AwaitingApproval,
+}

@@ -1,0 +1,59 @@
+//! Asking a person.
+
+use futures_util::future::BoxFuture;
+
+use super::Desk;
+use crate::run::{CallId, Event, RunId, Subject};
+use crate::runtime::scope::{Over, Scope};
+use crate::spec::Permission;
+
+/// The way to a person who can be asked now.
+pub trait Approver: Send + Sync + 'static {
+    /// Asks whether the call may happen. Dropping the future takes the question back.
+    fn ask<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, bool>;
+}
+
+/// What a person is asked.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// The run.
+    pub run: RunId,
+    /// The call.
+    pub call: CallId,
+    /// What is to be called.
+    pub subject: Subject,
+}
+
+/// What became of a permission.
+pub(super) enum Verdict {
+    /// The call may happen.
+    Granted,
+    /// It may not; why, in words for the model.
+    Refused(String),
+    /// There is nobody to ask: the call waits, holding nothing.
+    Parked,
+}
+
+/// Asks, if policy wants it so.
+pub(super) async fn settle(
+    permission: Permission,
+    desk: &Desk,
+    subject: &Subject,
+    scope: &Scope,
+) -> Result<Verdict, Over> {
+    match permission {
+        Permission::Allow => return Ok(Verdict::Granted),
+        Permission::Deny => return Ok(Verdict::Refused("policy does not allow this call".to_owned())),
+        Permission::Ask => {}
+    }
+    let call = desk.id.clone();
+    desk.record(Event::ApprovalRequested { call: call.clone(), subject: subject.clone() }).await?;
+    let Some(approver) = &scope.fleet.approver else { return Ok(Verdict::Parked) };
+    let question = Question { run: scope.stream.run.clone(), call: call.clone(), subject: subject.clone() };
+    let granted = approver.ask(&question).await;
+    desk.record(Event::ApprovalDecided { call, granted }).await?;
+    Ok(match granted {
+        true => Verdict::Granted,
+        false => Verdict::Refused("a person did not allow this call".to_owned()),
+    })
+}

@@ -1,0 +1,143 @@
+//! What happens once a call may happen, and how its outcome is written down.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use serde_json::Value;
+
+use super::{Desk, ModelCall};
+use crate::budget::{Amount, Rates};
+use crate::model::{Error, Reply};
+use crate::run::{
+    Body, CallId, Event, Labels, Message, Origin, Subject, ToolFailure, delegate_tool, handoff_tool, tool_message,
+};
+use crate::runtime::fleet::BoundTool;
+use crate::runtime::scope::{Hold, Scope};
+use crate::tool;
+
+/// Makes one try of a model call. A panic in the provider is a failed try like any other.
+pub(super) async fn model(call: &ModelCall) -> Result<Reply, Error> {
+    let attempt = AssertUnwindSafe(call.model.provider.call(&call.request, &|_| {}));
+    attempt.catch_unwind().await.unwrap_or_else(|panic| {
+        Err(Error::Malformed { message: format!("the provider panicked: {}", words(&*panic)), usage: None })
+    })
+}
+
+/// Says what a try is charged: what the provider reports; in full where it may bill and does not say how much; and
+/// nothing but the count of the call where it can't bill.
+pub(super) fn charge(result: &Result<Reply, Error>, hold: &Hold, rates: &Rates) -> Amount {
+    let usage = match result {
+        Ok(reply) => reply.usage,
+        Err(error) if error.may_be_billed() => error.usage(),
+        Err(_) => return hold.counts,
+    };
+    usage.map_or(hold.held, |usage| hold.counts.with_usage(&usage, rates))
+}
+
+/// Writes down how a model call ended.
+pub(super) fn model_event(desk: &Desk, call: &ModelCall, result: Result<Reply, Error>, charged: Amount) -> Event {
+    let id = desk.id.clone();
+    let reply = match result {
+        Ok(reply) => reply,
+        Err(error) => return Event::ModelFailed { call: id, error: error.to_string(), charged },
+    };
+    let mut labels = Labels::default();
+    call.request.messages.iter().for_each(|message| labels.join(&message.labels));
+    let name = |(index, asked): (usize, _)| (CallId::tool(&id.agent, id.step, index as u32).in_transcript(), asked);
+    let tool_calls = reply.tool_calls.into_iter().enumerate().map(name).collect();
+    let body = Body::Assistant { text: reply.text, tool_calls };
+    Event::ModelReplied {
+        message: Arc::new(Message { body, labels, origin: Origin::Model(call.name.to_string()) }),
+        call: id,
+        finish: reply.finish,
+        malformed: reply.malformed,
+        usage: reply.usage,
+        charged,
+    }
+}
+
+/// Makes a tool call and writes down what came of it. However the tool fails, the model is told.
+pub(super) async fn tool(desk: &Desk, name: &str, arguments: &Value, mut labels: Labels, scope: &Scope) -> Event {
+    let Some(bound) = scope.tools.get(name) else {
+        let subject = Subject::Tool { tool: name.into(), arguments: Value::Null };
+        return refused(&desk.id, &subject, ToolFailure::UnknownTool, format!("there is no tool `{name}`"));
+    };
+    let limit = bound.spec.output_limit_bytes();
+    let (content, failure) = match run_tool(desk, bound, arguments, limit, scope).await {
+        Ok(content) => (cut(content, limit), None),
+        Err((failure, why)) => (cut(why, limit), Some(failure)),
+    };
+    bound.spec.labels.reads.iter().for_each(|label| labels.add(label));
+    let message = tool_message(&desk.id, name, content, failure.is_some(), labels, Origin::Tool(name.to_owned()));
+    Event::ToolReturned { call: desk.id.clone(), message, failure }
+}
+
+async fn run_tool(
+    desk: &Desk,
+    bound: &BoundTool,
+    arguments: &Value,
+    output_limit_bytes: usize,
+    scope: &Scope,
+) -> Result<String, (ToolFailure, String)> {
+    let call = tool::Call {
+        run: scope.stream.run.clone(),
+        id: desk.id.clone(),
+        idempotency_key: format!("{}/{}", scope.stream.run, desk.id),
+        cancelled: scope.cancelled.child_token(),
+        output_limit_bytes,
+    };
+    let _cancel_on_drop = call.cancelled.clone().drop_guard();
+    let timeout = bound.spec.timeout().0;
+    let work = AssertUnwindSafe(bound.tool.clone().call(arguments.clone(), call)).catch_unwind();
+    match tokio::time::timeout(timeout, work).await {
+        Ok(Ok(Ok(content))) => Ok(content),
+        Ok(Ok(Err(error @ tool::Error::Arguments(_)))) => Err((ToolFailure::InvalidArguments, error.to_string())),
+        Ok(Ok(Err(error))) => Err((ToolFailure::Failed, error.to_string())),
+        Ok(Err(panic)) => Err((ToolFailure::Panicked, format!("the tool panicked: {}", words(&*panic)))),
+        Err(_) => Err((ToolFailure::TimedOut, format!("the tool did not answer within {}", bound.spec.timeout()))),
+    }
+}
+
+/// Writes down that a call was not made.
+pub(in crate::runtime) fn refused(call: &CallId, subject: &Subject, failure: ToolFailure, why: String) -> Event {
+    let name = match subject {
+        Subject::Tool { tool, .. } => tool.to_string(),
+        Subject::Delegate { agent, .. } => delegate_tool(agent),
+        Subject::Handoff { agent, .. } => handoff_tool(agent),
+        Subject::Model { .. } => {
+            return Event::ModelFailed { call: call.clone(), error: why, charged: Amount::default() };
+        }
+    };
+    let message = tool_message(call, &name, why, true, Labels::default(), Origin::Runtime);
+    Event::ToolReturned { call: call.clone(), message, failure: Some(failure) }
+}
+
+/// Cuts a result to its limit, at a character's end, and says so.
+fn cut(mut content: String, limit: usize) -> String {
+    if content.len() <= limit {
+        return content;
+    }
+    let whole = content.len();
+    content.truncate(content.floor_char_boundary(limit));
+    content.push_str(&format!("\n[cut: the first {limit} of {whole} bytes]"));
+    content
+}
+
+/// Returns what a panic said.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let said = panic.downcast_ref::<&str>().copied();
+    said.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it did not say why")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_falls_between_characters_and_is_marked() {
+        assert_eq!(cut("äöü".to_owned(), 3), "ä\n[cut: the first 3 of 6 bytes]");
+        assert_eq!(cut("äöü".to_owned(), 6), "äöü");
+    }
+}

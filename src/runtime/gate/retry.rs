@@ -1,0 +1,60 @@
+//! When a failed try of a model call is followed by another.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+
+use crate::model::{Error, Reply};
+use crate::run::CallId;
+use crate::spec::Retry;
+
+/// The tries of one call.
+pub(super) struct Tries {
+    attempt: u32,
+    pauses: ExponentialBackoff,
+    max_retry_after: Duration,
+}
+
+impl Tries {
+    /// Begins with the first try. The jitter is a function of the call, so that a run's pauses can be foretold.
+    pub(super) fn new(retry: &Retry, call: &CallId) -> Self {
+        let digest = blake3::hash(call.to_string().as_bytes());
+        let seed = digest.as_bytes().iter().take(8).fold(0, |seed, &byte| seed << 8 | u64::from(byte));
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(retry.min.0)
+            .with_max_delay(retry.max.0)
+            .with_factor(2.0)
+            .with_max_times(retry.tries.saturating_sub(1) as usize)
+            .with_jitter()
+            .with_jitter_seed(seed)
+            .build();
+        Self { attempt: 1, pauses, max_retry_after: retry.max_retry_after.0 }
+    }
+
+    /// Returns which try this is, counted from 1.
+    pub(super) fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Says what follows a try: its result stands, or another try comes after a pause.
+    pub(super) fn next(&mut self, result: Result<Reply, Error>) -> Result<Result<Reply, Error>, (Error, Duration)> {
+        let error = match result {
+            Err(error) if error.is_transient() => error,
+            settled => return Ok(settled),
+        };
+        let asked = error.retry_after().unwrap_or_default();
+        if asked > self.max_retry_after {
+            return Ok(Err(error));
+        }
+        match self.pauses.next() {
+            Some(pause) => Err((error, pause.max(asked))),
+            None => Ok(Err(error)),
+        }
+    }
+
+    /// Waits for the next try.
+    pub(super) async fn pause(&mut self, pause: Duration) {
+        tokio::time::sleep(pause).await;
+        self.attempt += 1;
+    }
+}

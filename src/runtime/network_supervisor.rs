@@ -1,0 +1,100 @@
+//! The root of a network's actors: it starts the runs' supervisors, and outlives them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::oneshot;
+
+use super::fleet::Fleet;
+use super::run_supervisor::{Beginning, RunMessage, RunSupervisor};
+use crate::run::{RunEnd, RunId, Status};
+
+/// What the network's supervisor is told.
+pub(super) enum NetworkMessage {
+    /// Start a run. The answer is the run's supervisor.
+    Start { beginning: Box<Beginning>, started: oneshot::Sender<ActorRef<RunMessage>> },
+    /// Cancel all runs, and answer when none is left.
+    Shutdown { done: oneshot::Sender<()> },
+}
+
+pub(super) struct Runs {
+    fleet: Arc<Fleet>,
+    running: HashMap<ActorId, (RunId, ActorRef<RunMessage>)>,
+    shutdown: Option<oneshot::Sender<()>>,
+}
+
+pub(super) struct NetworkSupervisor;
+
+impl Actor for NetworkSupervisor {
+    type Msg = NetworkMessage;
+    type State = Runs;
+    type Arguments = Arc<Fleet>;
+
+    async fn pre_start(&self, _: ActorRef<NetworkMessage>, fleet: Arc<Fleet>) -> Result<Runs, ActorProcessingErr> {
+        Ok(Runs { fleet, running: HashMap::new(), shutdown: None })
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<NetworkMessage>,
+        message: NetworkMessage,
+        runs: &mut Runs,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            NetworkMessage::Start { beginning, started } => {
+                if runs.shutdown.is_some() {
+                    return Ok(());
+                }
+                let run = beginning.scope.stream.run.clone();
+                // A run that can't be started is told to the caller by dropping `started`.
+                if let Ok((actor, _)) = me.spawn_linked(None, RunSupervisor, *beginning).await {
+                    runs.running.insert(actor.get_id(), (run, actor.clone()));
+                    let _ = started.send(actor);
+                }
+            }
+            NetworkMessage::Shutdown { done } => {
+                for (_, run) in runs.running.values() {
+                    let end = RunEnd::without_answer(Status::Cancelled, "the runtime is shutting down");
+                    let _ = run.cast(RunMessage::Cancel(end));
+                }
+                runs.shutdown = Some(done);
+                runs.stop_if_done(&me);
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        me: ActorRef<NetworkMessage>,
+        event: SupervisionEvent,
+        runs: &mut Runs,
+    ) -> Result<(), ActorProcessingErr> {
+        let ended = match event {
+            SupervisionEvent::ActorTerminated(who, _, _) => who.get_id(),
+            SupervisionEvent::ActorFailed(who, error) => {
+                tracing::error!(%error, "a run's supervisor failed; the run is lost");
+                who.get_id()
+            }
+            _ => return Ok(()),
+        };
+        if let Some((run, _)) = runs.running.remove(&ended) {
+            runs.fleet.router.strike_run(&run);
+        }
+        runs.stop_if_done(&me);
+        Ok(())
+    }
+}
+
+impl Runs {
+    fn stop_if_done(&mut self, me: &ActorRef<NetworkMessage>) {
+        if !self.running.is_empty() {
+            return;
+        }
+        if let Some(done) = self.shutdown.take() {
+            let _ = done.send(());
+            me.stop(None);
+        }
+    }
+}

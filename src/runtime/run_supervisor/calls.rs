@@ -1,0 +1,185 @@
+//! The call table: what agents want, and what becomes of it.
+
+use std::sync::Arc;
+
+use ractor::ActorRef;
+
+use super::{RunLoop, RunMessage};
+use crate::budget::{Amount, Limit};
+use crate::model::Request;
+use crate::run::{
+    AgentId, AgentOutcome, CallId, Definition, Effect, Event, Labels, Message, RunEnd, Status, Subject, ToolFailure,
+};
+use crate::runtime::gate::{self, Admission, Call, ModelCall, Work, perform};
+
+impl RunLoop {
+    /// Takes note that an agent has dealt with an event, and begins what it wants. What a former incarnation wanted
+    /// is heard no more: its successor will say the same.
+    pub(super) fn decided(
+        &mut self,
+        agent: AgentId,
+        incarnation: u32,
+        upto: u64,
+        effects: Vec<Effect>,
+        labels: Labels,
+        me: &ActorRef<RunMessage>,
+    ) {
+        if self.ending.is_some() || !self.acknowledge(&agent, incarnation, upto) {
+            return;
+        }
+        for effect in effects {
+            match effect {
+                Effect::CallModel { call, messages } => self.begin_model_call(call, messages, upto, me),
+                Effect::Act { call, subject, labels } => {
+                    self.begin_call(Call { id: call, cause: upto, labels, work: Work::Act(subject) }, me);
+                }
+                Effect::Refuse { call, failure, message } => {
+                    self.result(&agent, upto, Event::ToolReturned { call, message, failure: Some(failure) });
+                }
+                Effect::Repair { message } => self.result(&agent, upto, Event::RepairRequested { message }),
+                Effect::End(outcome) => self.end_agent(&agent, upto, outcome, &labels),
+            }
+        }
+    }
+
+    fn begin_model_call(&mut self, id: CallId, messages: Vec<Arc<Message>>, cause: u64, me: &ActorRef<RunMessage>) {
+        let Some(definition) = self.children.get(&id.agent).map(|child| child.definition.clone()) else { return };
+        let Some(model) = self.scope.fleet.models.get(&definition.model).cloned() else { return };
+        let name = definition.model.clone();
+        let request = self.request(&definition, id.clone(), messages, model.spec.max_output_tokens);
+        let work = Work::Model(ModelCall { model, name, request });
+        self.begin_call(Call { id, cause, labels: Labels::default(), work }, me);
+    }
+
+    fn request(&self, definition: &Definition, call: CallId, messages: Vec<Arc<Message>>, max: u32) -> Request {
+        Request {
+            run: self.scope.stream.run.clone(),
+            agent: definition.name.clone(),
+            call,
+            attempt: 1,
+            system: self.scope.prompts.get(&definition.name).cloned().unwrap_or_default(),
+            messages,
+            tools: definition.offers.clone(),
+            output_schema: definition.output.as_ref().map(|output| output.schema.clone()),
+            fixed_bytes: definition.fixed_bytes,
+            max_output_tokens: max,
+        }
+    }
+
+    /// Sends a call through the gate, once: what is under way or over already is not begun again.
+    fn begin_call(&mut self, call: Call, me: &ActorRef<RunMessage>) {
+        if self.state.is_over(&call.id) || !self.live.insert(call.id.clone()) {
+            return;
+        }
+        let (scope, supervisor) = (self.scope.clone(), me.clone());
+        let ended = TellEnded { call: call.id.clone(), supervisor: me.clone() };
+        self.tasks.spawn(async move {
+            let _ended = ended;
+            let cancelled = scope.cancelled.clone();
+            tokio::select! {
+                biased;
+                () = cancelled.cancelled() => {}
+                // The call fails only because the run is over, and then nobody asks for it.
+                _ = gate::pass(call, scope, supervisor) => {}
+            }
+        });
+    }
+
+    /// Records a call's result, settles what it held, and only then tells the agent.
+    pub(super) fn call_over(
+        &mut self,
+        agent: AgentId,
+        cause: u64,
+        event: Event,
+        admission: Option<(Admission, Amount)>,
+    ) {
+        let is_news = self.ending.is_none() && !event.call().is_some_and(|call| self.state.is_over(call));
+        let recorded = is_news.then(|| self.record(Some(&agent), Some(cause), event));
+        if let Some((admission, charged)) = admission {
+            admission.settle(charged);
+        }
+        if let Some(envelope) = recorded {
+            self.deliver(&agent, envelope);
+        }
+    }
+
+    /// Records a result that took no call, and tells the agent.
+    pub(super) fn result(&mut self, agent: &AgentId, cause: u64, event: Event) {
+        self.call_over(agent.clone(), cause, event, None);
+    }
+
+    /// A call would go beyond a limit: the run ends, since all its agents share it.
+    pub(super) fn limit_reached(&mut self, call: &CallId, limit: Limit) {
+        let spent = self.scope.ledger.with(|account| account.spent());
+        let limits = &self.scope.fleet.network.spec().network.limits;
+        let reason = match limit {
+            Limit::Steps => format!("limit steps = {} reached", limits.steps),
+            Limit::ModelCalls => format!("limit model_calls = {} reached", limits.model_calls.unwrap_or_default()),
+            Limit::Tokens => format!(
+                "limit tokens = {}: {} are used, and the next call may need more than is left",
+                limits.tokens.unwrap_or_default(),
+                spent.tokens
+            ),
+            Limit::CostUsd => format!(
+                "limit cost_usd = {}: {:.6} are spent, and the next call may cost more than is left",
+                limits.cost_usd.unwrap_or_default(),
+                spent.cost_usd()
+            ),
+            Limit::Deadline => "limit deadline reached".to_owned(),
+        };
+        self.end(RunEnd::without_answer(Status::Limit, format!("{reason} (asked by {})", call.agent)));
+    }
+
+    /// A call's task has ended. If it neither brought a result nor is waiting for one, it panicked.
+    pub(super) fn task_ended(&mut self, call: &CallId) {
+        self.live.remove(call);
+        while self.tasks.try_join_next().is_some() {}
+        let waits = |(id, _): (&CallId, _)| id == call;
+        let open = self.state.open_calls().find(|&pair| waits(pair)).map(|(_, open)| open.clone());
+        let waiting = open.as_ref().is_some_and(|open| {
+            open.awaiting_approval || matches!(open.subject, Subject::Delegate { .. } | Subject::Handoff { .. })
+        });
+        if self.ending.is_some() || waiting || self.state.is_over(call) {
+            return;
+        }
+        let subject = open
+            .map(|open| open.subject)
+            .unwrap_or(Subject::Tool { tool: "".into(), arguments: serde_json::Value::Null });
+        let why = "the call broke off without a result".to_owned();
+        let event = match call.index {
+            Some(_) => perform::refused(call, &subject, ToolFailure::Panicked, why),
+            None => Event::ModelFailed { call: call.clone(), error: why, charged: Amount::default() },
+        };
+        self.result(&call.agent.clone(), 0, event);
+    }
+
+    fn end_agent(&mut self, agent: &AgentId, cause: u64, outcome: AgentOutcome, labels: &Labels) {
+        let envelope = self.record(Some(agent), Some(cause), Event::AgentEnded { outcome });
+        self.forget(agent);
+        match self.state.after_agent(agent, labels) {
+            Some(crate::run::Next::Return { call, message, failure }) => {
+                let asker = call.agent.clone();
+                self.result(&asker, envelope.seq, Event::ToolReturned { call, message, failure });
+            }
+            Some(crate::run::Next::End(end)) => self.end(end),
+            None => {}
+        }
+    }
+
+    /// Ends an agent that has handed over.
+    pub(super) fn end_handed_over(&mut self, agent: &AgentId, cause: u64, to: AgentId) {
+        self.end_agent(agent, cause, AgentOutcome::HandedOff { to }, &Labels::default());
+    }
+}
+
+/// Tells the supervisor that a call's task has ended: by return, by panic, by cancel or by abort.
+struct TellEnded {
+    call: CallId,
+    supervisor: ActorRef<RunMessage>,
+}
+
+impl Drop for TellEnded {
+    fn drop(&mut self) {
+        let _ = self.supervisor.cast(RunMessage::TaskEnded(self.call.clone()));
+    }
+}

@@ -1,0 +1,224 @@
+//! The agents of a run: how they start, get their mail, fail and start again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ractor::{ActorCell, ActorId, ActorRef};
+use tokio::time::Instant;
+
+use super::{RunLoop, RunMessage};
+use crate::run::{
+    AgentId, Body, CallId, Definition, Envelope, Event, Labels, Message, Origin, Parent, RunEnd, Status, Subject,
+    ToolFailure,
+};
+use crate::runtime::agent_actor::{AgentActor, Seed};
+use crate::runtime::gate::perform;
+use crate::runtime::router::{Address, Mailbox};
+
+/// How many agent instances one run may have: a bound on fan-out, far beyond what people build and small enough that
+/// a runaway network ends within seconds.
+const MAX_AGENTS_PER_RUN: usize = 10_000;
+
+/// A living agent instance.
+pub(super) struct Child {
+    pub(super) definition: Arc<Definition>,
+    incarnation: u32,
+    actor: ActorCell,
+    /// What has happened to the instance and it has not dealt with, oldest first; the first `sent` are in its mailbox.
+    mail: VecDeque<Arc<Envelope>>,
+    sent: usize,
+    /// The last event that it has dealt with.
+    dealt_with: u64,
+}
+
+impl Child {
+    pub(super) fn incarnation(&self) -> u32 {
+        self.incarnation
+    }
+}
+
+/// Makes the message that asks an agent.
+pub(super) fn question(text: Arc<str>, labels: Labels, origin: Origin) -> Arc<Message> {
+    Arc::new(Message { body: Body::User { text: text.to_string() }, labels, origin })
+}
+
+impl RunLoop {
+    /// Starts the agent that a delegation or a handoff asks for, unless that leads too deep.
+    pub(super) async fn start_asked_agent(
+        &mut self,
+        call: CallId,
+        cause: u64,
+        subject: Subject,
+        labels: Labels,
+        me: &ActorRef<RunMessage>,
+    ) {
+        let (name, message, is_handoff) = match &subject {
+            Subject::Delegate { agent, message } => (agent.clone(), message.clone(), false),
+            Subject::Handoff { agent, message } => (agent.clone(), message.clone(), true),
+            Subject::Model { .. } | Subject::Tool { .. } => return,
+        };
+        if self.ending.is_some() || self.state.is_over(&call) {
+            return;
+        }
+        let Some(asker) = self.state.agents().get(&call.agent) else { return };
+        let depth = if is_handoff { asker.depth } else { asker.depth + 1 };
+        if let Some(why) = self.out_of_bounds(depth) {
+            let event = perform::refused(&call, &subject, ToolFailure::OutOfBounds, why);
+            return self.result(&call.agent.clone(), cause, event);
+        }
+        let origin = Origin::Agent(call.agent.clone());
+        let (parent, task) = if is_handoff {
+            let mut task = asker.task.clone();
+            let text = format!("{} hands over to you: {message}", asker.name);
+            task.push(question(text.into(), labels, origin));
+            (Parent::Handoff { call: call.clone(), answers: asker.parent.answers().cloned() }, task)
+        } else {
+            (Parent::Delegation(call.clone()), vec![question(message.into(), labels, origin)])
+        };
+        let id = AgentId::child(&call, &name);
+        let reserved = crate::budget::Amount::default();
+        let intent = Event::CallIntended { call: call.clone(), attempt: 1, subject, effect: None, reserved };
+        let cause = self.record(Some(&call.agent), Some(cause), intent).seq;
+        self.start_agent(id.clone(), name, parent, depth, task, cause, me).await;
+        if is_handoff {
+            self.end_handed_over(&call.agent, cause, id);
+        }
+    }
+
+    fn out_of_bounds(&self, depth: u32) -> Option<String> {
+        let allowed = self.scope.fleet.network.spec().network.limits.depth;
+        if depth > allowed {
+            return Some(format!("delegation can't go deeper than depth = {allowed}; answer without asking"));
+        }
+        let too_many = self.state.agents().len() >= MAX_AGENTS_PER_RUN;
+        too_many.then(|| format!("the run has had {MAX_AGENTS_PER_RUN} agents, and can have no more"))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "these are the fields of the event that it records")]
+    pub(super) async fn start_agent(
+        &mut self,
+        id: AgentId,
+        name: Arc<str>,
+        parent: Parent,
+        depth: u32,
+        task: Vec<Arc<Message>>,
+        cause: u64,
+        me: &ActorRef<RunMessage>,
+    ) {
+        let Some(definition) = self.scope.definitions.get(&name).cloned() else {
+            return self.end(RunEnd::without_answer(Status::Failed, format!("there is no agent `{name}`")));
+        };
+        match self.spawn(&id, 1, definition.clone(), Vec::new(), me).await {
+            Ok(actor) => {
+                let child = Child { definition, incarnation: 1, actor, mail: VecDeque::new(), sent: 0, dealt_with: 0 };
+                self.children.insert(id.clone(), child);
+            }
+            Err(why) => return self.end(RunEnd::without_answer(Status::Failed, why)),
+        }
+        let event = Event::AgentStarted { name, parent, depth, task };
+        let envelope = self.record(Some(&id), Some(cause), event);
+        self.deliver(&id, envelope);
+    }
+
+    async fn spawn(
+        &self,
+        id: &AgentId,
+        incarnation: u32,
+        definition: Arc<Definition>,
+        history: Vec<Arc<Envelope>>,
+        me: &ActorRef<RunMessage>,
+    ) -> Result<ActorCell, String> {
+        let seed = Seed { id: id.clone(), incarnation, definition, history, supervisor: me.clone() };
+        let spawned = me.spawn_linked(None, AgentActor, seed).await;
+        let (actor, _) = spawned.map_err(|error| format!("agent `{id}` could not be started: {error}"))?;
+        self.scope.fleet.router.enter(self.address(id), Mailbox::new(actor.clone()));
+        Ok(actor.get_cell())
+    }
+
+    fn address(&self, agent: &AgentId) -> Address {
+        Address { run: self.scope.stream.run.clone(), agent: agent.clone() }
+    }
+
+    /// Gives an agent its mail: what its mailbox has no room for stays here until it has.
+    pub(super) fn deliver(&mut self, agent: &AgentId, envelope: Arc<Envelope>) {
+        if let Some(child) = self.children.get_mut(agent) {
+            child.mail.push_back(envelope);
+            self.push_mail(agent);
+        }
+    }
+
+    fn push_mail(&mut self, agent: &AgentId) {
+        let address = self.address(agent);
+        let Some(child) = self.children.get_mut(agent) else { return };
+        while let Some(envelope) = child.mail.get(child.sent) {
+            if !self.scope.fleet.router.try_send(&address, envelope) {
+                break;
+            }
+            child.sent += 1;
+        }
+    }
+
+    /// Takes note that an incarnation has dealt with an event. Whether it is the present one, and the event was due.
+    pub(super) fn acknowledge(&mut self, agent: &AgentId, incarnation: u32, upto: u64) -> bool {
+        let Some(child) = self.children.get_mut(agent) else { return false };
+        if child.incarnation != incarnation || child.mail.front().is_none_or(|first| first.seq != upto) {
+            return false;
+        }
+        child.mail.pop_front();
+        child.sent = child.sent.saturating_sub(1);
+        child.dealt_with = upto;
+        self.push_mail(agent);
+        true
+    }
+
+    /// Whether every agent has dealt with all that has happened to it.
+    pub(super) fn all_mail_is_dealt_with(&self) -> bool {
+        self.children.values().all(|child| child.mail.is_empty())
+    }
+
+    /// Lets go of an agent that has ended.
+    pub(super) fn forget(&mut self, agent: &AgentId) {
+        self.scope.fleet.router.strike(&self.address(agent));
+        if let Some(child) = self.children.remove(agent) {
+            child.actor.stop(None);
+        }
+    }
+
+    /// Lets go of all agents.
+    pub(super) fn forget_all(&mut self) {
+        let agents: Vec<AgentId> = self.children.keys().cloned().collect();
+        agents.iter().for_each(|agent| self.forget(agent));
+    }
+
+    /// Starts an agent again whose actor failed: its state is folded from its events, and what it was working on is
+    /// given to it once more. Too many restarts within the period fail the run.
+    pub(super) async fn agent_failed(&mut self, actor: ActorId, reason: &str, me: &ActorRef<RunMessage>) {
+        let failed = self.children.iter().find(|(_, child)| child.actor.get_id() == actor);
+        let Some((id, child)) = failed.map(|(id, child)| (id.clone(), child)) else { return };
+        let (incarnation, definition, dealt_with) = (child.incarnation + 1, child.definition.clone(), child.dealt_with);
+        if self.ending.is_some() {
+            return self.forget(&id);
+        }
+        let supervision = &self.scope.fleet.network.spec().supervision;
+        let (intensity, period) = (supervision.intensity as usize, supervision.period);
+        let now = Instant::now();
+        self.restarts.retain(|&at| now.duration_since(at) <= period.0);
+        self.restarts.push_back(now);
+        if self.restarts.len() > intensity {
+            let reason = format!("agent `{id}` failed more than {intensity} times within {period}: {reason}");
+            return self.end(RunEnd::without_answer(Status::Failed, reason));
+        }
+        let is_history = |envelope: &Arc<Envelope>| envelope.agent.as_ref() == Some(&id) && envelope.seq <= dealt_with;
+        let history = self.log.snapshot().into_iter().filter(is_history).collect();
+        match self.spawn(&id, incarnation, definition, history, me).await {
+            Err(why) => self.end(RunEnd::without_answer(Status::Failed, why)),
+            Ok(actor) => {
+                if let Some(child) = self.children.get_mut(&id) {
+                    (child.incarnation, child.actor, child.sent) = (incarnation, actor, 0);
+                }
+                self.record(Some(&id), None, Event::AgentRestarted { reason: reason.to_owned() });
+                self.push_mail(&id);
+            }
+        }
+    }
+}
