@@ -80,7 +80,10 @@ impl Network {
         let name = path.display().to_string();
         match source::read(path) {
             Ok(text) => Self::parse(&name, &text, path.parent().unwrap_or(Path::new("."))),
-            Err(fault) => Err(Invalid(Report::new(name, "".into(), Vec::new(), vec![fault]))),
+            Err(source::Unreadable { fault, text }) => {
+                let hidden = source::secrets(&text);
+                Err(Invalid(Report::new(name, text.into(), hidden, vec![fault])))
+            }
         }
     }
 

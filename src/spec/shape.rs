@@ -2,6 +2,7 @@
 //! the tree fit: what is wrong is reported with its place, and taken out or filled in, so that the checks of meaning
 //! can go on with the rest.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::LazyLock;
 
@@ -96,7 +97,10 @@ impl<'a> Shape<'a> {
         let said = match later::value(&self.path, text) {
             Some(remedy) => Said {
                 code: "not_in_this_version",
-                message: format!("{} `{text}` is not in this version of Provost", name(&self.path)),
+                message: format!(
+                    "`{} = \"{text}\"` is not in this version of Provost",
+                    self.path.last().map_or("", String::as_str)
+                ),
                 label: "not in this version".to_owned(),
                 help: remedy.to_owned(),
             },
@@ -115,7 +119,7 @@ impl<'a> Shape<'a> {
 
     fn list(&mut self, schema: &'a Json, node: &mut Node) {
         let Value::Array(items) = &mut node.value else { return };
-        let mut seen: Vec<String> = Vec::new();
+        let mut seen: HashSet<String> = HashSet::new();
         for (index, item) in items.iter_mut().enumerate() {
             self.path.push(index.to_string());
             self.node(&schema["items"], item);
@@ -136,7 +140,7 @@ impl<'a> Shape<'a> {
                     self.found.error(&self.path, Place::Value, said);
                     self.found.mark(&self.path);
                 } else {
-                    seen.push(text.clone());
+                    seen.insert(text.clone());
                 }
             }
             self.path.pop();
@@ -148,7 +152,7 @@ impl<'a> Shape<'a> {
         let properties = schema["properties"].as_object().unwrap_or(&NONE);
         let any = schema["additionalProperties"].as_object().map(|_| &schema["additionalProperties"]);
         let Value::Table(entries) = &mut node.value else { return };
-        let present: Vec<String> = entries.keys().cloned().collect();
+        let present: HashSet<String> = entries.keys().cloned().collect();
         entries.retain(|key, entry| {
             self.path.push(key.clone());
             let keep = match properties.get(key).or(any) {
@@ -194,7 +198,10 @@ impl<'a> Shape<'a> {
         self.found.error(&self.path, Place::Key, Said { code: "bad_name", message, label: String::new(), help });
     }
 
-    fn unknown_key<'k>(&mut self, key: &str, allowed: impl Iterator<Item = &'k str>, present: &[String]) {
+    fn unknown_key<'k>(&mut self, key: &str, allowed: impl Iterator<Item = &'k str>, present: &HashSet<String>) {
+        if self.found.is_full() {
+            return;
+        }
         let table = self.path[..self.path.len() - 1].to_vec();
         if let Some(remedy) = later::key(&self.path) {
             let said = Said {
@@ -208,7 +215,7 @@ impl<'a> Shape<'a> {
             return;
         }
         let allowed: Vec<&str> = allowed.collect();
-        let free = allowed.iter().copied().filter(|allowed| !present.iter().any(|key| key == allowed));
+        let free = allowed.iter().copied().filter(|allowed| !present.contains(*allowed));
         let meant = nearest(key, free).or_else(|| nearest(key, allowed.iter().copied()));
         let said = Said {
             code: "unknown_key",
@@ -222,7 +229,7 @@ impl<'a> Shape<'a> {
         self.found.error(&self.path, Place::Key, said);
         self.found.mark(&self.path);
         if let Some(meant) = meant
-            && !present.iter().any(|key| key == meant)
+            && !present.contains(meant)
         {
             // The key that was meant is then not missing as well.
             let mut path = table;

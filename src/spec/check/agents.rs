@@ -54,15 +54,16 @@ impl Check<'_> {
             }
             self.clashes(name);
         }
-        let topology = Topology::resolve(spec, |to| {
+        // A slip in a name makes no agent unreachable; but no circle is made of what was perhaps meant.
+        let probable = Topology::resolve(spec, |to| {
             spec.agents.get_index_of(to).or_else(|| spec.agents.get_index_of(meant.get(to)?.as_deref()?))
         });
         let Some(entry) = entry.and_then(|entry| spec.agents.get_index_of(&entry)) else {
             return vec![true; spec.agents.len()];
         };
-        let reached = topology.reachable(entry);
+        let reached = probable.reachable(entry);
         self.unreachable(&reached);
-        self.depth(&topology, entry);
+        self.depth(&Topology::of(spec), entry);
         reached
     }
 

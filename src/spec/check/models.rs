@@ -176,7 +176,7 @@ impl Check<'_> {
             );
         }
         for agent in sim.script.keys() {
-            if !self.found.names("agents").contains(&agent.as_str()) {
+            if self.found.written(&["agents", agent]).is_none() {
                 self.script_of_nobody(agent);
             }
         }
