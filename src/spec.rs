@@ -12,6 +12,7 @@ pub mod graph;
 mod later;
 mod node;
 mod schema;
+mod secrets;
 mod shape;
 mod source;
 mod tables;
@@ -81,8 +82,8 @@ impl Network {
         match source::read(path) {
             Ok(text) => Self::parse(&name, &text, path.parent().unwrap_or(Path::new("."))),
             Err(source::Unreadable { fault, text }) => {
-                let hidden = source::secrets(&text);
-                Err(Invalid(Report::new(name, text.into(), hidden, vec![fault])))
+                let hidden = secrets::in_text(&text);
+                Err(Invalid(Report::new(name, text.into(), hidden, vec![*fault])))
             }
         }
     }
@@ -94,8 +95,8 @@ impl Network {
     /// Everything that is wrong with the text.
     pub fn parse(name: &str, text: &str, base: &Path) -> Result<Loaded, Invalid> {
         let parsed = source::parse(text);
-        let mut hidden = source::secrets(text);
-        hidden.extend(shape::secrets(&parsed.tree));
+        let mut hidden = secrets::in_text(text);
+        hidden.extend(secrets::in_tree(&parsed.tree));
         let is_empty = matches!(&parsed.tree.value, node::Value::Table(entries) if entries.is_empty());
         let mut found = Findings::new(parsed.tree.clone(), true, parsed.torn);
         let result = if is_empty && parsed.diagnostics.is_empty() {

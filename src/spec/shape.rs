@@ -3,7 +3,6 @@
 //! can go on with the rest.
 
 use std::collections::HashSet;
-use std::ops::Range;
 use std::sync::LazyLock;
 
 use indexmap::IndexMap;
@@ -450,37 +449,6 @@ fn or_listed(choices: &[&str]) -> String {
 pub(super) fn short(text: &str) -> String {
     const MAX: usize = 80;
     if text.chars().count() <= MAX { text.to_owned() } else { text.chars().take(MAX).chain(['…']).collect() }
-}
-
-/// Returns the bytes of all strings that may hold a secret: what must never be shown.
-pub(super) fn secrets(tree: &Node) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    gather_secrets(tree, &mut found);
-    found
-}
-
-fn gather_secrets(node: &Node, found: &mut Vec<Range<usize>>) {
-    match &node.value {
-        Value::Table(entries) => {
-            for (key, entry) in entries {
-                match &entry.value {
-                    Value::String(text) if is_secret_key(key) && !SecretRef::is_reference(text) => {
-                        found.push(entry.span.clone());
-                    }
-                    _ => gather_secrets(entry, found),
-                }
-            }
-        }
-        Value::Array(items) => items.iter().for_each(|item| gather_secrets(item, found)),
-        _ => {}
-    }
-}
-
-/// Whether a key is one that people put secrets under.
-pub(super) fn is_secret_key(key: &str) -> bool {
-    let key = key.to_lowercase();
-    ["key", "secret", "password", "passwd", "credential", "authorization"].iter().any(|word| key.contains(word))
-        || key.ends_with("token")
 }
 
 /// Takes out the providers that only a program can register, and returns the models that have them.

@@ -7,11 +7,10 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
+use super::MAX_FILE_BYTES;
 use super::diagnostic::{Diagnostic, Severity, line_bounds};
 use super::findings::nearest;
 use super::node::Node;
-use super::shape::is_secret_key;
-use super::{MAX_FILE_BYTES, SecretRef};
 
 /// How many syntax errors are looked for: each is one more parse of the file.
 const MAX_SYNTAX_ERRORS: usize = 20;
@@ -21,14 +20,14 @@ const HOPELESS: usize = 2_000;
 
 /// A file that is no text, and as much of it as can be shown.
 pub(super) struct Unreadable {
-    pub(super) fault: Diagnostic,
+    pub(super) fault: Box<Diagnostic>,
     pub(super) text: String,
 }
 
 /// Reads a network file.
 pub(super) fn read(path: &Path) -> Result<String, Unreadable> {
     let fault = |code, message: String, help: String| Unreadable {
-        fault: Diagnostic {
+        fault: Box::new(Diagnostic {
             severity: Severity::Error,
             code,
             message,
@@ -36,7 +35,7 @@ pub(super) fn read(path: &Path) -> Result<String, Unreadable> {
             span: None,
             label: String::new(),
             help,
-        },
+        }),
         text: String::new(),
     };
     if path.is_dir() {
@@ -66,11 +65,12 @@ pub(super) fn read(path: &Path) -> Result<String, Unreadable> {
         ));
     }
     decode(&bytes).map_err(|(at, message, help)| {
-        let Unreadable { fault, .. } = fault("file_not_text", message, help.to_owned());
+        let Unreadable { mut fault, .. } = fault("file_not_text", message, help.to_owned());
         let start = String::from_utf8_lossy(&bytes[..at]).len();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let end = text.ceil_char_boundary(start + 1);
-        Unreadable { fault: Diagnostic { span: Some(start..end), ..fault }, text }
+        fault.span = Some(start..end);
+        Unreadable { fault, text }
     })
 }
 
@@ -245,39 +245,4 @@ fn looks_like_a_statement(line: &str) -> bool {
         || (line.contains('=')
             && !key.is_empty()
             && key.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '"' | '\'')))
-}
-
-/// Returns the bytes that may be a secret, found without parsing: what follows `key =` on a line where the key's name
-/// speaks of one, and credentials in a URL.
-pub(super) fn secrets(text: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    let mut offset = 0;
-    for line in text.split_inclusive('\n') {
-        let mut from = 0;
-        while let Some(equals) = line[from..].find('=').map(|at| from + at) {
-            let key = line[from..equals].trim_end().trim_end_matches(['"', '\'']);
-            let key = key.rsplit(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-'))).next().unwrap_or_default();
-            from = equals + 1;
-            if is_secret_key(key) {
-                let value = line[from..].trim_start();
-                let start = line.len() - value.len();
-                let quoted = value.trim_start_matches(['"', '\'']);
-                let end = quoted.find(['"', '\'']).unwrap_or(quoted.trim_end().len());
-                if !SecretRef::is_reference(&quoted[..end]) {
-                    let quotes = value.len() - quoted.len();
-                    found.push(offset + start..offset + start + quotes + end);
-                }
-            }
-        }
-        let mut from = 0;
-        while let Some(at) = line[from..].find("://").map(|at| from + at + 3) {
-            let host = line[at..].find(['/', '"', '\'', ' ', '\n']).map_or(line.len(), |end| at + end);
-            if let Some(sign) = line[at..host].rfind('@') {
-                found.push(offset + at..offset + at + sign);
-            }
-            from = at;
-        }
-        offset += line.len();
-    }
-    found
 }

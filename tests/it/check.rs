@@ -324,6 +324,9 @@ fn a_secret_in_the_file_is_never_shown() {
         "[models]\nm = { api_key = \"sk-very-secret\", bogus = 1 }\n",
         "[models.m]\nbase_url = \"http://user:very-secret@x/v1\"\n",
         "[models.m]\n\"api_key\" = \"\"\"sk-very-secret\"\"\"\n",
+        "[models.m]\napi_keys = [\"sk-very-secret\", 1]\n",
+        "[models.m]\napi_keys = [\n\"sk-very-secret\", {}]\n",
+        "[models.m]\nheaders = { authorization = \"Bearer very-secret\" }\n",
         "[models.m]\napi_key = \"env:sk-very-secret\"\n",
     ] {
         let invalid = Network::parse("n", &format!("{HEAD}{text}"), Path::new(".")).unwrap_err();
