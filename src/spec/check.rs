@@ -89,7 +89,7 @@ impl<'a> Check<'a> {
             None if names.is_empty() => format!("the network has no {table}; add a table [{table}.{}]", short(name)),
             None => format!("the {table} are {}; or add a table [{table}.{}]", listed(names), short(name)),
         };
-        let lost = self.found.is_broken(&[table]) || (meant.is_none() && self.found.is_torn());
+        let lost = self.found.is_broken(&[table]) || (meant.is_none() && self.found.has_lost_tables());
         if !lost {
             let code = match table {
                 "agents" => "unknown_agent",

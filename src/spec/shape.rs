@@ -246,7 +246,9 @@ impl<'a> Shape<'a> {
             let property = properties.get(key).unwrap_or(&Json::Null);
             let mut path = self.path.clone();
             path.push(key.to_owned());
-            if !self.found.is_torn() {
+            let lost =
+                if self.path.is_empty() { self.found.has_lost_tables() } else { self.found.is_torn_at(&self.path) };
+            if !lost {
                 let said = Said {
                     code: "missing_key",
                     message: format!("{} has no `{key}`", name_of_table(&self.path)),

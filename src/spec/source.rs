@@ -185,6 +185,7 @@ fn tear(text: &str, table: &DeTable<'_>, at: usize, error: &toml::de::Error) -> 
         words if words.starts_with("invalid") && words.contains(" string") => {
             "check its quotes; a string on one line ends there, and \\ in double quotes must be written \\\\"
         }
+        words if words.starts_with("invalid") => "text needs quotes around it",
         words if words.contains("key with no value") => "write `key = value`",
         _ => "",
     };

@@ -163,6 +163,20 @@ fn keys_and_types() {
 }
 
 #[test]
+fn what_could_not_be_read_is_not_reported_as_missing() {
+    // The lost line may have been the one that is missing …
+    check("[network]\nname = \"n\"\nentry = = \"a\"\n[agents.a]\nprompt = \"x\"\n", &["syntax 3:9"]);
+    // … but not in another table.
+    check("[network]\nname = \"n\"\nentry = = \"a\"\n[agents.a]\n", &["syntax 3:9", "missing_key 4:9"]);
+    // A table without its header takes its keys with it, and its name may have been any.
+    check_tail("delegates_to = [\"zebra\"]\n[agents.zebra\nprompt = \"x\"\n", &["syntax 7:14"]);
+    check_tail("delegates_to = [\"zebra\"]\n[policy]\ndefault = deny\n", &["unknown_agent 6:17", "syntax 8:11"]);
+    // A list or a string without an end takes only what is certainly its own.
+    check_tail("tools = [\"t\"\nmax_steps = 0\n[tools.t]\n", &["syntax 6:9", "out_of_range 7:13", "no_builtin 8:8"]);
+    check_tail("description = \"\"\"\nx\n", &["syntax 6:15"]);
+}
+
+#[test]
 fn columns_count_characters() {
     check(
         "[network]\nname = \"n\"\nentry = \"a\"\n[agents.a]\nprompt = \"x\"\nmodel = { \"préfér\" = \"ü\", x = 1 }\n",

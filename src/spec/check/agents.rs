@@ -69,9 +69,10 @@ impl Check<'_> {
 
     fn unreachable(&mut self, reached: &[bool]) {
         // A list of agents that could not be read might lead anywhere.
-        let unsure = self.found.is_torn()
+        let unsure = self.found.has_lost_tables()
             || self.spec.agents.keys().any(|name| {
-                self.found.is_broken(&["agents", name])
+                self.found.is_torn_at(&["agents", name])
+                    || self.found.is_broken(&["agents", name])
                     || self.found.is_broken(&["agents", name, "delegates_to"])
                     || self.found.is_broken(&["agents", name, "hands_off_to"])
             });
