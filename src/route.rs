@@ -21,6 +21,13 @@ pub struct Topology<'a> {
     agents: IndexMap<&'a str, Vec<(usize, Pass)>>,
 }
 
+/// The deepest way into a component: how deep it is, and the edge by which it leads in.
+#[derive(Clone, Copy)]
+struct Deepest {
+    depth: usize,
+    by: Option<(usize, usize, Pass)>,
+}
+
 impl<'a> Topology<'a> {
     /// Reads the topology off a network. Names that lead nowhere are passed over.
     pub fn of(spec: &'a NetworkSpec) -> Self {
@@ -87,23 +94,22 @@ impl<'a> Topology<'a> {
         let component = self.components();
         let mut order: Vec<usize> = (0..self.agents.len()).collect();
         order.sort_by_key(|agent| component[*agent]);
-        // The deepest way into each component, as (depth, the edge by which it is reached); components come in the
-        // order of the edges between them, and edges within one are handoffs.
-        let mut best: Vec<Option<(usize, Option<(usize, usize, Pass)>)>> = vec![None; self.agents.len()];
-        best[component[entry]] = Some((0, None));
+        // Components come in the order of the edges between them, and edges within one are handoffs.
+        let mut best: Vec<Option<Deepest>> = vec![None; self.agents.len()];
+        best[component[entry]] = Some(Deepest { depth: 0, by: None });
         for from in order {
-            let Some((depth, _)) = best[component[from]] else { continue };
+            let Some(Deepest { depth, .. }) = best[component[from]] else { continue };
             for (to, pass) in &self.agents[from] {
                 let reached = depth + usize::from(*pass == Pass::Delegation);
                 let slot = &mut best[component[*to]];
-                if component[from] != component[*to] && slot.is_none_or(|(depth, _)| reached > depth) {
-                    *slot = Some((reached, Some((from, *to, *pass))));
+                if component[from] != component[*to] && slot.is_none_or(|best| reached > best.depth) {
+                    *slot = Some(Deepest { depth: reached, by: Some((from, *to, *pass)) });
                 }
             }
         }
-        let mut at = (0..best.len()).max_by_key(|at| (best[*at].map(|(depth, _)| depth), std::cmp::Reverse(*at)))?;
+        let mut at = (0..best.len()).max_by_key(|at| (best[*at].map(|best| best.depth), std::cmp::Reverse(*at)))?;
         let mut chain = Vec::new();
-        while let Some((_, Some((from, to, pass)))) = best[at] {
+        while let Some(Deepest { by: Some((from, to, pass)), .. }) = best[at] {
             if pass == Pass::Delegation {
                 chain.push(self.name(to));
             }

@@ -1,7 +1,7 @@
 //! A network file, read and checked, or the same network built in Rust.
 //!
 //! A file goes through four stages, and the mistakes of all four are reported together: its bytes and its TOML
-//! ([`source`]), its shape against the schema that the types give ([`shape`]), its meaning ([`check`]), and the files
+//! (`source`), its shape against the schema that the types give (`shape`), its meaning (`check`), and the files
 //! that it names. No stage but the first and the last touches anything outside the text.
 
 mod check;
@@ -12,6 +12,7 @@ pub mod graph;
 mod later;
 mod node;
 mod schema;
+mod secrets;
 mod shape;
 mod source;
 mod tables;
@@ -32,7 +33,6 @@ pub use template::{Template, TemplateError};
 pub(crate) use worst::usd;
 pub use worst::{Bound, WorstCase};
 
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -81,7 +81,10 @@ impl Network {
         let name = path.display().to_string();
         match source::read(path) {
             Ok(text) => Self::parse(&name, &text, path.parent().unwrap_or(Path::new("."))),
-            Err(fault) => Err(Invalid(Report::new(name, "".into(), Vec::new(), vec![fault]))),
+            Err(source::Unreadable { fault, text }) => {
+                let hidden = secrets::in_text(&text);
+                Err(Invalid(Report::new(name, text.into(), hidden, vec![*fault])))
+            }
         }
     }
 
@@ -92,10 +95,10 @@ impl Network {
     /// Everything that is wrong with the text.
     pub fn parse(name: &str, text: &str, base: &Path) -> Result<Loaded, Invalid> {
         let parsed = source::parse(text);
-        let mut hidden = source::secrets(text);
-        hidden.extend(shape::secrets(&parsed.tree));
+        let mut hidden = secrets::in_text(text);
+        hidden.extend(secrets::in_tree(&parsed.tree));
         let is_empty = matches!(&parsed.tree.value, node::Value::Table(entries) if entries.is_empty());
-        let mut found = Findings::new(parsed.tree.clone(), true, parsed.torn);
+        let mut found = Findings::in_file(parsed.tree.clone(), text, parsed.torn);
         let result = if is_empty && parsed.diagnostics.is_empty() {
             let said = Said {
                 code: "file_empty",
@@ -137,7 +140,7 @@ impl Network {
                 return Err(Invalid(report(vec![fault])));
             }
         };
-        let mut found = Findings::new(tree.clone(), false, Vec::<Range<usize>>::new());
+        let mut found = Findings::built(tree.clone());
         let result = Self::check(tree, &mut found, Front::Program);
         Self::judge(result, report(found.diagnostics)).map(|loaded| loaded.network)
     }

@@ -75,13 +75,13 @@ impl<'a> Check<'a> {
     /// Finds a name in one of the file's tables, and reports it where it is not there. Returns the name that was
     /// probably meant, so that other checks can go on with it.
     fn find(&mut self, path: &[&str], table: &'static str, name: &str) -> Option<String> {
-        let names = self.found.names(table);
-        if names.contains(&name) {
+        if self.found.written(&[table, name]).is_some() {
             return Some(name.to_owned());
         }
         if self.found.is_broken(path) || self.found.is_full() {
             return None;
         }
+        let names = self.found.names(table);
         let what = table.trim_end_matches('s');
         let meant = nearest(name, names.iter().copied()).map(str::to_owned);
         let help = match &meant {
@@ -89,7 +89,7 @@ impl<'a> Check<'a> {
             None if names.is_empty() => format!("the network has no {table}; add a table [{table}.{}]", short(name)),
             None => format!("the {table} are {}; or add a table [{table}.{}]", listed(names), short(name)),
         };
-        let lost = self.found.is_broken(&[table]) || (meant.is_none() && self.found.is_torn());
+        let lost = self.found.is_broken(&[table]) || (meant.is_none() && self.found.has_lost_tables());
         if !lost {
             let code = match table {
                 "agents" => "unknown_agent",

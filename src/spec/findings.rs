@@ -24,8 +24,12 @@ pub(super) struct Findings {
     tree: Node,
     /// Whether there is a file that the tree's places lie in.
     placed: bool,
-    /// Lines that could not be read. While there are any, what is missing may well be on them, and is not reported.
+    /// Lines that could not be read: what is missing may well be on them, and is not reported.
     torn: Vec<Range<usize>>,
+    /// Where the headers of tables begin, so far as they can be told.
+    headers: Vec<usize>,
+    /// Whether whole tables could not be read.
+    lost: bool,
 }
 
 /// Which bytes a diagnostic is about.
@@ -48,13 +52,59 @@ pub(super) struct Said {
 }
 
 impl Findings {
-    pub(super) fn new(tree: Node, placed: bool, torn: Vec<Range<usize>>) -> Self {
-        Self { diagnostics: Vec::new(), broken: HashSet::new(), touched: HashSet::new(), tree, placed, torn }
+    /// Begins with a tree that was not written but built.
+    pub(super) fn built(tree: Node) -> Self {
+        Self::new(tree, false, "", Vec::new())
+    }
+
+    /// Begins with a tree that was written, and the lines of its text that could not be read.
+    pub(super) fn in_file(tree: Node, text: &str, torn: Vec<Range<usize>>) -> Self {
+        Self::new(tree, true, text, torn)
+    }
+
+    fn new(tree: Node, placed: bool, text: &str, torn: Vec<Range<usize>>) -> Self {
+        let mut headers = Vec::new();
+        if !torn.is_empty() {
+            let mut offset = 0;
+            for line in text.split_inclusive('\n') {
+                if line.trim_start().starts_with('[') {
+                    headers.push(offset);
+                }
+                offset += line.len();
+            }
+        }
+        let lost = torn.iter().any(|torn| headers.iter().any(|at| torn.contains(at)));
+        Self {
+            diagnostics: Vec::new(),
+            broken: HashSet::new(),
+            touched: HashSet::new(),
+            tree,
+            placed,
+            torn,
+            headers,
+            lost,
+        }
     }
 
     /// Whether lines could not be read, so that anything may be missing.
     pub(super) fn is_torn(&self) -> bool {
         !self.torn.is_empty()
+    }
+
+    /// Whether lines could not be read that may have been the table's.
+    pub(super) fn is_torn_at<S: AsRef<str>>(&self, path: &[S]) -> bool {
+        if self.torn.is_empty() {
+            return false;
+        }
+        let Some(table) = self.tree.get(path).filter(|_| !path.is_empty()) else { return true };
+        let start = table.span.start;
+        let end = self.headers.get(self.headers.partition_point(|at| *at <= start)).copied().unwrap_or(usize::MAX);
+        self.torn.iter().any(|torn| torn.start < end && start <= torn.end)
+    }
+
+    /// Whether tables could not be read, so that a name may well have been there.
+    pub(super) fn has_lost_tables(&self) -> bool {
+        self.lost
     }
 
     /// Marks a path as reported.

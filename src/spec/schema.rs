@@ -52,3 +52,68 @@ impl Transform for WithoutNull {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the reader's check of shapes understands. A type that brings another keyword needs a check to go with it.
+    const KNOWN: [&str; 23] = [
+        "$ref",
+        "$schema",
+        "$defs",
+        "additionalProperties",
+        "const",
+        "default",
+        "description",
+        "enum",
+        "examples",
+        "format",
+        "items",
+        "maxLength",
+        "maximum",
+        "minLength",
+        "minimum",
+        "oneOf",
+        "pattern",
+        "properties",
+        "propertyNames",
+        "required",
+        "title",
+        "type",
+        "uniqueItems",
+    ];
+
+    #[test]
+    fn holds_nothing_that_the_reader_does_not_check() {
+        visit(json_schema());
+    }
+
+    fn visit(schema: &Value) {
+        let Some(object) = schema.as_object() else { return };
+        for (keyword, value) in object {
+            assert!(KNOWN.contains(&keyword.as_str()), "the reader knows no `{keyword}`: {schema}");
+            match keyword.as_str() {
+                "properties" | "$defs" => value.as_object().into_iter().flatten().for_each(|(_, schema)| visit(schema)),
+                "items" | "additionalProperties" | "propertyNames" => visit(value),
+                "oneOf" => value.as_array().into_iter().flatten().for_each(|choice| {
+                    assert!(choice["const"].is_string(), "the reader takes choices of strings alone: {choice}");
+                }),
+                "$ref" => {
+                    let beside = object.keys().all(|key| matches!(&**key, "$ref" | "description" | "default"));
+                    assert!(beside, "the reader passes over what stands beside a reference: {schema}");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn has_no_keys_of_later_versions() {
+        for (path, _) in crate::spec::later::KEYS {
+            let key = path.last().unwrap();
+            let text = json_schema().to_string();
+            assert!(!text.contains(&format!("\"{key}\":")), "{key}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //! the tree fit: what is wrong is reported with its place, and taken out or filled in, so that the checks of meaning
 //! can go on with the rest.
 
-use std::ops::Range;
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use indexmap::IndexMap;
@@ -96,7 +96,10 @@ impl<'a> Shape<'a> {
         let said = match later::value(&self.path, text) {
             Some(remedy) => Said {
                 code: "not_in_this_version",
-                message: format!("{} `{text}` is not in this version of Provost", name(&self.path)),
+                message: format!(
+                    "`{} = \"{text}\"` is not in this version of Provost",
+                    self.path.last().map_or("", String::as_str)
+                ),
                 label: "not in this version".to_owned(),
                 help: remedy.to_owned(),
             },
@@ -115,7 +118,7 @@ impl<'a> Shape<'a> {
 
     fn list(&mut self, schema: &'a Json, node: &mut Node) {
         let Value::Array(items) = &mut node.value else { return };
-        let mut seen: Vec<String> = Vec::new();
+        let mut seen: HashSet<String> = HashSet::new();
         for (index, item) in items.iter_mut().enumerate() {
             self.path.push(index.to_string());
             self.node(&schema["items"], item);
@@ -136,7 +139,7 @@ impl<'a> Shape<'a> {
                     self.found.error(&self.path, Place::Value, said);
                     self.found.mark(&self.path);
                 } else {
-                    seen.push(text.clone());
+                    seen.insert(text.clone());
                 }
             }
             self.path.pop();
@@ -148,7 +151,7 @@ impl<'a> Shape<'a> {
         let properties = schema["properties"].as_object().unwrap_or(&NONE);
         let any = schema["additionalProperties"].as_object().map(|_| &schema["additionalProperties"]);
         let Value::Table(entries) = &mut node.value else { return };
-        let present: Vec<String> = entries.keys().cloned().collect();
+        let present: HashSet<String> = entries.keys().cloned().collect();
         entries.retain(|key, entry| {
             self.path.push(key.clone());
             let keep = match properties.get(key).or(any) {
@@ -194,7 +197,10 @@ impl<'a> Shape<'a> {
         self.found.error(&self.path, Place::Key, Said { code: "bad_name", message, label: String::new(), help });
     }
 
-    fn unknown_key<'k>(&mut self, key: &str, allowed: impl Iterator<Item = &'k str>, present: &[String]) {
+    fn unknown_key<'k>(&mut self, key: &str, allowed: impl Iterator<Item = &'k str>, present: &HashSet<String>) {
+        if self.found.is_full() {
+            return;
+        }
         let table = self.path[..self.path.len() - 1].to_vec();
         if let Some(remedy) = later::key(&self.path) {
             let said = Said {
@@ -208,7 +214,7 @@ impl<'a> Shape<'a> {
             return;
         }
         let allowed: Vec<&str> = allowed.collect();
-        let free = allowed.iter().copied().filter(|allowed| !present.iter().any(|key| key == allowed));
+        let free = allowed.iter().copied().filter(|allowed| !present.contains(*allowed));
         let meant = nearest(key, free).or_else(|| nearest(key, allowed.iter().copied()));
         let said = Said {
             code: "unknown_key",
@@ -222,7 +228,7 @@ impl<'a> Shape<'a> {
         self.found.error(&self.path, Place::Key, said);
         self.found.mark(&self.path);
         if let Some(meant) = meant
-            && !present.iter().any(|key| key == meant)
+            && !present.contains(meant)
         {
             // The key that was meant is then not missing as well.
             let mut path = table;
@@ -240,7 +246,9 @@ impl<'a> Shape<'a> {
             let property = properties.get(key).unwrap_or(&Json::Null);
             let mut path = self.path.clone();
             path.push(key.to_owned());
-            if !self.found.is_torn() {
+            let lost =
+                if self.path.is_empty() { self.found.has_lost_tables() } else { self.found.is_torn_at(&self.path) };
+            if !lost {
                 let said = Said {
                     code: "missing_key",
                     message: format!("{} has no `{key}`", name_of_table(&self.path)),
@@ -443,37 +451,6 @@ fn or_listed(choices: &[&str]) -> String {
 pub(super) fn short(text: &str) -> String {
     const MAX: usize = 80;
     if text.chars().count() <= MAX { text.to_owned() } else { text.chars().take(MAX).chain(['…']).collect() }
-}
-
-/// Returns the bytes of all strings that may hold a secret: what must never be shown.
-pub(super) fn secrets(tree: &Node) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    gather_secrets(tree, &mut found);
-    found
-}
-
-fn gather_secrets(node: &Node, found: &mut Vec<Range<usize>>) {
-    match &node.value {
-        Value::Table(entries) => {
-            for (key, entry) in entries {
-                match &entry.value {
-                    Value::String(text) if is_secret_key(key) && !SecretRef::is_reference(text) => {
-                        found.push(entry.span.clone());
-                    }
-                    _ => gather_secrets(entry, found),
-                }
-            }
-        }
-        Value::Array(items) => items.iter().for_each(|item| gather_secrets(item, found)),
-        _ => {}
-    }
-}
-
-/// Whether a key is one that people put secrets under.
-pub(super) fn is_secret_key(key: &str) -> bool {
-    let key = key.to_lowercase();
-    ["key", "secret", "password", "passwd", "credential", "authorization"].iter().any(|word| key.contains(word))
-        || key.ends_with("token")
 }
 
 /// Takes out the providers that only a program can register, and returns the models that have them.

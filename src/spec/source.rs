@@ -1,31 +1,42 @@
 //! A network file as bytes and as TOML: what can be wrong with it before any key is looked at.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::ops::Range;
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
+use super::MAX_FILE_BYTES;
 use super::diagnostic::{Diagnostic, Severity, line_bounds};
 use super::findings::nearest;
 use super::node::Node;
-use super::shape::is_secret_key;
-use super::{MAX_FILE_BYTES, SecretRef};
 
 /// How many syntax errors are looked for: each is one more parse of the file.
 const MAX_SYNTAX_ERRORS: usize = 20;
 
+/// How many syntax errors at once say that the file is something else, and no use is in a closer look.
+const HOPELESS: usize = 2_000;
+
+/// A file that is no text, and as much of it as can be shown.
+pub(super) struct Unreadable {
+    pub(super) fault: Box<Diagnostic>,
+    pub(super) text: String,
+}
+
 /// Reads a network file.
-pub(super) fn read(path: &Path) -> Result<String, Diagnostic> {
-    let fault = |code, message: String, help: String| Diagnostic {
-        severity: Severity::Error,
-        code,
-        message,
-        path: String::new(),
-        span: None,
-        label: String::new(),
-        help,
+pub(super) fn read(path: &Path) -> Result<String, Unreadable> {
+    let fault = |code, message: String, help: String| Unreadable {
+        fault: Box::new(Diagnostic {
+            severity: Severity::Error,
+            code,
+            message,
+            path: String::new(),
+            span: None,
+            label: String::new(),
+            help,
+        }),
+        text: String::new(),
     };
     if path.is_dir() {
         let help = match toml_files(path).as_slice() {
@@ -34,17 +45,18 @@ pub(super) fn read(path: &Path) -> Result<String, Diagnostic> {
         };
         return Err(fault("file_is_a_directory", "this is a directory, not a network file".to_owned(), help));
     }
-    let unreadable = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => fault("file_not_found", "there is no such file".to_owned(), missing_help(path)),
-        std::io::ErrorKind::PermissionDenied => fault(
-            "file_unreadable",
-            "the file may not be read".to_owned(),
-            "check its permissions, and those of the directories above it".to_owned(),
-        ),
-        _ => fault("file_unreadable", format!("the file can't be read: {error}"), String::new()),
-    };
     let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+    File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(
+        |error| match error.kind() {
+            ErrorKind::NotFound => fault("file_not_found", "there is no such file".to_owned(), missing_help(path)),
+            ErrorKind::PermissionDenied => fault(
+                "file_unreadable",
+                "the file may not be read".to_owned(),
+                "check its permissions, and those of the directories above it".to_owned(),
+            ),
+            _ => fault("file_unreadable", format!("the file can't be read: {error}"), String::new()),
+        },
+    )?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(fault(
             "file_too_large",
@@ -52,36 +64,31 @@ pub(super) fn read(path: &Path) -> Result<String, Diagnostic> {
             "a network file holds a network, no data; move long texts into files that tools read".to_owned(),
         ));
     }
-    decode(bytes).map_err(|(message, help)| fault("file_not_text", message, help))
+    decode(&bytes).map_err(|(at, message, help)| {
+        let Unreadable { mut fault, .. } = fault("file_not_text", message, help.to_owned());
+        let start = String::from_utf8_lossy(&bytes[..at]).len();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let end = text.ceil_char_boundary(start + 1);
+        fault.span = Some(start..end);
+        Unreadable { fault, text }
+    })
 }
 
-/// Makes text of a file's bytes, or says what keeps them from being text.
-fn decode(bytes: Vec<u8>) -> Result<String, (String, String)> {
+/// Makes text of a file's bytes, or says which byte keeps them from being text.
+fn decode(bytes: &[u8]) -> Result<String, (usize, String, &'static str)> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err(("the file is UTF-16, not UTF-8".to_owned(), "save it as UTF-8".to_owned()));
+        return Err((0, "the file is UTF-16, not UTF-8".to_owned(), "save it as UTF-8"));
     }
-    let place = |at: usize| {
-        let before = &bytes[..at];
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
-        format!("line {line}, column {column} (byte {at})")
-    };
     if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
-        let message = format!("the file is binary: there is a zero byte at {}", place(at));
-        return Err((message, "give the network file, which is text".to_owned()));
+        let message = format!("the file is binary: byte {at} is zero");
+        return Err((at, message, "give the network file, which is text"));
     }
-    match std::str::from_utf8(&bytes) {
-        Ok(_) => {}
-        Err(error) => {
-            let at = error.valid_up_to();
-            let message = format!("the file is not UTF-8: byte 0x{:02x} at {}", bytes[at], place(at));
-            return Err((message, "save it as UTF-8".to_owned()));
-        }
-    }
-    let text = String::from_utf8(bytes).unwrap_or_default();
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let at = error.valid_up_to();
+        (at, format!("the file is not UTF-8: byte {at} is 0x{:02x}", bytes[at]), "save it as UTF-8")
+    })?;
     // Some editors begin a file with a byte order mark.
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text).to_owned())
 }
 
 fn missing_help(path: &Path) -> String {
@@ -129,8 +136,9 @@ pub(super) fn parse(text: &str) -> Parsed {
         let (twice, mut broken): (Vec<_>, Vec<_>) =
             errors.into_iter().partition(|error| error.message().contains("duplicate key"));
         broken.sort_by_key(start);
+        let hopeless = broken.len() > HOPELESS;
         let first = broken.into_iter().next();
-        let done = first.is_none() || parsed.diagnostics.len() >= MAX_SYNTAX_ERRORS;
+        let done = first.is_none() || hopeless || parsed.diagnostics.len() >= MAX_SYNTAX_ERRORS;
         if let Some(error) = first {
             let at = work.floor_char_boundary(start(&error).min(work.len()));
             let (lines, diagnostic) = tear(&work, table.get_ref(), at, &error);
@@ -174,6 +182,10 @@ fn tear(text: &str, table: &DeTable<'_>, at: usize, error: &toml::de::Error) -> 
     let mut help = match error.message() {
         words if words.contains("must be quoted") => "put quotes around it",
         words if words.contains("unclosed") => "close it",
+        words if words.starts_with("invalid") && words.contains(" string") => {
+            "check its quotes; a string on one line ends there, and \\ in double quotes must be written \\\\"
+        }
+        words if words.starts_with("invalid") => "text needs quotes around it",
         words if words.contains("key with no value") => "write `key = value`",
         _ => "",
     };
@@ -234,39 +246,4 @@ fn looks_like_a_statement(line: &str) -> bool {
         || (line.contains('=')
             && !key.is_empty()
             && key.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '"' | '\'')))
-}
-
-/// Returns the bytes that may be a secret, found without parsing: what follows `key =` on a line where the key's name
-/// speaks of one, and credentials in a URL.
-pub(super) fn secrets(text: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    let mut offset = 0;
-    for line in text.split_inclusive('\n') {
-        let mut from = 0;
-        while let Some(equals) = line[from..].find('=').map(|at| from + at) {
-            let key = line[from..equals].trim_end().trim_end_matches(['"', '\'']);
-            let key = key.rsplit(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-'))).next().unwrap_or_default();
-            from = equals + 1;
-            if is_secret_key(key) {
-                let value = line[from..].trim_start();
-                let start = line.len() - value.len();
-                let quoted = value.trim_start_matches(['"', '\'']);
-                let end = quoted.find(['"', '\'']).unwrap_or(quoted.trim_end().len());
-                if !SecretRef::is_reference(&quoted[..end]) {
-                    let quotes = value.len() - quoted.len();
-                    found.push(offset + start..offset + start + quotes + end);
-                }
-            }
-        }
-        let mut from = 0;
-        while let Some(at) = line[from..].find("://").map(|at| from + at + 3) {
-            let host = line[at..].find(['/', '"', '\'', ' ', '\n']).map_or(line.len(), |end| at + end);
-            if let Some(sign) = line[at..host].rfind('@') {
-                found.push(offset + at..offset + at + sign);
-            }
-            from = at;
-        }
-        offset += line.len();
-    }
-    found
 }

@@ -95,7 +95,7 @@ fn cost(spec: &NetworkSpec) -> Bound<f64> {
     let by_limit = limits.cost_usd.map(|cost| (cost, "`cost_usd` of [network.limits]".to_owned()));
     let by_price = match (unpriced, limits.tokens) {
         (Some(_), _) => None,
-        (None, _) if dearest == 0.0 => Some((0.0, "all models are simulated or served by this machine".to_owned())),
+        (None, _) if dearest == 0.0 => Some((0.0, "no model that it uses costs anything".to_owned())),
         // The ledger counts tokens as they are reserved, so that no more of them can be billed.
         (None, Some(tokens)) => {
             let cost = tokens as f64 * dearest / 1e6;

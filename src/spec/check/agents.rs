@@ -54,23 +54,25 @@ impl Check<'_> {
             }
             self.clashes(name);
         }
-        let topology = Topology::resolve(spec, |to| {
+        // A slip in a name makes no agent unreachable; but no circle is made of what was perhaps meant.
+        let probable = Topology::resolve(spec, |to| {
             spec.agents.get_index_of(to).or_else(|| spec.agents.get_index_of(meant.get(to)?.as_deref()?))
         });
         let Some(entry) = entry.and_then(|entry| spec.agents.get_index_of(&entry)) else {
             return vec![true; spec.agents.len()];
         };
-        let reached = topology.reachable(entry);
+        let reached = probable.reachable(entry);
         self.unreachable(&reached);
-        self.depth(&topology, entry);
+        self.depth(&Topology::of(spec), entry);
         reached
     }
 
     fn unreachable(&mut self, reached: &[bool]) {
         // A list of agents that could not be read might lead anywhere.
-        let unsure = self.found.is_torn()
+        let unsure = self.found.has_lost_tables()
             || self.spec.agents.keys().any(|name| {
-                self.found.is_broken(&["agents", name])
+                self.found.is_torn_at(&["agents", name])
+                    || self.found.is_broken(&["agents", name])
                     || self.found.is_broken(&["agents", name, "delegates_to"])
                     || self.found.is_broken(&["agents", name, "hands_off_to"])
             });

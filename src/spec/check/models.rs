@@ -40,7 +40,7 @@ impl Check<'_> {
                 }
                 None if spec.models.len() > 1 && !self.found.is_broken(&["agents", name, "model"]) => {
                     let first = spec.models.keys().next().map(String::as_str).unwrap_or_default();
-                    if !self.found.is_torn() {
+                    if !self.found.is_torn_at(&["agents", name]) {
                         self.error(
                             &["agents", name],
                             Place::Key,
@@ -63,7 +63,7 @@ impl Check<'_> {
         if model.provider == Some(ProviderKind::Openai)
             && model.model.is_none()
             && !self.found.is_broken(&path("model"))
-            && !self.found.is_torn()
+            && !self.found.is_torn_at(&["models", name])
         {
             self.error(
                 &path("provider"),
@@ -130,7 +130,7 @@ impl Check<'_> {
             || self.found.is_broken_within(&["models", name, "price"])
             || self.found.is_broken(&["models", name, "provider"])
             || self.found.is_broken(&["models", name, "base_url"])
-            || self.found.is_torn()
+            || self.found.is_torn_at(&["models", name])
         {
             return;
         }
@@ -176,14 +176,14 @@ impl Check<'_> {
             );
         }
         for agent in sim.script.keys() {
-            if !self.found.names("agents").contains(&agent.as_str()) {
+            if self.found.written(&["agents", agent]).is_none() {
                 self.script_of_nobody(agent);
             }
         }
     }
 
     fn script_of_nobody(&mut self, agent: &str) {
-        if self.found.is_torn() || self.found.is_broken(&["agents"]) {
+        if self.found.has_lost_tables() || self.found.is_broken(&["agents"]) {
             return;
         }
         let names = self.found.names("agents");

@@ -32,7 +32,7 @@ impl Check<'_> {
             let expected = matches!(self.front, Front::Program)
                 || self.found.is_broken(&path("builtin"))
                 || self.found.is_broken(&path("mcp"))
-                || self.found.is_torn();
+                || self.found.is_torn_at(&["tools", name]);
             if !expected {
                 self.error(
                     &["tools", name],
@@ -45,7 +45,10 @@ impl Check<'_> {
             return;
         };
         if builtin == Builtin::ProcessRun {
-            if tool.allow.is_empty() && !self.found.is_broken_within(&path("allow")) && !self.found.is_torn() {
+            if tool.allow.is_empty()
+                && !self.found.is_broken_within(&path("allow"))
+                && !self.found.is_torn_at(&["tools", name])
+            {
                 self.error(
                     &["tools", name],
                     Place::Key,
