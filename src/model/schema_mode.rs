@@ -120,6 +120,9 @@ fn instructions(request: &Request) -> String {
 /// Stands at the end of the transcript: a small model has forgotten the system message by then.
 const REMINDER: &str = "\n\nReply with the next step: a tool call, or the answer if the results of tools hold it.";
 
+/// Stands there after a result, where a small model would rather try its other tools too.
+const REMINDER_AFTER_RESULT: &str = "\n\nIf this answers the question, finish now with {\"answer\": …}. Call another tool only if something is missing.";
+
 /// Rewrites the transcript. Each call is followed by its result, and messages of the user's side that follow one
 /// another become one: the templates of small models know only turns.
 fn transcript(request: &Request) -> Vec<Arc<Message>> {
@@ -155,7 +158,8 @@ fn transcript(request: &Request) -> Vec<Arc<Message>> {
         && let Some(last) = turns.last_mut()
         && let Body::User { text } = &mut Arc::make_mut(last).body
     {
-        text.push_str(REMINDER);
+        let has_result = request.messages.last().is_some_and(|last| matches!(last.body, Body::Tool { .. }));
+        text.push_str(if has_result { REMINDER_AFTER_RESULT } else { REMINDER });
     }
     turns
 }
