@@ -1,5 +1,7 @@
 //! The integration tests, in one binary.
 
+#![expect(clippy::unwrap_used, reason = "a test that can not go on may panic")]
+
 mod aimock;
 mod check;
 mod cli;

@@ -1,5 +1,7 @@
 //! The provider against servers that answer well, badly, late or not at all.
 
+mod real;
+
 use std::sync::Mutex;
 
 use serde_json::json;
@@ -494,34 +496,4 @@ fn the_endpoint_is_found_from_each_way_to_write_the_base() {
     ] {
         assert_eq!(is_loopback(&Url::parse(url).unwrap()), loopback, "{url}");
     }
-}
-
-/// Asks a real small model, `qwen` at port 8093 of this machine, served by llama.cpp.
-#[tokio::test]
-#[ignore = "needs a llama.cpp server at 127.0.0.1:8093"]
-async fn a_real_small_model_calls_a_tool_and_answers() {
-    let tries = std::env::var("TRIES").ok().and_then(|tries| tries.parse().ok()).unwrap_or(1);
-    let mut list = offer("list");
-    list.description = "Lists the files of a directory.".to_owned();
-    let (mut called, mut answered) = (0, 0);
-    for attempt in 0..tries {
-        let mut spec = spec("http://127.0.0.1:8093/v1", attempt % 2 == 0);
-        spec.model = Some("qwen".to_owned());
-        spec.tool_calls = if std::env::var_os("NATIVE").is_some() { ToolCalls::Native } else { ToolCalls::Schema };
-        spec.timeouts = Timeouts::default();
-        let provider = OpenAi::new(&spec, None).unwrap();
-        let mut request = request("You help with files.", vec![user("Which files are in the directory docs?")]);
-        request.tools = [list.clone(), offer("read")].into();
-        let reply = provider.call(&request, &|_| {}).await.unwrap();
-        println!("{reply:?}");
-        let Some(first) = reply.tool_calls.first().filter(|first| first.name == "list") else { continue };
-        called += 1;
-        request.messages.push(assistant("", &[("s00010000", "list", &first.arguments)]));
-        request.messages.push(tool_result("s00010000", "list", "plan.md\nbudget.csv"));
-        let reply = provider.call(&request, &|_| {}).await.unwrap();
-        println!("{reply:?}");
-        answered += usize::from(reply.text.contains("plan.md") && reply.text.contains("budget.csv"));
-    }
-    println!("{called} of {tries} called, {answered} answered from the result");
-    assert_eq!((called, answered), (tries, tries));
 }
