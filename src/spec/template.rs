@@ -1,7 +1,7 @@
 //! Templates in a network file: prompts, roots and simulated answers, all minijinja.
 
 use minijinja::value::Serde;
-use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde::Serialize;
 
 /// How much work one rendering may do, in minijinja's instructions: far more than a prompt needs, and an endless loop
@@ -45,7 +45,15 @@ impl Template {
     /// # Errors
     /// An undefined name, a wrong type, or more work than a template may do.
     pub fn render(&self, values: impl Serialize) -> Result<String, TemplateError> {
-        self.environment.get_template(NAME).and_then(|template| template.render(Serde(values))).map_err(explain)
+        self.render_value(Value::from(Serde(values)))
+    }
+
+    /// Renders the template over an object of minijinja's, which may make its values as they are asked for.
+    ///
+    /// # Errors
+    /// As [`Template::render`].
+    pub fn render_value(&self, values: Value) -> Result<String, TemplateError> {
+        self.environment.get_template(NAME).and_then(|template| template.render(values)).map_err(explain)
     }
 }
 
