@@ -1,6 +1,8 @@
 //! Models: what is asked of one, what it answers, and how a call can fail. Each provider speaks its own dialect
 //! behind [`Provider`].
 
+pub mod sim;
+
 use std::sync::Arc;
 use std::time::Duration;
 
