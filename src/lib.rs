@@ -2,5 +2,6 @@
 
 pub mod model;
 pub mod run;
+pub mod serve;
 pub mod spec;
 pub mod tool;
