@@ -1,0 +1,3 @@
+//! The command line: arguments, what is printed, and exit codes.
+
+pub mod sim_server;
