@@ -58,19 +58,24 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("can't listen on {}", args.listen))?;
     announce(listener.local_addr()?)?;
     let shutdown = CancellationToken::new();
-    let interrupted = async {
-        // Without a signal to wait for, the server runs until it is killed.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
     let serving = sim_server::serve(listener, sim, shutdown.clone());
     tokio::pin!(serving);
     tokio::select! {
         served = &mut serving => return Ok(served?),
-        () = interrupted => shutdown.cancel(),
+        () = interrupted() => shutdown.cancel(),
     }
-    Ok(serving.await?)
+    // A client that reads slowly may hold up the end; who interrupts again does not want to wait for it.
+    tokio::select! {
+        served = serving => Ok(served?),
+        () = interrupted() => Ok(()),
+    }
+}
+
+/// Waits for Ctrl-C. Where there is no such signal to wait for, the server runs until it is killed.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 fn announce(address: SocketAddr) -> std::io::Result<()> {

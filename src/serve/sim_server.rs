@@ -1,7 +1,7 @@
 //! The simulated model over HTTP, in the OpenAI chat-completions dialect, so that any framework can be loaded with it.
 //!
-//! One request goes: [`Dialect`](dialect) reads it into a model [`Request`], [`Sim`] plans the try, and the plan is
-//! performed with real HTTP faults: status codes, streams that stall, connections that break.
+//! A request is read into one that any provider takes, [`Sim`] plans the try, and the plan is performed with real HTTP
+//! faults: status codes, streams that stall, connections that break.
 
 mod dialect;
 mod identity;
@@ -32,6 +32,10 @@ const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 /// How long a stalled answer, or one that never begins, is held open: longer than any client waits.
 const STALL: Duration = Duration::from_secs(600);
+
+/// How long a cut answer is held before it breaks. What was written goes out only while the body makes the server wait,
+/// and is forgotten when the body fails.
+const CUT: Duration = Duration::from_millis(5);
 
 struct Server {
     sim: Sim,
@@ -80,7 +84,7 @@ async fn complete(
         Ok(chat) => chat,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, "invalid_request_error", &error.to_string()),
     };
-    let form = Form { stream: chat.stream, usage: chat.wants_usage(), model: chat.model.clone() };
+    let form = Form { stream: chat.stream.unwrap_or_default(), usage: chat.wants_usage(), model: chat.model.clone() };
     let identity = server.identify(&headers, &chat, &body);
     drop(body);
     let request = chat.into_request(identity);
@@ -123,7 +127,7 @@ impl Server {
             ("application/json", vec![answer.whole().to_string()])
         };
         let body = match plan.fault {
-            Some(Fault::Cut) => self.broken(parts, Duration::ZERO),
+            Some(Fault::Cut) => self.broken(parts, CUT),
             Some(Fault::Stall) => self.broken(parts, STALL),
             _ if form.stream => Body::from_stream(stream::iter(parts.into_iter().map(Ok::<_, io::Error>))),
             _ => Body::from(parts.concat()),
@@ -147,8 +151,6 @@ impl Server {
         let shutdown = self.shutdown.clone();
         let end = stream::once(async move {
             let _ = tokio::time::timeout(hold, shutdown.cancelled()).await;
-            // The server writes out what it has when a body makes it wait, and forgets it when one fails.
-            tokio::task::yield_now().await;
             Err(io::Error::new(io::ErrorKind::ConnectionAborted, "simulated: the answer breaks off"))
         });
         Body::from_stream(stream::iter(parts.into_iter().map(Ok)).chain(end))

@@ -29,7 +29,7 @@ pub(super) struct Chat {
     #[serde(default)]
     max_completion_tokens: Option<u32>,
     #[serde(default)]
-    pub(super) stream: bool,
+    pub(super) stream: Option<bool>,
     #[serde(default)]
     stream_options: Option<StreamOptions>,
 }
@@ -83,7 +83,7 @@ struct ChatTool {
 struct ChatFunction {
     name: String,
     #[serde(default)]
-    description: String,
+    description: Option<String>,
     #[serde(default)]
     parameters: Option<Value>,
 }
@@ -143,7 +143,7 @@ impl Chat {
 impl ChatTool {
     fn into_offer(self) -> Offer {
         let parameters = Arc::new(self.function.parameters.unwrap_or_else(|| json!({"type": "object"})));
-        Offer { name: self.function.name, description: self.function.description, parameters }
+        Offer { name: self.function.name, description: self.function.description.unwrap_or_default(), parameters }
     }
 }
 
@@ -230,9 +230,11 @@ impl Answer<'_> {
     /// Writes the answer as server-sent events, each with the empty line that ends it.
     pub(super) fn events(&self, usage: bool) -> Vec<String> {
         let mut events = Vec::new();
-        let mut chunk = |choices: Value, usage: Value| {
+        let mut chunk = |choices: Value, used: Value| {
             let mut chunk = self.frame("chat.completion.chunk", choices);
-            chunk["usage"] = usage;
+            if usage {
+                chunk["usage"] = used;
+            }
             events.push(format!("data: {chunk}\n\n"));
         };
         let delta = |delta: Value, finish: Option<&str>| json!([{"index": 0, "delta": delta, "finish_reason": finish}]);
