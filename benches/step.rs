@@ -10,7 +10,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use provost::model::{Offer, Provider, Request, Sim, fixed_bytes};
+use provost::model::{Offer, Provider, Request, Sim};
 use provost::run::{AgentId, Body, CallId, Labels, Message, Origin, RunId, tool_message};
 use provost::runtime::Runtime;
 use provost::spec::{AgentSpec, Network, NetworkSpec, Permission, SimSpec, Timeouts};
@@ -71,7 +71,6 @@ async fn bare_loop(provider: &Sim, noop: &Arc<Noop>, tools: &Arc<[Offer]>) -> St
         messages: vec![Arc::new(Message { body: input, labels: Labels::default(), origin: Origin::Input })],
         tools: tools.clone(),
         output_schema: None,
-        fixed_bytes: fixed_bytes(tools, None),
         max_output_tokens: 4096,
     };
     loop {

@@ -7,6 +7,7 @@ mod graph;
 mod new;
 mod print;
 mod run;
+mod sim_server;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ pub enum Command {
     Graph(graph::Arguments),
     /// Write a small network to begin with, which runs offline at once.
     New(new::Arguments),
+    /// Serve the simulated model over HTTP, in the OpenAI dialect.
+    SimServer(sim_server::Arguments),
     /// Print the completions of a shell.
     Completions(completions::Arguments),
 }
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    crate::telemetry::log_to_stderr();
     match run(&cli) {
         Ok(code) => code.into(),
         Err(error) => {
@@ -94,6 +98,7 @@ fn run(cli: &Cli) -> Result<exit::Code, Error> {
         Command::Check(arguments) => check::run(cli, arguments),
         Command::Graph(arguments) => graph::run(arguments),
         Command::New(arguments) => new::run(cli, arguments),
+        Command::SimServer(arguments) => sim_server::run(cli, arguments),
         Command::Completions(arguments) => completions::run(arguments),
     }
 }

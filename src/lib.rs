@@ -9,5 +9,7 @@ pub mod policy;
 pub mod route;
 pub mod run;
 pub mod runtime;
+pub mod serve;
 pub mod spec;
+pub mod telemetry;
 pub mod tool;

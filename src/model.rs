@@ -41,8 +41,6 @@ pub struct Request {
     pub tools: Arc<[Offer]>,
     /// The JSON Schema that the final answer must satisfy; none for plain text.
     pub output_schema: Option<Arc<Value>>,
-    /// How many bytes the tools and the schema take at most, and what is put around them: see [`fixed_bytes`].
-    pub fixed_bytes: usize,
     /// How many tokens the model may write at most.
     pub max_output_tokens: u32,
 }
@@ -54,10 +52,11 @@ impl Request {
     }
 
     /// Returns how many tokens the request can have at most: no tokenizer makes more tokens than there are bytes, and
-    /// what a provider's own wording adds is bounded by constants and by what is offered.
-    pub fn input_token_bound(&self) -> u64 {
+    /// what a provider's own wording adds is bounded by constants and by what is offered. `fixed_bytes` is what
+    /// [`fixed_bytes`] says of the request's tools and schema.
+    pub fn input_token_bound(&self, fixed_bytes: usize) -> u64 {
         let messages: usize = self.messages.iter().map(|message| message_bytes(message) + BYTES_AROUND_MESSAGE).sum();
-        (self.fixed_bytes + self.system.len() + messages) as u64
+        (fixed_bytes + self.system.len() + messages) as u64
     }
 }
 

@@ -17,7 +17,6 @@ pub(super) fn request(system: &str, messages: Vec<Arc<Message>>) -> Request {
         messages,
         tools: [].into(),
         output_schema: None,
-        fixed_bytes: 0,
         max_output_tokens: 100,
     }
 }

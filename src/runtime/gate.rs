@@ -51,6 +51,8 @@ pub(super) enum Work {
 pub(super) struct ModelCall {
     pub(super) model: Arc<Model>,
     pub(super) name: Arc<str>,
+    /// What the agent's tools and schema add to each request at most.
+    pub(super) fixed_bytes: usize,
     pub(super) request: Request,
 }
 
@@ -152,9 +154,9 @@ async fn ask_model(mut call: ModelCall, desk: &Desk, scope: &Scope) -> Result<()
 
 /// Takes a permit and a reservation for one try, or says which limit forbids it for good.
 async fn admit(call: &ModelCall, attempt: u32, scope: &Scope) -> Result<Admission, Limit> {
-    let ModelCall { model, request, .. } = call;
+    let ModelCall { model, request, fixed_bytes, .. } = call;
     let counts = if attempt == 1 { Amount::ONE_STEP } else { Amount::default() };
-    let (input, wanted) = (request.input_token_bound(), model.spec.max_output_tokens);
+    let (input, wanted) = (request.input_token_bound(*fixed_bytes), model.spec.max_output_tokens);
     loop {
         let permit = permit::take(model, &scope.fleet).await;
         let freed = scope.ledger.freed();

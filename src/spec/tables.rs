@@ -508,8 +508,10 @@ pub struct SimSpec {
     /// How often each fault strikes a try.
     pub faults: Faults,
     /// What each agent says, by the agent's name: a template for each step, the last one for all later steps. A
-    /// template sees `input`, `vars`, `step`, `results` (of the last step's tool calls) and `messages`; it renders
-    /// to the final answer, or to a JSON object `{"calls": [{"name": …, "arguments": {…}}]}`.
+    /// template sees `input`, `step`, `results` (of the last step's tool calls: `name`, `arguments`, `content`,
+    /// `failed`), `all_results` (of the whole transcript) and `messages` (`role`, `text`); it renders to the final
+    /// answer, or to a JSON object `{"calls": [{"name": …, "arguments": {…}}]}`. An agent without a script calls some
+    /// of what it is offered, and then says that it is simulated.
     pub script: IndexMap<String, Vec<String>>,
 }
 

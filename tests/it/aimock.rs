@@ -102,7 +102,6 @@ fn request(input: &str, tools: &[&str]) -> Request {
         messages: vec![message(Body::User { text: input.to_owned() })],
         tools: tools.iter().map(offer).collect(),
         output_schema: None,
-        fixed_bytes: 0,
         max_output_tokens: 100,
     }
 }

@@ -237,7 +237,7 @@ mod tests {
             "{% for r in all_results %}{{ r.name }}={{ r.failed }} {% endfor %}{{ all_results[1].content + 1 }}";
         assert_eq!(say(&[template], 3, transcript()).unwrap().text, "list=True count=False list=False 42");
         let template = "{{ input }}|{{ step }}|{{ messages | map(attribute='role') | unique | join(',') }}";
-        assert_eq!(say(&[template], 3, transcript()).unwrap().text, "Look at src|3|assistant,tool,user");
+        assert_eq!(say(&[template], 3, transcript()).unwrap().text, "Look at src|3|user,assistant,tool");
     }
 
     #[test]

@@ -39,7 +39,6 @@ pub(super) fn request(agent: &str, step: u32, messages: Vec<Message>) -> Request
         messages: messages.into_iter().map(Arc::new).collect(),
         tools: [].into(),
         output_schema: None,
-        fixed_bytes: 0,
         max_output_tokens: 4096,
     }
 }

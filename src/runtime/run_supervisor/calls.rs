@@ -47,7 +47,7 @@ impl RunLoop {
         let Some(model) = self.scope.fleet.models.get(&definition.model).cloned() else { return };
         let name = definition.model.clone();
         let request = self.request(&definition, id.clone(), messages, model.spec.max_output_tokens);
-        let work = Work::Model(ModelCall { model, name, request });
+        let work = Work::Model(ModelCall { model, name, fixed_bytes: definition.fixed_bytes, request });
         self.begin_call(Call { id, cause, labels: Labels::default(), work }, me);
     }
 
@@ -61,7 +61,6 @@ impl RunLoop {
             messages,
             tools: definition.offers.clone(),
             output_schema: definition.output.as_ref().map(|output| output.schema.clone()),
-            fixed_bytes: definition.fixed_bytes,
             max_output_tokens: max,
         }
     }

@@ -1,0 +1,3 @@
+//! Servers: what others reach over HTTP.
+
+pub mod sim_server;
