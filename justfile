@@ -15,9 +15,9 @@ test:
 bench:
     cargo bench
 
-# Accept changed snapshots after reading them: `cargo insta review` shows them.
-accept:
-    INSTA_UPDATE=always cargo test --test it
+# Read changed snapshots, and accept or reject them (needs `cargo install cargo-insta`).
+snapshots:
+    cargo insta test --review
 
 # Write the JSON Schema of network files anew.
 schema:

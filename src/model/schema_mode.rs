@@ -121,7 +121,7 @@ fn instructions(request: &Request) -> String {
 const REMINDER: &str = "\n\nReply with the next step: a tool call, or the answer if the results of tools hold it.";
 
 /// Stands there after a result, where a small model would rather try its other tools too.
-const REMINDER_AFTER_RESULT: &str = "\n\nIf this answers the question, finish now with {\"answer\": …}. Call another tool only if something is missing.";
+const REMINDER_AFTER_RESULT: &str = "\n\nDo the next step of your instructions. If they ask for another tool now, call it, but never twice for the same. If they are done, finish with {\"answer\": …}.";
 
 /// Rewrites the transcript. Each call is followed by its result, and messages of the user's side that follow one
 /// another become one: the templates of small models know only turns.

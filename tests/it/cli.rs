@@ -53,19 +53,19 @@ fn check_refuses_with_code_3_and_says_why_on_stderr() {
     assert_eq!((code, stderr.as_str()), (3, ""));
     insta::assert_snapshot!(stdout, @r#"
     {
+      "valid": false,
       "diagnostics": [
         {
+          "severity": "error",
           "code": "unknown_key",
-          "column": 1,
-          "file": "n.toml",
-          "help": "did you mean `prompt`?",
-          "line": 5,
           "message": "unknown key `promt` in [agents.a]",
+          "help": "did you mean `prompt`?",
           "path": "agents.a.promt",
-          "severity": "error"
+          "file": "n.toml",
+          "line": 5,
+          "column": 1
         }
-      ],
-      "valid": false
+      ]
     }
     "#);
 }

@@ -7,3 +7,4 @@ mod check;
 mod cli;
 mod runtime;
 mod scripted;
+mod tidy;
