@@ -120,8 +120,11 @@ fn instructions(request: &Request) -> String {
 /// Stands at the end of the transcript: a small model has forgotten the system message by then.
 const REMINDER: &str = "\n\nReply with the next step: a tool call, or the answer if the results of tools hold it.";
 
-/// Stands there after a result, where a small model would rather try its other tools too.
-const REMINDER_AFTER_RESULT: &str = "\n\nDo the next step of your instructions. If they ask for another tool now, call it, but never twice for the same. If they are done, finish with {\"answer\": …}.";
+/// Stands there after a result, once every tool has been called: a small model would rather call one again.
+const REMINDER_AFTER_RESULT: &str = "\n\nIf this answers the question, finish now with {\"answer\": …}. Call another tool only if something is missing.";
+
+/// Stands there after a result while there are tools that have not been called: a small model stops halfway.
+const REMINDER_WITH_TOOLS_LEFT: &str = "\n\nDo the next step of your instructions. If they ask for another tool now, call it, but never twice for the same. If they are done, finish with {\"answer\": …}.";
 
 /// Rewrites the transcript. Each call is followed by its result, and messages of the user's side that follow one
 /// another become one: the templates of small models know only turns.
@@ -158,10 +161,24 @@ fn transcript(request: &Request) -> Vec<Arc<Message>> {
         && let Some(last) = turns.last_mut()
         && let Body::User { text } = &mut Arc::make_mut(last).body
     {
-        let has_result = request.messages.last().is_some_and(|last| matches!(last.body, Body::Tool { .. }));
-        text.push_str(if has_result { REMINDER_AFTER_RESULT } else { REMINDER });
+        text.push_str(reminder(request));
     }
     turns
+}
+
+fn reminder(request: &Request) -> &'static str {
+    let called = |name: &str| {
+        request.messages.iter().any(|message| match &message.body {
+            Body::Tool { name: called, .. } => called == name,
+            _ => false,
+        })
+    };
+    let has_result = request.messages.last().is_some_and(|last| matches!(last.body, Body::Tool { .. }));
+    match has_result {
+        false => REMINDER,
+        true if request.tools.iter().all(|offer| called(&offer.name)) => REMINDER_AFTER_RESULT,
+        true => REMINDER_WITH_TOOLS_LEFT,
+    }
 }
 
 fn say(turns: &mut Vec<Arc<Message>>, message: &Message, text: &str) {

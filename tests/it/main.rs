@@ -5,6 +5,7 @@
 mod aimock;
 mod check;
 mod cli;
+mod process;
 mod runtime;
 mod scripted;
 mod tidy;
