@@ -21,7 +21,7 @@ pub struct Cli {
     /// Print the result as JSON.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Keep the state in this directory [default: .provost/ here or in the nearest directory above that has one].
+    /// Keep the record of runs in this directory [default: .provost/ here or in the nearest directory above that has one].
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// What to do.
@@ -63,6 +63,14 @@ pub enum Error {
     /// The command tried and failed.
     #[error("{message}")]
     Failed {
+        /// What went wrong.
+        message: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// What is to be kept on disk can't be.
+    #[error("{message}")]
+    Store {
         /// What went wrong.
         message: String,
         /// What to do about it.

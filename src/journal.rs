@@ -1,5 +1,9 @@
-//! The record of a stream. It lives in memory: what is appended can be read from any number on, by any number of
-//! readers, each at its own pace, and ends with the process.
+//! The record of a stream. While the process lives it is in memory: what is appended can be read from any number on, by
+//! any number of readers, each at its own pace. [`RunFile`] keeps a copy on disk.
+
+mod file;
+
+pub use file::{Error, RunFile, data_directory};
 
 use std::sync::{Arc, Mutex, PoisonError};
 

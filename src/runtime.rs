@@ -250,7 +250,8 @@ impl Runtime {
     }
 }
 
-fn new_run_id() -> RunId {
+/// Makes an id for a run: no other run has it, and ids sort by the time at which they were made.
+pub fn new_run_id() -> RunId {
     RunId::new(ulid::Ulid::generate().to_string().to_lowercase())
 }
 

@@ -36,6 +36,7 @@ impl Code {
         match error {
             Error::Invalid(_) => Self::Invalid,
             Error::Usage { .. } => Self::Usage,
+            Error::Store { .. } => Self::Store,
             Error::Failed { .. } | Error::Stdout(_) => Self::Failed,
             // As with other filters, a reader that has seen enough is no failure.
             Error::StdoutClosed => Self::Done,

@@ -57,7 +57,7 @@ pub(super) fn error(error: &Error) {
                 if count == 1 { "problem" } else { "problems" }
             ));
         }
-        Error::Usage { hint, .. } | Error::Failed { hint, .. } => {
+        Error::Usage { hint, .. } | Error::Failed { hint, .. } | Error::Store { hint, .. } => {
             let head = console::style("error:").red().bold().for_stderr();
             let hint = if hint.is_empty() { String::new() } else { format!("\n  hint: {hint}") };
             notice(&format!("{head} {error}{hint}\n"));

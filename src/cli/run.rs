@@ -14,6 +14,7 @@ use std::sync::Arc;
 use self::model::ModelOverride;
 use super::exit::Code;
 use super::{Cli, Error, print};
+use crate::journal::{self, RunFile};
 use crate::run::{RunId, Status};
 use crate::runtime::{self, Canceller, Report, RunRequest, Runtime};
 use crate::spec::{Loaded, Network, visible};
@@ -56,18 +57,20 @@ pub(super) fn run(cli: &Cli, arguments: &Arguments) -> Result<Code, Error> {
     let input = arguments.input.read(&arguments.file, network.spec().network.sample.as_deref())?;
     say_what_is_simulated(&network);
     super::quiet_panics();
+    let id = runtime::new_run_id();
+    let record = RunFile::create(&data_directory(cli)?, id.as_str()).map_err(not_kept)?;
     let request = RunRequest {
         input: input.into(),
         vars: arguments.vars.iter().cloned().collect::<BTreeMap<_, _>>(),
         tenant: arguments.tenant.as_str().into(),
         session: arguments.session.as_deref().map(Arc::from),
-        id: None,
+        id: Some(id),
     };
     let tokio = super::tokio_runtime()?;
-    let report = tokio.block_on(run_to_end(network, request, arguments.events));
+    let ended = tokio.block_on(run_to_end(network, request, record, arguments.events));
     // A person may still be being asked; the process does not wait for the answer.
     tokio.shutdown_background();
-    let report = report?;
+    let (report, kept) = ended?;
     if arguments.events {
         events::print_end(&report)?;
     } else if cli.json {
@@ -76,6 +79,7 @@ pub(super) fn run(cli: &Cli, arguments: &Arguments) -> Result<Code, Error> {
         print::answer(&answer)?;
     }
     say_how_it_ended(&report);
+    kept.map_err(not_kept)?;
     Ok(code(report.status))
 }
 
@@ -103,7 +107,29 @@ fn say_what_is_simulated(network: &Network) {
     ));
 }
 
-async fn run_to_end(network: Network, request: RunRequest, print_events: bool) -> Result<Report, Error> {
+fn data_directory(cli: &Cli) -> Result<PathBuf, Error> {
+    if let Some(directory) = &cli.data_dir {
+        return Ok(directory.clone());
+    }
+    let here = std::env::current_dir().map_err(|error| Error::Store {
+        message: format!("the working directory can't be read: {error}"),
+        hint: "name a data directory with --data-dir".to_owned(),
+    })?;
+    Ok(journal::data_directory(&here))
+}
+
+fn not_kept(error: journal::Error) -> Error {
+    let hint = "make room there, or name a directory that you may write with --data-dir".to_owned();
+    Error::Store { message: visible(&error.to_string()), hint }
+}
+
+/// Runs to the end, and says beside the report whether all of the record could be kept.
+async fn run_to_end(
+    network: Network,
+    request: RunRequest,
+    record: RunFile,
+    print_events: bool,
+) -> Result<(Report, Result<(), journal::Error>), Error> {
     let screen = follow::Screen::new();
     let mut builder = Runtime::builder(network);
     if let Some(terminal) = approve::Terminal::new(&screen) {
@@ -118,18 +144,19 @@ async fn run_to_end(network: Network, request: RunRequest, print_events: bool) -
             false => Ok(follow::follow(reader, &screen).await),
         }
     };
-    let waited = async { tokio::join!(run.wait(), printed) };
-    let (report, printed) = tokio::select! {
+    let kept = events::keep(run.events(), record, &canceller);
+    let waited = async { tokio::join!(run.wait(), printed, kept) };
+    let (report, printed, kept) = tokio::select! {
         ended = waited => ended,
-        never = cancel_on_signal(canceller) => match never {},
+        never = cancel_on_signal(&canceller) => match never {},
     };
     runtime.shutdown().await;
     printed?;
-    report.map_err(could_not_start)
+    Ok((report.map_err(could_not_start)?, kept))
 }
 
 /// Cancels the run at the first Ctrl-C or SIGTERM, and leaves at once at the second.
-async fn cancel_on_signal(canceller: Canceller) -> std::convert::Infallible {
+async fn cancel_on_signal(canceller: &Canceller) -> std::convert::Infallible {
     let signal = super::signals();
     tokio::pin!(signal);
     signal.as_mut().await;

@@ -50,6 +50,17 @@ impl Root {
         &self.path
     }
 
+    /// Turns the path that a model gave for something that is there into one relative to the root. A path that begins
+    /// with the root's own name, as small models write it, is taken without it where only that leads somewhere.
+    fn existing(&self, given: &str) -> Result<PathBuf, Error> {
+        let path = self.relative(given)?;
+        let is_there = |path: &Path| self.dir.symlink_metadata(or_dot(path)).is_ok();
+        match self.path.file_name().and_then(|name| path.strip_prefix(name).ok()) {
+            Some(rest) if !is_there(&path) && is_there(rest) => Ok(rest.to_owned()),
+            _ => Ok(path),
+        }
+    }
+
     /// Turns the path that a model gave into one relative to the root, without `.` and `..`; the root itself is the
     /// empty path. An absolute path is taken where it spells the root's own.
     fn relative(&self, given: &str) -> Result<PathBuf, Error> {
@@ -272,11 +283,13 @@ mod tests {
     async fn the_root_has_several_spellings() {
         let root = tree(&[("sub/a.txt", "a")]);
         let absolute = root.path().join("sub/a.txt");
-        for path in ["sub/a.txt", "./sub/a.txt", "sub/./a.txt", absolute.to_str().unwrap()] {
+        let name = root.path().file_name().unwrap().to_str().unwrap().to_owned();
+        let own_name = format!("{name}/sub/a.txt");
+        for path in ["sub/a.txt", "./sub/a.txt", "sub/./a.txt", absolute.to_str().unwrap(), &own_name] {
             let read = ask(Builtin::FsRead, root.path(), json!({"path": path}), call()).await.unwrap();
             assert_eq!(read["path"], "sub/a.txt");
         }
-        for path in ["", ".", "./", root.path().to_str().unwrap()] {
+        for path in ["", ".", "./", root.path().to_str().unwrap(), &name] {
             let listed = ask(Builtin::FsList, root.path(), json!({"path": path}), call()).await.unwrap();
             assert_eq!(listed["entries"][0]["path"], "sub");
         }

@@ -251,6 +251,26 @@ a = ['{"calls": [{"name": "now"}]}']
 }
 
 #[test]
+fn a_run_leaves_its_record_and_does_not_start_where_it_can_leave_none() {
+    let dir = one_agent("", "");
+    let (code, stdout, _) = output(dir.path(), &["run", "n.toml", "go", "--json"]);
+    assert_eq!(code, Some(0));
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    let path = dir.path().join(".provost/runs").join(format!("{}.jsonl", report["run"].as_str().unwrap()));
+    let record = std::fs::read_to_string(path).unwrap();
+    assert_eq!(record.lines().count() as u64, report["events"].as_u64().unwrap());
+    let last: Value = serde_json::from_str(record.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["kind"], &last["end"]["status"]), (&"run_ended".into(), &"done".into()));
+
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    for nowhere in ["file", "/proc/nowhere"] {
+        let (code, stdout, stderr) = output(dir.path(), &["run", "n.toml", "go", "--data-dir", nowhere]);
+        assert_eq!((code, stdout.as_str()), (Some(8), ""));
+        assert!(stderr.contains(&format!("{nowhere}/runs/")) && stderr.contains("--data-dir"), "{stderr}");
+    }
+}
+
+#[test]
 fn a_closed_port_is_named() {
     let dir = one_agent("", "[models.m]\nretry = { tries = 1 }\n");
     let (code, stdout, stderr) =

@@ -1,11 +1,12 @@
-//! `--events`: what happens, as it happens, a JSON object a line. The shape is public.
+//! What happens, as it happens, a JSON object a line: on stdout for `--events`, and in the run's record. The shape is
+//! public.
 
 use serde_json::{Map, Value, json};
 
 use super::super::{Error, print};
-use crate::journal::Reader;
+use crate::journal::{self, Reader, RunFile};
 use crate::run::{Envelope, Event};
-use crate::runtime::Report;
+use crate::runtime::{Canceller, Report};
 
 /// Prints each event until the run has ended. The end itself is printed with the result, by [`print_end`].
 ///
@@ -18,6 +19,27 @@ pub(super) async fn print(mut events: Reader<Envelope>) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Writes each event to the run's record until the run has ended. A run that can't be recorded does not go on.
+///
+/// # Errors
+/// The disk is full, or can't be written any more.
+pub(super) async fn keep(
+    mut events: Reader<Envelope>,
+    mut record: RunFile,
+    canceller: &Canceller,
+) -> Result<(), journal::Error> {
+    let mut kept = Ok(());
+    while let Some(envelope) = events.next().await {
+        if kept.is_ok() {
+            kept = record.append(&line(&envelope));
+            if let Err(error) = &kept {
+                canceller.cancel(error.to_string());
+            }
+        }
+    }
+    kept
 }
 
 /// Prints the last event, which holds the whole result.

@@ -93,7 +93,7 @@ impl Tool for List {
 
 fn list(root: &Root, arguments: &Arguments, mut room: usize, cancelled: &CancellationToken) -> Result<Output, Error> {
     check(cancelled)?;
-    let start = root.relative(arguments.path.as_deref().unwrap_or_default())?;
+    let start = root.existing(arguments.path.as_deref().unwrap_or_default())?;
     let metadata = root.metadata(&start)?;
     if !metadata.is_dir() {
         let kind = if metadata.is_file() { "file" } else { "other" };

@@ -82,7 +82,7 @@ fn read(root: &Root, arguments: &Arguments, limit: usize, cancelled: &Cancellati
     if last < first {
         return Err(Error::Arguments(format!("last_line {last} is before first_line {first}")));
     }
-    let path = root.relative(&arguments.path)?;
+    let path = root.existing(&arguments.path)?;
     let mut file = root.open_file(&path)?;
     let room = limit.saturating_sub(FRAME_BYTES + json_len(shown(&path).as_bytes()));
     let mut window = Window::new(first, last, room);

@@ -107,7 +107,7 @@ impl Tool for Search {
 fn search(root: &Root, arguments: &Arguments, room: usize, cancelled: &CancellationToken) -> Result<Output, Error> {
     check(cancelled)?;
     let mut hunt = Hunt::new(arguments, room, cancelled)?;
-    let start = root.relative(arguments.path.as_deref().unwrap_or_default())?;
+    let start = root.existing(arguments.path.as_deref().unwrap_or_default())?;
     if !root.metadata(&start)?.is_dir() {
         let file = root.open_file(&start)?;
         let _ = hunt.file(file, &start)?;
