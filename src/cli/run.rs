@@ -140,9 +140,10 @@ async fn run_to_end(
     let (reader, canceller) = (run.events(), run.canceller());
     let printed = async {
         match print_events {
-            true => events::print(reader).await,
-            false => Ok(follow::follow(reader, &screen).await),
+            true => events::print(reader).await?,
+            false => follow::follow(reader, &screen).await,
         }
+        Ok::<_, Error>(())
     };
     let kept = events::keep(run.events(), record, &canceller);
     let waited = async { tokio::join!(run.wait(), printed, kept) };
