@@ -6,6 +6,8 @@
 //!
 //! `cargo bench --bench step`
 
+#![expect(clippy::expect_used, reason = "a bench that cannot run should say so at once")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 
