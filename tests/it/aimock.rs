@@ -1,5 +1,6 @@
 //! The OpenAI provider against an independent mock of its dialect, npm's `@copilotkit/aimock`.
 
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -32,8 +33,10 @@ impl Mock {
         let program = std::env::var_os("PROVOST_AIMOCK").map(PathBuf::from);
         let program = program.unwrap_or_else(|| root.join("node_modules/.bin/llmock"));
         if !program.exists() {
-            let program = program.display();
-            eprintln!("skipped: there is no {program}; `npm install --no-save @copilotkit/aimock` installs it");
+            let why = format!("skipped: there is no {}; `just fixtures` installs it\n", program.display());
+            assert!(std::env::var_os("PROVOST_REQUIRE_FIXTURES").is_none(), "{why}");
+            // Past the capturing of what passed tests print: a test that is skipped must say so.
+            let _ = std::io::stderr().write_all(why.as_bytes());
             return None;
         }
         // Between looking for a free port and taking it, somebody else may have taken it.
