@@ -74,12 +74,12 @@ fn summary(network: &Network, warnings: &Report, worst: &WorstCase) -> String {
     let mut out = format!(
         "{}: ok · {} · {} · {}{}\n",
         visible(&spec.network.name),
-        counted(spec.agents.len(), "agent"),
-        counted(spec.models.len(), "model"),
-        counted(spec.tools.len(), "tool"),
+        print::counted(spec.agents.len() as u64, "agent"),
+        print::counted(spec.models.len() as u64, "model"),
+        print::counted(spec.tools.len() as u64, "tool"),
         match warnings.diagnostics().iter().filter(|warning| warning.severity == Severity::Warning).count() {
             0 => String::new(),
-            count => format!(" · {}", counted(count, "warning")),
+            count => format!(" · {}", print::counted(count as u64, "warning")),
         }
     );
     out.push_str("one run at most:\n");
@@ -100,8 +100,4 @@ fn bound<T>(bound: &Bound<T>, show: impl Fn(&T) -> String) -> String {
         Bound::AtMost(most, why) => format!("{} ({})", show(most), visible(why)),
         Bound::Unbounded(why) => format!("no bound ({})", visible(why)),
     }
-}
-
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

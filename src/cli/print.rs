@@ -74,3 +74,8 @@ pub(super) fn notice(text: &str) {
     // Where stderr is closed there is nobody to tell.
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
+
+/// Says how many of something there are.
+pub(super) fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

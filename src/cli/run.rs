@@ -202,10 +202,10 @@ fn say_how_it_ended(report: &Report) {
     let reason = report.reason.as_deref().map(|reason| format!(": {}", visible(reason))).unwrap_or_default();
     let usage = &report.usage;
     print::notice(&format!(
-        "{}{reason}\n  {} model calls, {} tool calls, {} + {} tokens, {}, {:.1} s · run {}\n",
+        "{}{reason}\n  {}, {}, {} + {} tokens, {}, {:.1} s · run {}\n",
         head.for_stderr(),
-        usage.model_calls,
-        usage.tool_calls,
+        print::counted(usage.model_calls, "model call"),
+        print::counted(usage.tool_calls, "tool call"),
         usage.input_tokens,
         usage.output_tokens,
         crate::spec::usd(usage.cost_usd),

@@ -325,3 +325,6 @@ fn excerpt(message: &Message) -> String {
     };
     text.chars().take(EXCERPT_CHARS).collect()
 }
+
+#[cfg(test)]
+mod tests;

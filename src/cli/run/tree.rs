@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::budget::NANO_USD_PER_USD;
+use crate::cli::print::counted;
 use crate::run::{AgentId, AgentOutcome, CallId, Instance, OpenCall, RunState, Subject};
 use crate::spec::{usd, visible};
 
@@ -88,8 +89,4 @@ fn waiting<'a>(open: impl Iterator<Item = (&'a CallId, &'a OpenCall)>) -> String
         true => "queued".to_owned(),
         false => parts.join("; ").chars().take(DOING_CHARS).collect(),
     }
-}
-
-fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

@@ -1,0 +1,196 @@
+//! Random lives of an agent: whatever its model says and its tools answer, its transcript is one that a provider takes.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::super::{Parent, RunId, Stream, Target};
+use super::*;
+use crate::budget::Amount;
+use crate::model::Offer;
+
+fn definition() -> Definition {
+    let parameters = json!({
+        "type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": false,
+    });
+    let message = json!({"type": "object", "properties": {"message": {"type": "string"}}, "required": ["message"]});
+    let offered = [
+        ("tool", parameters, TargetKind::Tool("tool".into())),
+        ("ask_other", message.clone(), TargetKind::Delegate("other".into())),
+        ("transfer_to_next", message, TargetKind::Handoff("next".into())),
+    ];
+    let mut targets = HashMap::new();
+    let mut offers = Vec::new();
+    for (name, parameters, kind) in offered {
+        let validator = jsonschema::validator_for(&parameters).unwrap();
+        targets.insert(name.to_owned(), Target { kind, validator });
+        let parameters = Arc::new(parameters);
+        offers.push(Offer { name: name.to_owned(), description: String::new(), parameters });
+    }
+    Definition {
+        name: "one".into(),
+        model: "m".into(),
+        max_steps: 8,
+        max_repairs: 2,
+        offers: offers.into(),
+        fixed_bytes: 0,
+        targets,
+        output: None,
+    }
+}
+
+/// An agent, its events, and what it has asked for and not been given.
+struct Life {
+    definition: Definition,
+    state: AgentState,
+    events: Vec<Envelope>,
+    calls: Vec<CallId>,
+    handoffs: usize,
+    model: Option<CallId>,
+    end: Option<AgentOutcome>,
+}
+
+impl Life {
+    fn begin() -> Self {
+        let id = AgentId::new("one");
+        let mut life = Self {
+            definition: definition(),
+            state: AgentState::new(id),
+            events: Vec::new(),
+            calls: Vec::new(),
+            handoffs: 0,
+            model: None,
+            end: None,
+        };
+        let body = Body::User { text: "go".to_owned() };
+        let task = vec![Arc::new(Message { body, labels: Labels::default(), origin: Origin::Input })];
+        life.happen(Event::AgentStarted { name: "one".into(), parent: Parent::Run, depth: 0, task });
+        life
+    }
+
+    fn happen(&mut self, event: Event) {
+        let envelope = Envelope {
+            stream: Arc::new(Stream { run: RunId::new("r"), tenant: "t".into(), session: None }),
+            seq: self.events.len() as u64 + 1,
+            time_ms: 0,
+            agent: Some(AgentId::new("one")),
+            incarnation: 1,
+            cause: None,
+            labels: Labels::default(),
+            event,
+        };
+        self.state.evolve(&envelope);
+        let effects = decide(&self.definition, &self.state, &envelope.event);
+        assert_eq!(effects, decide(&self.definition, &self.state, &envelope.event), "decide is a function");
+        self.events.push(envelope);
+        for effect in effects {
+            match effect {
+                Effect::CallModel { call, messages } => {
+                    assert_acceptable(&messages);
+                    assert_eq!(self.model.replace(call), None, "two model calls at once");
+                }
+                Effect::Act { call, subject, .. } => {
+                    self.handoffs += usize::from(matches!(subject, Subject::Handoff { .. }));
+                    self.calls.push(call);
+                }
+                Effect::Refuse { call, failure, message } => {
+                    self.happen(Event::ToolReturned { call, message, failure: Some(failure) });
+                }
+                Effect::Repair { message } => self.happen(Event::RepairRequested { message }),
+                Effect::End(outcome) => assert_eq!(self.end.replace(outcome), None, "it ended twice"),
+            }
+        }
+    }
+
+    fn model_says(&mut self, call: CallId, said: &[(usize, bool)]) {
+        let names = ["tool", "ask_other", "transfer_to_next", "unknown"];
+        let arguments = [r#"{"n": 1}"#, r#"{"message": "m"}"#, r#"{"message": "m"}"#, "{}"];
+        let one = |(index, &(which, is_right)): (usize, &(usize, bool))| {
+            let arguments = if is_right { arguments[which] } else { "[no" }.to_owned();
+            let id = CallId::tool(&call.agent, call.step, index as u32).in_transcript();
+            (id, ToolCall { name: names[which].to_owned(), arguments })
+        };
+        let tool_calls = said.iter().enumerate().map(one).collect();
+        let body = Body::Assistant { text: String::new(), tool_calls };
+        let message = Arc::new(Message { body, labels: Labels::default(), origin: Origin::Model("m".to_owned()) });
+        let (finish, malformed, usage, charged) = (Finish::Stop, None, None, Amount::default());
+        self.happen(Event::ModelReplied { call, message, finish, malformed, usage, charged });
+    }
+
+    fn tool_says(&mut self, call: CallId) {
+        let message =
+            tool_message(&call, "tool", "said".to_owned(), false, Labels::default(), Origin::Tool("tool".to_owned()));
+        self.happen(Event::ToolReturned { call, message, failure: None });
+    }
+}
+
+/// Every call has its result, right after it and in the order of the calls, and there is no result without a call.
+fn assert_acceptable(messages: &[Arc<Message>]) {
+    let mut open: Vec<String> = Vec::new();
+    for message in messages {
+        match &message.body {
+            Body::Tool { id, .. } => assert_eq!(open.remove(0), *id),
+            Body::User { .. } => assert!(open.is_empty()),
+            Body::Assistant { tool_calls, .. } => {
+                assert!(open.is_empty());
+                open.extend(tool_calls.iter().map(|(id, _)| id.clone()));
+            }
+        }
+    }
+    assert!(open.is_empty());
+}
+
+proptest! {
+    #[test]
+    fn every_life_ends_within_its_bounds_and_folds_to_the_same_state(
+        steps in prop::collection::vec(prop::collection::vec((0usize..4, any::<bool>()), 0..5), 1..12),
+        order in prop::collection::vec(any::<prop::sample::Index>(), 64),
+    ) {
+        let mut life = Life::begin();
+        let (mut steps, mut order) = (steps.into_iter(), order.into_iter().cycle());
+        while life.end.is_none() {
+            if let Some(call) = life.model.take() {
+                life.model_says(call, &steps.next().unwrap_or_default());
+            } else if !life.calls.is_empty() {
+                // Results come in any order.
+                let next = order.next().map_or(0, |index| index.index(life.calls.len()));
+                let call = life.calls.remove(next);
+                life.tool_says(call);
+                // A result that comes a second time changes nothing.
+                let mut again = life.state.clone();
+                if let Some(last) = life.events.iter().rfind(|past| matches!(past.event, Event::ToolReturned { .. })) {
+                    again.evolve(last);
+                }
+                prop_assert_eq!(&again, &life.state);
+            } else {
+                prop_assert!(false, "it waits for nothing and has not ended");
+            }
+        }
+        prop_assert!(life.state.step <= 8);
+        let mut folded = AgentState::new(AgentId::new("one"));
+        life.events.iter().for_each(|event| folded.evolve(event));
+        prop_assert_eq!(folded, life.state);
+    }
+}
+
+#[test]
+fn a_reply_with_thousands_of_calls_is_refused_beyond_the_bound() {
+    let mut life = Life::begin();
+    let call = life.model.take().unwrap();
+    life.model_says(call, &vec![(0, true); MAX_CALLS_PER_STEP + 1_000]);
+    assert_eq!(life.calls.len(), MAX_CALLS_PER_STEP);
+}
+
+#[test]
+fn labels_of_what_was_read_stay_with_the_agent() {
+    let mut life = Life::begin();
+    let call = life.model.take().unwrap();
+    life.model_says(call, &[(0, true)]);
+    let call = life.calls.pop().unwrap();
+    let mut labels = Labels::default();
+    labels.add("private");
+    let message = tool_message(&call, "tool", "said".to_owned(), false, labels, Origin::Tool("tool".to_owned()));
+    life.happen(Event::ToolReturned { call, message, failure: None });
+    assert_eq!(life.state.labels().iter().collect::<Vec<_>>(), ["private"]);
+}
