@@ -123,8 +123,7 @@ impl Run {
             .stdin(if arguments.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
+            .process_group(0);
         Ok(command)
     }
 }

@@ -202,12 +202,14 @@ mod tests {
             ("src/b.log", ""),
             ("src/c.log", ""),
             ("secret.txt", ""),
+            ("tail/secret.txt", ""),
         ]);
         let root = root.path();
-        let expected = ["keep.log", "secret.txt", "src", "src/b.log", "src/target", "src/target/x"];
+        let expected =
+            ["keep.log", "secret.txt", "src", "src/b.log", "src/target", "src/target/x", "tail", "tail/secret.txt"];
         assert_eq!(paths(&listed(root, json!({})).await), expected);
         // The files above where it starts count too, and so does one's own name for what is hidden.
-        assert_eq!(paths(&listed(root, json!({"path": "src"})).await), expected[3..]);
+        assert_eq!(paths(&listed(root, json!({"path": "src"})).await), expected[3..6]);
         assert_eq!(paths(&listed(root, json!({"path": ".hidden"})).await), [".hidden/x"]);
     }
 

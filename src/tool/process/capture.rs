@@ -57,17 +57,25 @@ impl Capture {
         self.tail.extend(rest);
     }
 
-    /// Returns how much room what is kept takes in JSON.
+    /// Joins the beginning and the end where there was nothing between, so that a character that stands across them is
+    /// one again. Returns whether there was a gap.
+    fn join(&mut self) -> bool {
+        let gap = self.total > (self.head.len() + self.tail.len()) as u64;
+        if !gap {
+            self.head.extend(self.tail.drain(..));
+        }
+        gap
+    }
+
+    /// Returns how much room what is kept takes in JSON. The stream has ended by then.
     pub(super) fn json_len(&mut self) -> usize {
+        self.join();
         cost(&self.head) + cost(self.tail.make_contiguous())
     }
 
     /// Returns all of the stream where it fits into `room` bytes of JSON, else its beginning and its end around a mark.
     pub(super) fn excerpt(mut self, room: usize) -> Excerpt {
-        let gap = self.total > (self.head.len() + self.tail.len()) as u64;
-        if !gap {
-            self.head.extend(self.tail.drain(..));
-        }
+        let gap = self.join();
         if !gap && cost(&self.head) <= room {
             return Excerpt { text: String::from_utf8_lossy(&self.head).into_owned(), dropped_bytes: 0 };
         }
@@ -157,6 +165,13 @@ mod tests {
         assert!(excerpt.text.starts_with("000000\n000001\n"), "{}", excerpt.text);
         assert!(excerpt.text.ends_with("099998\n099999\n"), "{}", excerpt.text);
         assert!(excerpt.text.contains(&format!("[… {} bytes left out …]", excerpt.dropped_bytes)));
+    }
+
+    #[test]
+    fn a_character_across_the_two_halves_stays_whole() {
+        let mut capture = captured(10, &["1234ü789".as_bytes()]);
+        assert_eq!(capture.json_len(), 9);
+        assert_eq!(capture.excerpt(9), Excerpt { text: "1234ü789".to_owned(), dropped_bytes: 0 });
     }
 
     #[test]
