@@ -221,9 +221,12 @@ fn target(
         let known = if names.is_empty() { "there are no tools".to_owned() } else { names.join(", ") };
         return Err((ToolFailure::UnknownTool, format!("there is no tool `{}`; the tools are: {known}", asked.name)));
     };
-    let arguments = arguments(&asked.arguments)?;
-    let wrong = schema_errors(&target.validator, &arguments);
-    if let Some(wrong) = wrong {
+    let mut arguments = arguments(&asked.arguments)?;
+    if !target.validator.is_valid(&arguments) {
+        // Many models write null for what they would leave out.
+        arguments.as_object_mut().into_iter().for_each(|given| given.retain(|_, value| !value.is_null()));
+    }
+    if let Some(wrong) = schema_errors(&target.validator, &arguments) {
         return Err((ToolFailure::InvalidArguments, format!("invalid arguments for `{}`: {wrong}", asked.name)));
     }
     let message = || arguments.get("message").and_then(Value::as_str).unwrap_or_default().to_owned();

@@ -89,7 +89,10 @@ impl Fleet {
 
     fn open_builtin(&self, name: &str, spec: &ToolSpec, values: &Values<'_>) -> Result<Arc<dyn ErasedTool>, Error> {
         let root = values.render(spec.root.as_deref().unwrap_or("."), || format!("tools.{name}.root"))?;
-        tool::builtin(spec, Path::new(&root)).map_err(|source| Error::Tool { tool: name.to_owned(), source })
+        let failed = |source| Error::Tool { tool: name.to_owned(), source };
+        let root = std::path::absolute(Path::new(&root))
+            .map_err(|error| failed(tool::Error::Failed(format!("the root {root} is no path: {error}"))))?;
+        tool::builtin(spec, &root).map_err(failed)
     }
 
     /// Renders the agents' prompts for one run.

@@ -115,6 +115,17 @@ async fn every_tool_call_in_a_transcript_has_its_result() {
 }
 
 #[tokio::test]
+async fn what_a_model_leaves_out_it_may_write_as_null() {
+    let provider = Scripted::new(|request| match step(request) {
+        1 => calls([("wait", r#"{"ms": 0, "unit": null}"#), ("wait", r#"{"ms": null}"#)]),
+        _ => text(results(request).join(" / ")),
+    });
+    let report = run_with_wait(network([("one", agent(&["wait"]))]), &provider).await;
+    let answer = report.answer_text().unwrap();
+    assert!(answer.starts_with("waited 0 / invalid arguments"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_model_that_can_not_be_put_right_reaches_a_limit() {
     let provider = Scripted::new(|_| calls([("nope", "{}")]));
     let report = run(network([("one", AgentSpec { max_repairs: 2, ..agent(&[]) })]), &provider).await;
