@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Runs networks of AI agents: supervised, budgeted, and checked before every effect.
 #[derive(Debug, Parser)]
@@ -136,17 +137,26 @@ fn tokio_runtime() -> Result<tokio::runtime::Runtime, Error> {
     })
 }
 
-/// Waits for Ctrl-C or SIGTERM. Where signals can't be had, it waits for ever, and they end the process at once.
-async fn signals() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-        (Ok(mut interrupt), Ok(mut terminate)) => {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+/// Ctrl-C and SIGTERM, caught from the moment this is made. Where signals can't be caught, they end the process at once.
+struct Signals(Option<(Signal, Signal)>);
+
+impl Signals {
+    /// Begins to catch signals. To be called within a tokio runtime, before anything that a signal is to end in order.
+    fn catch() -> Self {
+        Self(signal(SignalKind::interrupt()).ok().zip(signal(SignalKind::terminate()).ok()))
+    }
+
+    /// Waits for the next signal.
+    async fn next(&mut self) {
+        match &mut self.0 {
+            Some((interrupt, terminate)) => {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
             }
+            None => std::future::pending().await,
         }
-        _ => std::future::pending().await,
     }
 }
 

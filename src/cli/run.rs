@@ -130,6 +130,7 @@ async fn run_to_end(
     record: RunFile,
     print_events: bool,
 ) -> Result<(Report, Result<(), journal::Error>), Error> {
+    let signals = super::Signals::catch();
     let screen = follow::Screen::new();
     let mut builder = Runtime::builder(network);
     if let Some(terminal) = approve::Terminal::new(&screen) {
@@ -149,7 +150,7 @@ async fn run_to_end(
     let waited = async { tokio::join!(run.wait(), printed, kept) };
     let (report, printed, kept) = tokio::select! {
         ended = waited => ended,
-        never = cancel_on_signal(&canceller) => match never {},
+        never = cancel_on_signal(signals, &canceller) => match never {},
     };
     runtime.shutdown().await;
     printed?;
@@ -157,13 +158,11 @@ async fn run_to_end(
 }
 
 /// Cancels the run at the first Ctrl-C or SIGTERM, and leaves at once at the second.
-async fn cancel_on_signal(canceller: &Canceller) -> std::convert::Infallible {
-    let signal = super::signals();
-    tokio::pin!(signal);
-    signal.as_mut().await;
+async fn cancel_on_signal(mut signals: super::Signals, canceller: &Canceller) -> std::convert::Infallible {
+    signals.next().await;
     print::notice("cancelling; once more leaves at once\n");
     canceller.cancel("cancelled by a signal");
-    super::signals().await;
+    signals.next().await;
     std::process::exit(i32::from(Code::Cancelled as u8));
 }
 

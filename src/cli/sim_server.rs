@@ -59,26 +59,27 @@ pub(super) fn run(cli: &Cli, arguments: &Arguments) -> Result<Code, Error> {
     };
     let tokio = super::tokio_runtime()?;
     tokio.block_on(async {
+        let signals = super::Signals::catch();
         let cant_listen = |error| failed(format!("can't listen on {}: {error}", arguments.listen));
         let listener = TcpListener::bind(arguments.listen).await.map_err(cant_listen)?;
         announce(cli, listener.local_addr().map_err(cant_listen)?)?;
-        serve(listener, sim).await.map_err(|error| failed(format!("the server failed: {error}")))
+        serve(listener, sim, signals).await.map_err(|error| failed(format!("the server failed: {error}")))
     })?;
     Ok(Code::Done)
 }
 
 /// Serves until a signal comes. A client that reads slowly may hold up the end; a second signal does not wait for it.
-async fn serve(listener: TcpListener, sim: Sim) -> std::io::Result<()> {
+async fn serve(listener: TcpListener, sim: Sim, mut signals: super::Signals) -> std::io::Result<()> {
     let shutdown = CancellationToken::new();
     let serving = sim_server::serve(listener, sim, shutdown.clone());
     tokio::pin!(serving);
     tokio::select! {
         served = &mut serving => return served,
-        () = super::signals() => shutdown.cancel(),
+        () = signals.next() => shutdown.cancel(),
     }
     tokio::select! {
         served = serving => served,
-        () = super::signals() => Ok(()),
+        () = signals.next() => Ok(()),
     }
 }
 
