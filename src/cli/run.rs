@@ -141,7 +141,7 @@ async fn run_to_end(
     let (reader, canceller) = (run.events(), run.canceller());
     let printed = async {
         match print_events {
-            true => events::print(reader).await?,
+            true => events::print(reader, &canceller).await?,
             false => follow::follow(reader, &screen).await,
         }
         Ok::<_, Error>(())
@@ -150,7 +150,7 @@ async fn run_to_end(
     let waited = async { tokio::join!(run.wait(), printed, kept) };
     let (report, printed, kept) = tokio::select! {
         ended = waited => ended,
-        never = cancel_on_signal(signals, &canceller) => match never {},
+        never = cancel_on_signal(signals, &canceller, &screen) => match never {},
     };
     runtime.shutdown().await;
     printed?;
@@ -158,9 +158,13 @@ async fn run_to_end(
 }
 
 /// Cancels the run at the first Ctrl-C or SIGTERM, and leaves at once at the second.
-async fn cancel_on_signal(mut signals: super::Signals, canceller: &Canceller) -> std::convert::Infallible {
+async fn cancel_on_signal(
+    mut signals: super::Signals,
+    canceller: &Canceller,
+    screen: &follow::Screen,
+) -> std::convert::Infallible {
     signals.next().await;
-    print::notice("cancelling; once more leaves at once\n");
+    screen.suspend(|| print::notice("cancelling; once more leaves at once\n"));
     canceller.cancel("cancelled by a signal");
     signals.next().await;
     std::process::exit(i32::from(Code::Cancelled as u8));

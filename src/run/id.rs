@@ -42,16 +42,41 @@ text_id! {
 }
 
 text_id! {
-    /// The name of an agent's instance within its run, as a path: `scout` is the entry, and `scout/reader.2.0` the
-    /// reader that it called into being by call 0 of its step 2.
+    /// The name of an agent's instance within its run, as a path: `scout` is the entry, `scout/reader.2.0` the reader
+    /// that it called into being by call 0 of its step 2, and `scout~1.editor` the editor that it handed over to.
     AgentId
 }
 
 impl AgentId {
-    /// Names the instance of `agent` that `call` brings into being.
-    pub fn child(call: &CallId, agent: &str) -> Self {
+    /// Names the instance of `agent` that `call` asks.
+    pub fn delegate(call: &CallId, agent: &str) -> Self {
         let index = call.index.unwrap_or_default();
         Self::new(format!("{}/{agent}.{}.{index}", call.agent, call.step))
+    }
+
+    /// Names the instance of `agent` that this one hands over to: it stands in the same place of the path, so that ids
+    /// do not grow however often control moves.
+    pub fn successor(&self, agent: &str) -> Self {
+        let place = self.last().0;
+        let (first, handoffs) = match self.0[place..].split_once('~') {
+            None => (&self.0[place..], 0),
+            Some((first, rest)) => {
+                (first, rest.split_once('.').and_then(|(count, _)| count.parse().ok()).unwrap_or(0u32))
+            }
+        };
+        Self::new(format!("{}{first}~{}.{agent}", &self.0[..place], handoffs + 1))
+    }
+
+    /// Returns the last part of the path as people call it: the name and, for delegates, the call that asked.
+    pub fn short(&self) -> &str {
+        let (_, last) = self.last();
+        last.split_once('~').and_then(|(_, rest)| rest.split_once('.')).map_or(last, |(_, name)| name)
+    }
+
+    /// Returns the last part of the path, and where it begins.
+    fn last(&self) -> (usize, &str) {
+        let place = self.0.rfind('/').map_or(0, |slash| slash + 1);
+        (place, &self.0[place..])
     }
 }
 
@@ -91,5 +116,27 @@ impl fmt::Display for CallId {
             Some(index) => write!(f, ".{index}"),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_paths_that_grow_with_depth_and_not_with_handoffs() {
+        let scout = AgentId::new("scout");
+        let reader = AgentId::delegate(&CallId::tool(&scout, 2, 0), "reader");
+        assert_eq!(reader.as_str(), "scout/reader.2.0");
+        let clerk = reader.successor("clerk");
+        assert_eq!(clerk.as_str(), "scout/reader.2.0~1.clerk");
+        assert_eq!(clerk.successor("judge").as_str(), "scout/reader.2.0~2.judge");
+        assert_eq!(scout.successor("a").successor("b").successor("a").as_str(), "scout~3.a");
+        let below = AgentId::delegate(&CallId::tool(&clerk, 1, 4), "aid");
+        assert_eq!(below.as_str(), "scout/reader.2.0~1.clerk/aid.1.4");
+        assert_eq!(
+            [scout.short(), reader.short(), clerk.short(), below.short()],
+            ["scout", "reader.2.0", "clerk", "aid.1.4"]
+        );
     }
 }

@@ -166,9 +166,12 @@ impl RunState {
                 }
             }
             Event::AgentEnded { outcome } => {
-                if let Some(instance) = envelope.agent.as_ref().and_then(|id| self.agents.get_mut(id)) {
+                let Some(id) = &envelope.agent else { return };
+                if let Some(instance) = self.agents.get_mut(id) {
                     instance.outcome = Some(outcome.clone());
                 }
+                // A handoff is over when who handed over is.
+                self.open.retain(|call, _| call.agent != *id);
             }
             Event::CancelRequested { end } => self.cancelling = Some(end.clone()),
             Event::RunEnded { end, .. } => self.end = Some(end.clone()),

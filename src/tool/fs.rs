@@ -51,14 +51,17 @@ impl Root {
     }
 
     /// Turns the path that a model gave for something that is there into one relative to the root. A path that begins
-    /// with the root's own name, as small models write it, is taken without it where only that leads somewhere.
+    /// with the root's own name, or with the end of its path, as small models write it, is taken without that where only
+    /// what is left leads somewhere.
     fn existing(&self, given: &str) -> Result<PathBuf, Error> {
         let path = self.relative(given)?;
         let is_there = |path: &Path| self.dir.symlink_metadata(or_dot(path)).is_ok();
-        match self.path.file_name().and_then(|name| path.strip_prefix(name).ok()) {
-            Some(rest) if !is_there(&path) && is_there(rest) => Ok(rest.to_owned()),
-            _ => Ok(path),
+        if is_there(&path) {
+            return Ok(path);
         }
+        let own = path.ancestors().find(|own| !own.as_os_str().is_empty() && self.path.ends_with(own));
+        let rest = own.and_then(|own| path.strip_prefix(own).ok()).filter(|rest| is_there(rest));
+        Ok(rest.map(Path::to_owned).unwrap_or(path))
     }
 
     /// Turns the path that a model gave into one relative to the root, without `.` and `..`; the root itself is the
@@ -285,7 +288,9 @@ mod tests {
         let absolute = root.path().join("sub/a.txt");
         let name = root.path().file_name().unwrap().to_str().unwrap().to_owned();
         let own_name = format!("{name}/sub/a.txt");
-        for path in ["sub/a.txt", "./sub/a.txt", "sub/./a.txt", absolute.to_str().unwrap(), &own_name] {
+        let above = root.path().parent().and_then(|above| above.file_name()).unwrap().to_str().unwrap();
+        let own_path = format!("{above}/{name}/sub/a.txt");
+        for path in ["sub/a.txt", "./sub/a.txt", "sub/./a.txt", absolute.to_str().unwrap(), &own_name, &own_path] {
             let read = ask(Builtin::FsRead, root.path(), json!({"path": path}), call()).await.unwrap();
             assert_eq!(read["path"], "sub/a.txt");
         }

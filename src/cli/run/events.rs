@@ -8,14 +8,19 @@ use crate::journal::{self, Reader, RunFile};
 use crate::run::{Envelope, Event};
 use crate::runtime::{Canceller, Report};
 
-/// Prints each event until the run has ended. The end itself is printed with the result, by [`print_end`].
+/// Prints each event until the run has ended. The end itself is printed with the result, by [`print_end`]. A run whose
+/// reader has gone does not go on spending.
 ///
 /// # Errors
 /// Stdout is closed or can't take it.
-pub(super) async fn print(mut events: Reader<Envelope>) -> Result<(), Error> {
+pub(super) async fn print(mut events: Reader<Envelope>, canceller: &Canceller) -> Result<(), Error> {
     while let Some(envelope) = events.next().await {
         if !matches!(envelope.event, Event::RunEnded { .. }) {
-            print::result(&format!("{}\n", line(&envelope)))?;
+            let printed = print::result(&format!("{}\n", line(&envelope)));
+            if let Err(error) = printed {
+                canceller.cancel(error.to_string());
+                return Err(error);
+            }
         }
     }
     Ok(())

@@ -80,7 +80,7 @@ pub(super) async fn follow(mut events: Reader<Envelope>, screen: &Screen) {
 
 /// Says in a line what happened, if it is worth one.
 fn line(envelope: &Envelope) -> Option<String> {
-    let who = envelope.agent.as_ref().map(tree::short).unwrap_or_default();
+    let who = envelope.agent.as_ref().map(|agent| visible(agent.short())).unwrap_or_default();
     let what = match &envelope.event {
         Event::AgentStarted { task, .. } => format!("is asked: {}", task.last().map(|task| said(&task.body))?),
         Event::CallIntended { subject: Subject::Tool { tool, arguments }, .. } => {

@@ -29,18 +29,13 @@ pub(super) fn draw(state: &RunState, elapsed: Duration, deadline: Option<Duratio
     shown.truncate(room);
     for (id, agent) in &shown {
         let depth = id.as_str().matches('/').count();
-        let line = format!("{}{}  {}", "  ".repeat(depth + 1), short(id), doing(state, id, agent));
+        let line = format!("{}{}  {}", "  ".repeat(depth + 1), visible(id.short()), doing(state, id, agent));
         let _ = write!(out, "\n{line}");
     }
     if shown.len() < agents.len() {
         let _ = write!(out, "\n  … and {} more", agents.len() - shown.len());
     }
     out
-}
-
-/// Returns the last part of an instance's path: its name and, for delegates, which call made it.
-pub(super) fn short(id: &AgentId) -> String {
-    visible(id.as_str().rsplit('/').next().unwrap_or_default())
 }
 
 fn time(elapsed: Duration, deadline: Option<Duration>) -> String {
@@ -56,7 +51,7 @@ fn doing(state: &RunState, id: &AgentId, agent: &Instance) -> String {
     let calls = counted(agent.totals.model_calls, "step");
     let what = match &agent.outcome {
         Some(AgentOutcome::Done(_)) => "done".to_owned(),
-        Some(AgentOutcome::HandedOff { to }) => format!("handed over to {}", short(to)),
+        Some(AgentOutcome::HandedOff { to }) => format!("handed over to {}", visible(to.short())),
         Some(AgentOutcome::Failed { .. }) => "failed".to_owned(),
         Some(AgentOutcome::Limit { limit, .. }) => format!("reached {limit}"),
         None => waiting(state.open_calls().filter(|(call, _)| call.agent == *id)),

@@ -75,7 +75,7 @@ impl RunLoop {
         } else {
             (Parent::Delegation(call.clone()), vec![question(message.into(), labels, origin)])
         };
-        let id = AgentId::child(&call, &name);
+        let id = if is_handoff { call.agent.successor(&name) } else { AgentId::delegate(&call, &name) };
         let reserved = crate::budget::Amount::default();
         let intent = Event::CallIntended { call: call.clone(), attempt: 1, subject, effect: None, reserved };
         let cause = self.record(Some(&call.agent), Some(cause), intent).seq;
