@@ -50,6 +50,13 @@ pub struct OpenCall {
     pub awaiting_approval: bool,
 }
 
+impl OpenCall {
+    /// Whether the call goes on without a task of its own: it waits for a person or another agent.
+    pub fn waits_for_others(&self) -> bool {
+        self.awaiting_approval || matches!(self.subject, Subject::Delegate { .. } | Subject::Handoff { .. })
+    }
+}
+
 /// What has been used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -90,6 +97,11 @@ impl RunState {
     /// Returns the calls that are intended and not over, or that await approval.
     pub fn open_calls(&self) -> impl Iterator<Item = (&CallId, &OpenCall)> {
         self.open.iter()
+    }
+
+    /// Returns a call that is intended and not over, or that awaits approval.
+    pub fn open_call(&self, call: &CallId) -> Option<&OpenCall> {
+        self.open.get(call)
     }
 
     /// Returns the calls that await a person's approval.

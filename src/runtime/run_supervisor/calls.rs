@@ -8,7 +8,8 @@ use super::{RunLoop, RunMessage};
 use crate::budget::{Amount, Limit};
 use crate::model::Request;
 use crate::run::{
-    AgentId, AgentOutcome, CallId, Definition, Effect, Event, Labels, Message, RunEnd, Status, Subject, ToolFailure,
+    AgentId, AgentOutcome, CallId, Definition, Effect, Event, Labels, Message, Next, OpenCall, Origin, RunEnd, Status,
+    ToolFailure, tool_message,
 };
 use crate::runtime::gate::{self, Admission, Call, ModelCall, Work, perform};
 
@@ -133,34 +134,32 @@ impl RunLoop {
     pub(super) fn task_ended(&mut self, call: &CallId) {
         self.live.remove(call);
         while self.tasks.try_join_next().is_some() {}
-        let waits = |(id, _): (&CallId, _)| id == call;
-        let open = self.state.open_calls().find(|&pair| waits(pair)).map(|(_, open)| open.clone());
-        let waiting = open.as_ref().is_some_and(|open| {
-            open.awaiting_approval || matches!(open.subject, Subject::Delegate { .. } | Subject::Handoff { .. })
-        });
-        if self.ending.is_some() || waiting || self.state.is_over(call) {
+        let open = self.state.open_call(call).cloned();
+        let waits = open.as_ref().is_some_and(OpenCall::waits_for_others);
+        if self.ending.is_some() || waits || self.state.is_over(call) {
             return;
         }
-        let subject = open
-            .map(|open| open.subject)
-            .unwrap_or(Subject::Tool { tool: "".into(), arguments: serde_json::Value::Null });
         let why = "the call broke off without a result".to_owned();
-        let event = match call.index {
-            Some(_) => perform::refused(call, &subject, ToolFailure::Panicked, why),
-            None => Event::ModelFailed { call: call.clone(), error: why, charged: Amount::default() },
+        let event = match (call.index, open) {
+            (None, _) => Event::ModelFailed { call: call.clone(), error: why, charged: Amount::default() },
+            (Some(_), Some(open)) => perform::refused(call, &open.subject, ToolFailure::Panicked, why),
+            (Some(_), None) => {
+                let message = tool_message(call, "tool", why, true, Labels::default(), Origin::Runtime);
+                Event::ToolReturned { call: call.clone(), message, failure: Some(ToolFailure::Panicked) }
+            }
         };
-        self.result(&call.agent.clone(), 0, event);
+        self.result(&call.agent.clone(), self.next_seq - 1, event);
     }
 
     fn end_agent(&mut self, agent: &AgentId, cause: u64, outcome: AgentOutcome, labels: &Labels) {
         let envelope = self.record(Some(agent), Some(cause), Event::AgentEnded { outcome });
         self.forget(agent);
         match self.state.after_agent(agent, labels) {
-            Some(crate::run::Next::Return { call, message, failure }) => {
+            Some(Next::Return { call, message, failure }) => {
                 let asker = call.agent.clone();
                 self.result(&asker, envelope.seq, Event::ToolReturned { call, message, failure });
             }
-            Some(crate::run::Next::End(end)) => self.end(end),
+            Some(Next::End(end)) => self.end(end),
             None => {}
         }
     }
