@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use self::simple::simplify;
 use super::text_calls::unfenced;
 use super::{Finish, Offer, Reply, Request};
-use crate::run::{Body, Message, ToolCall};
+use crate::run::{Body, Message, ToolCall, delegate_tool};
 
 /// Rewrites a request so that it offers no native tools: they are told in the system message, the schema of the answer
 /// becomes that of a step, and the calls of the transcript become the objects that the model would have written.
@@ -176,9 +176,16 @@ fn reminder(request: &Request) -> &'static str {
     let has_result = request.messages.last().is_some_and(|last| matches!(last.body, Body::Tool { .. }));
     match has_result {
         false => REMINDER,
-        true if request.tools.iter().all(|offer| called(&offer.name)) => REMINDER_AFTER_RESULT,
+        // A delegate is often asked more than once, each time for something else.
+        true if request.tools.iter().all(|offer| called(&offer.name) && !is_delegate(&offer.name)) => {
+            REMINDER_AFTER_RESULT
+        }
         true => REMINDER_WITH_TOOLS_LEFT,
     }
+}
+
+fn is_delegate(offer: &str) -> bool {
+    offer.starts_with(&delegate_tool(""))
 }
 
 fn say(turns: &mut Vec<Arc<Message>>, message: &Message, text: &str) {
