@@ -11,6 +11,7 @@ mod sim_server;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::task::Poll;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -137,26 +138,23 @@ fn tokio_runtime() -> Result<tokio::runtime::Runtime, Error> {
     })
 }
 
-/// Ctrl-C and SIGTERM, caught from the moment this is made. Where signals can't be caught, they end the process at once.
-struct Signals(Option<(Signal, Signal)>);
+/// Ctrl-C, SIGTERM and a closed terminal, caught from the moment this is made. Where signals can't be caught, they end the process at once.
+struct Signals(Vec<Signal>);
 
 impl Signals {
     /// Begins to catch signals. To be called within a tokio runtime, before anything that a signal is to end in order.
     fn catch() -> Self {
-        Self(signal(SignalKind::interrupt()).ok().zip(signal(SignalKind::terminate()).ok()))
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        Self(kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect())
     }
 
     /// Waits for the next signal.
     async fn next(&mut self) {
-        match &mut self.0 {
-            Some((interrupt, terminate)) => {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-            }
-            None => std::future::pending().await,
-        }
+        std::future::poll_fn(|context| {
+            let came = self.0.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
+            if came { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }
 

@@ -69,6 +69,8 @@ impl<T> Reader<T> {
     /// returned or still to come.
     pub async fn next(&mut self) -> Option<Arc<T>> {
         loop {
+            // A reader with a long way to go lets others of its task have their turn.
+            tokio::task::coop::consume_budget().await;
             if let Some(record) = self.log.get(self.next) {
                 self.next += 1;
                 return Some(record);

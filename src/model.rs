@@ -251,6 +251,20 @@ pub enum Error {
         /// What the try used, where the provider said so.
         usage: Option<Usage>,
     },
+    /// The answer is something else altogether, and another try would bring the same.
+    #[error("what answers is no model of this dialect: {message}")]
+    Foreign {
+        /// The beginning of what it said, and what may be wrong.
+        message: String,
+        /// What the try used, where it was said.
+        usage: Option<Usage>,
+    },
+    /// The script of the simulated model can't be followed.
+    #[error("{message}")]
+    Script {
+        /// Where in the script, and what is wrong there.
+        message: String,
+    },
 }
 
 fn retry_in(after: &Option<Duration>) -> String {
@@ -267,7 +281,11 @@ impl Error {
             | Self::Transport { .. }
             | Self::Cut { .. }
             | Self::Malformed { .. } => true,
-            Self::BadRequest { .. } | Self::ContextTooLong { .. } | Self::Auth { .. } => false,
+            Self::BadRequest { .. }
+            | Self::ContextTooLong { .. }
+            | Self::Auth { .. }
+            | Self::Foreign { .. }
+            | Self::Script { .. } => false,
         }
     }
 
@@ -283,20 +301,21 @@ impl Error {
     pub fn may_be_billed(&self) -> bool {
         match self {
             Self::Timeout { stage, .. } => *stage != "connecting",
-            Self::Cut { .. } | Self::Malformed { .. } => true,
+            Self::Cut { .. } | Self::Malformed { .. } | Self::Foreign { .. } => true,
             Self::RateLimited { .. }
             | Self::Overloaded { .. }
             | Self::Transport { .. }
             | Self::BadRequest { .. }
             | Self::ContextTooLong { .. }
-            | Self::Auth { .. } => false,
+            | Self::Auth { .. }
+            | Self::Script { .. } => false,
         }
     }
 
     /// Returns what the failed try used, where the provider said so.
     pub fn usage(&self) -> Option<Usage> {
         match self {
-            Self::Cut { usage, .. } | Self::Malformed { usage, .. } => *usage,
+            Self::Cut { usage, .. } | Self::Malformed { usage, .. } | Self::Foreign { usage, .. } => *usage,
             _ => None,
         }
     }

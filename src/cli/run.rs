@@ -136,8 +136,18 @@ async fn run_to_end(
     if let Some(terminal) = approve::Terminal::new(&screen) {
         builder = builder.approver(terminal);
     }
-    let runtime = builder.start().await.map_err(could_not_start)?;
-    let run = runtime.start(request).await.map_err(could_not_start)?;
+    let started = async {
+        let runtime = builder.start().await?;
+        let run = runtime.start(request).await?;
+        Ok((runtime, run))
+    };
+    let (runtime, run) = match started.await {
+        Ok(started) => started,
+        Err(error) => {
+            record.discard();
+            return Err(could_not_start(error));
+        }
+    };
     let (reader, canceller) = (run.events(), run.canceller());
     let printed = async {
         match print_events {
@@ -153,7 +163,13 @@ async fn run_to_end(
         never = cancel_on_signal(signals, &canceller, &screen) => match never {},
     };
     runtime.shutdown().await;
-    printed?;
+    printed.map_err(|error| match error {
+        Error::StdoutClosed => Error::Failed {
+            message: "nobody reads the events any more, so the run was cancelled".to_owned(),
+            hint: String::new(),
+        },
+        error => error,
+    })?;
     Ok((report.map_err(could_not_start)?, kept))
 }
 
@@ -173,7 +189,9 @@ async fn cancel_on_signal(
 fn could_not_start(error: runtime::Error) -> Error {
     let hint = match &error {
         runtime::Error::Model { .. } => "`--model sim` tries the network without a provider",
-        runtime::Error::Template { .. } => "give the variables that it names with --var KEY=VALUE",
+        runtime::Error::Template { source, .. } if source.message.contains("undefined") => {
+            "give the variables that it names with --var KEY=VALUE"
+        }
         _ => "",
     };
     let mut message = error.to_string();

@@ -54,6 +54,12 @@ impl RunFile {
         }
     }
 
+    /// Removes the record of a run that has not begun.
+    pub fn discard(self) {
+        // Where it can't be removed it is empty, and says nothing wrong.
+        let _ = fs::remove_file(&self.path);
+    }
+
     /// Appends one line.
     ///
     /// # Errors

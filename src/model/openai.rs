@@ -284,7 +284,12 @@ impl OpenAi {
     fn no_answer(&self, body: &[u8], answer: &Answer) -> Error {
         let said = excerpt(&String::from_utf8_lossy(body), self.key.as_ref());
         let what = if said.is_empty() { "it is empty".to_owned() } else { format!("it is `{said}`") };
-        Error::Malformed { message: format!("{what}; {BASE_URL_HINT}"), usage: answer.usage() }
+        let (message, usage) = (format!("{what}; {BASE_URL_HINT}"), answer.usage());
+        // What is empty or begins as answers do may be whole the next time; a web page will be there again.
+        match body.trim_ascii_start().first() {
+            None | Some(b'{' | b'd' | b':') => Error::Malformed { message, usage },
+            Some(_) => Error::Foreign { message, usage },
+        }
     }
 }
 
@@ -412,10 +417,7 @@ fn too_long(usage: Option<crate::run::Usage>) -> Error {
 }
 
 fn too_many_calls(answer: &Answer) -> Error {
-    Error::Malformed {
-        message: "it asks for more tools at once than any model would".to_owned(),
-        usage: answer.usage(),
-    }
+    Error::Foreign { message: "it asks for more tools at once than any model would".to_owned(), usage: answer.usage() }
 }
 
 fn after(duration: Duration) -> Instant {

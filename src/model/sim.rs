@@ -99,7 +99,7 @@ impl Sim {
     /// Decides all that a try will be.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where the agent's script can't be rendered.
+    /// [`Error::Script`] where the agent's script can't be rendered.
     pub(crate) fn plan(&self, request: &Request) -> Result<Plan, Error> {
         let fault = self.fault(request);
         if matches!(fault, Some(Fault::RateLimited | Fault::Overloaded | Fault::Timeout)) {
@@ -122,7 +122,7 @@ impl Sim {
 
     fn reply(&self, request: &Request) -> Result<Reply, Error> {
         match (self.script.reply(request), self.tool_calls) {
-            (Some(reply), _) => reply.map_err(|error| Error::BadRequest { status: 400, message: error.to_string() }),
+            (Some(reply), _) => reply.map_err(|error| Error::Script { message: error.to_string() }),
             (None, Some(calls)) => Ok(unscripted::fixed(self.seed, request, calls)),
             (None, None) => Ok(unscripted::reply(self.seed, request)),
         }

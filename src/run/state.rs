@@ -68,6 +68,8 @@ pub struct Totals {
     pub input_tokens: u64,
     /// Tokens written, as reported.
     pub output_tokens: u64,
+    /// Tokens charged: as reported, or as reserved where a provider does not say.
+    pub charged_tokens: u64,
     /// Money charged, in billionths of a dollar.
     pub cost_nano_usd: u64,
 }
@@ -201,7 +203,10 @@ impl RunState {
     }
 
     fn charge(&mut self, call: &CallId, charged: &Amount) {
-        self.count(call, |totals| totals.cost_nano_usd += charged.cost_nano_usd);
+        self.count(call, |totals| {
+            totals.charged_tokens += charged.tokens;
+            totals.cost_nano_usd += charged.cost_nano_usd;
+        });
     }
 
     fn count(&mut self, call: &CallId, add: impl Fn(&mut Totals)) {

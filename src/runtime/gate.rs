@@ -124,7 +124,7 @@ pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<Run
 }
 
 async fn ask_model(mut call: ModelCall, desk: &Desk, scope: &Scope) -> Result<(), Over> {
-    let mut tries = retry::Tries::new(&call.model.spec.retry, &desk.id);
+    let mut tries = retry::Tries::new(&call.model.spec.retry, &scope.stream.run, &desk.id);
     loop {
         let admitted = admit(&call, tries.attempt(), scope).await;
         let mut admission = match admitted {

@@ -71,16 +71,17 @@ impl Actor for NetworkSupervisor {
         event: SupervisionEvent,
         runs: &mut Runs,
     ) -> Result<(), ActorProcessingErr> {
-        let ended = match event {
-            SupervisionEvent::ActorTerminated(who, _, _) => who.get_id(),
+        match event {
+            SupervisionEvent::ActorTerminated(who, _, _) => {
+                runs.running.remove(&who.get_id());
+            }
             SupervisionEvent::ActorFailed(who, error) => {
-                tracing::error!(%error, "a run's supervisor failed; the run is lost");
-                who.get_id()
+                if let Some((run, _)) = runs.running.remove(&who.get_id()) {
+                    tracing::error!(%run, %error, "the run's supervisor failed; the run is lost");
+                    runs.fleet.router.strike_run(&run);
+                }
             }
             _ => return Ok(()),
-        };
-        if let Some((run, _)) = runs.running.remove(&ended) {
-            runs.fleet.router.strike_run(&run);
         }
         runs.stop_if_done(&me);
         Ok(())

@@ -59,6 +59,9 @@ pub struct UsageReport {
     pub input_tokens: u64,
     /// Tokens written.
     pub output_tokens: u64,
+    /// Tokens that count against the limits: those reported, and those reserved where a provider did not say what a
+    /// call used.
+    pub charged_tokens: u64,
     /// Money, in US dollars; what may have been billed for calls that broke off is in it.
     pub cost_usd: f64,
 }
@@ -71,7 +74,7 @@ impl Report {
             name: instance.name.clone(),
             status: status(instance.outcome.as_ref()),
             incarnations: instance.incarnation,
-            usage: usage(&instance.totals, instance.totals.cost_nano_usd),
+            usage: usage(&instance.totals, instance.totals.charged_tokens, instance.totals.cost_nano_usd),
         };
         Self {
             run: scope.stream.run.clone(),
@@ -80,7 +83,7 @@ impl Report {
             reason: end.as_ref().and_then(|end| end.reason.clone()),
             answer: end.and_then(|end| end.answer),
             agents: state.agents().iter().map(agent).collect(),
-            usage: usage(&state.totals(), spent.cost_nano_usd),
+            usage: usage(&state.totals(), spent.tokens, spent.cost_nano_usd),
             duration_ms: took.as_millis() as u64,
             events,
         }
@@ -102,12 +105,13 @@ fn status(outcome: Option<&AgentOutcome>) -> &'static str {
     }
 }
 
-fn usage(totals: &Totals, cost_nano_usd: u64) -> UsageReport {
+fn usage(totals: &Totals, charged_tokens: u64, cost_nano_usd: u64) -> UsageReport {
     UsageReport {
         model_calls: totals.model_calls,
         tool_calls: totals.tool_calls,
         input_tokens: totals.input_tokens,
         output_tokens: totals.output_tokens,
+        charged_tokens,
         cost_usd: Amount { cost_nano_usd, ..Amount::default() }.cost_usd(),
     }
 }

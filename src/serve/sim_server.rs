@@ -90,7 +90,7 @@ async fn complete(
     let request = chat.into_request(identity);
     match server.sim.plan(&request) {
         Ok(plan) => server.perform(plan, &request, &form).await,
-        Err(Error::BadRequest { message, .. }) => refuse(StatusCode::BAD_REQUEST, "invalid_request_error", &message),
+        Err(Error::Script { message }) => refuse(StatusCode::BAD_REQUEST, "invalid_request_error", &message),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "server_error", &error.to_string()),
     }
 }

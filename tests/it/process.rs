@@ -193,6 +193,84 @@ fn ctrl_c_in_the_midst_of_a_tool_leaves_no_process_behind() {
     assert!(!is_running(&word), "a process was left behind");
 }
 
+/// Starts `run` at a terminal of its own; returns the child and the terminal's other side.
+fn at_a_terminal(dir: &Path, arguments: &[&str]) -> (Child, std::fs::File) {
+    use rustix::fs::{Mode, OFlags, open};
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let side = || Stdio::from(open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap());
+    let child = provost(dir).args(arguments).stdin(side()).stderr(side()).spawn().unwrap();
+    (child, master.into())
+}
+
+fn read_until(terminal: &mut std::fs::File, what: &str) {
+    let (mut seen, mut piece) = (String::new(), [0; 1024]);
+    while !seen.contains(what) {
+        let count = std::io::Read::read(terminal, &mut piece).unwrap();
+        seen.push_str(&String::from_utf8_lossy(&piece[..count]));
+    }
+}
+
+#[test]
+fn a_person_at_the_terminal_is_asked_and_may_answer_or_end_the_run() {
+    for (answer, code, answered) in [("y\n", 0, "'exit_code': 0"), ("n\n", 0, "a person did not allow this call")] {
+        let dir = runs("true", r#"["true"]"#, "ask");
+        let (mut child, mut terminal) = at_a_terminal(dir.path(), &["run", "n.toml", "go"]);
+        read_until(&mut terminal, "[y/n]");
+        terminal.write_all(answer.as_bytes()).unwrap();
+        assert_eq!(wait(&mut child), Some(code));
+        let mut stdout = String::new();
+        std::io::Read::read_to_string(&mut child.stdout.take().unwrap(), &mut stdout).unwrap();
+        assert!(stdout.contains(answered), "{stdout}");
+    }
+    for end in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let dir = runs("true", r#"["true"]"#, "ask");
+        let (mut child, mut terminal) = at_a_terminal(dir.path(), &["run", "n.toml", "go"]);
+        read_until(&mut terminal, "[y/n]");
+        signal(&child, end);
+        assert_eq!(wait(&mut child), Some(130));
+    }
+    let dir = runs("true", r#"["true"]"#, "ask");
+    let text = std::fs::read_to_string(dir.path().join("n.toml")).unwrap();
+    std::fs::write(
+        dir.path().join("n.toml"),
+        text.replace("[network.limits]", "[network.limits]\ndeadline = \"300ms\""),
+    )
+    .unwrap();
+    let (mut child, mut terminal) = at_a_terminal(dir.path(), &["run", "n.toml", "go"]);
+    read_until(&mut terminal, "[y/n]");
+    assert_eq!(wait(&mut child), Some(4), "a deadline passes while a person thinks");
+}
+
+#[test]
+fn a_run_whose_events_nobody_reads_any_more_is_cancelled() {
+    let word = format!("{}.75", 200_000 + std::process::id());
+    let dir = runs("sleep", &format!(r#"["sleep", "{word}"]"#), "allow");
+    let mut child = provost(dir.path()).args(["run", "n.toml", "go", "--events"]).spawn().unwrap();
+    let began = Instant::now();
+    while !is_running(&word) {
+        assert!(began.elapsed() < PATIENCE, "the tool never started");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // The tool sleeps, so that nothing is printed that could find stdout closed: the signal makes it so.
+    drop(child.stdout.take());
+    signal(&child, Signal::HUP);
+    assert_ne!(wait(&mut child), Some(0));
+    assert!(!is_running(&word));
+
+    let dir = one_agent(
+        "steps = 100000",
+        "max_steps = 100000\ntools = [\"now\"]\n[tools.now]\nbuiltin = \"clock.now\"\n\
+         [sim.script]\na = ['{\"calls\": [{\"name\": \"now\"}]}']\n",
+    );
+    let mut child = provost(dir.path()).args(["run", "n.toml", "go", "--events"]).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(wait(&mut child), Some(1), "it went on unheard");
+}
+
 #[test]
 fn a_model_server_that_dies_fails_the_run_with_its_reason() {
     let mut server = SimServer::start(&["--latency", "10m"]);
@@ -304,6 +382,10 @@ fn input_comes_from_four_places_and_must_be_there() {
     let (code, _, stderr) = run(&["--input-file", "long"]);
     assert_eq!(code, Some(2));
     assert!(stderr.contains("longer than 4194304 bytes"), "{stderr}");
+
+    let (code, _, stderr) = run(&["  "]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("the input is empty"), "{stderr}");
 
     std::fs::write(dir.path().join("binary"), b"ab\xff\xfe").unwrap();
     let (code, _, stderr) = run(&["--input-file", "binary"]);

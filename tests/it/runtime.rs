@@ -221,6 +221,22 @@ async fn a_handoff_moves_control_and_keeps_the_place_of_who_handed_over() {
 }
 
 #[tokio::test]
+async fn control_that_moves_for_ever_ends_at_the_steps_and_nothing_grows_with_it() {
+    let provider = Scripted::new(|request| match &*request.agent {
+        "ping" => calls([("transfer_to_pong", r#"{"message": "yours"}"#)]),
+        _ => calls([("transfer_to_ping", r#"{"message": "no, yours"}"#)]),
+    });
+    let to = |name: &str| AgentSpec { hands_off_to: vec![name.to_owned()], ..agent(&[]) };
+    let mut spec = network([("ping", to("pong")), ("pong", to("ping"))]);
+    spec.network.limits.steps = 500;
+    let report = run(spec, &provider).await;
+    assert_eq!((report.status, report.agents.len()), (Status::Limit, 501));
+    let last = provider.asked().pop().unwrap();
+    assert_eq!(said(&last), ["a tester", "ping hands over to you: yours"]);
+    assert_eq!(last.call.agent.as_str(), "ping~499.pong");
+}
+
+#[tokio::test]
 async fn delegation_stops_at_the_depth() {
     let provider = Scripted::new(|request| match (&*request.agent, step(request)) {
         ("a", 1) => calls([("ask_b", r#"{"message": "go"}"#)]),

@@ -29,10 +29,13 @@ impl Approver for Terminal {
     fn ask<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, bool> {
         Box::pin(async move {
             let _turn = self.turn.lock().await;
-            let (screen, text) = (self.screen.clone(), words(question));
-            // A thread that waits at the terminal can't be called back; if the run is cancelled meanwhile, the process
-            // ends without it.
-            tokio::task::spawn_blocking(move || screen.suspend(|| answer(&text))).await.unwrap_or(false)
+            let text = words(question);
+            self.screen.begin_question();
+            // A thread that waits at the terminal can't be called back; if the run ends meanwhile, the process ends
+            // without it.
+            let granted = tokio::task::spawn_blocking(move || answer(&text)).await.unwrap_or(false);
+            self.screen.end_question();
+            granted
         })
     }
 }

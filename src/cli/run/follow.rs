@@ -1,6 +1,8 @@
 //! Progress on stderr: a live tree on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -8,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::super::print;
 use super::tree;
 use crate::journal::Reader;
-use crate::run::{Body, Envelope, Event, RunState, Subject};
+use crate::run::{AgentOutcome, Body, Envelope, Event, RunState, Subject};
 use crate::spec::visible;
 
 /// How often the tree is drawn anew while nothing happens: the clock in it moves.
@@ -21,6 +23,8 @@ const LINE_CHARS: usize = 120;
 #[derive(Clone)]
 pub(super) struct Screen {
     bar: Option<ProgressBar>,
+    /// Whether a person is being asked: the tree stays away meanwhile.
+    asking: Arc<AtomicBool>,
 }
 
 impl Screen {
@@ -31,7 +35,25 @@ impl Screen {
             bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
         });
-        Self { bar }
+        Self { bar, asking: Arc::default() }
+    }
+
+    /// Takes the tree away, so that a question can stand on the terminal for as long as it takes. Nothing is locked
+    /// meanwhile: the run goes on, and may end.
+    pub(super) fn begin_question(&self) {
+        self.asking.store(true, Ordering::SeqCst);
+        if let Some(bar) = &self.bar {
+            bar.set_message("");
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+    }
+
+    /// Lets the tree come back.
+    pub(super) fn end_question(&self) {
+        if let Some(bar) = &self.bar {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        self.asking.store(false, Ordering::SeqCst);
     }
 
     /// Does something that writes to the terminal, without the tree in its way.
@@ -63,7 +85,7 @@ pub(super) async fn follow(mut events: Reader<Envelope>, screen: &Screen) {
                 }
             }
             _ = redraw.tick(), if screen.bar.is_some() => {
-                if let Some(bar) = &screen.bar {
+                if let Some(bar) = &screen.bar && !screen.asking.load(Ordering::SeqCst) {
                     let rows = usize::from(console::Term::stderr().size().0);
                     bar.set_message(tree::draw(&state, began.elapsed(), deadline, rows));
                 }
@@ -100,7 +122,9 @@ fn line(envelope: &Envelope) -> Option<String> {
             format!("awaits approval to call {tool} {}", excerpt(&arguments.to_string()))
         }
         Event::AgentRestarted { reason } => format!("was started again: {}", excerpt(reason)),
-        Event::AgentEnded { .. } => "is done".to_owned(),
+        Event::AgentEnded { outcome: AgentOutcome::Done(_) } => "is done".to_owned(),
+        Event::AgentEnded { outcome: AgentOutcome::Failed { .. } } => "failed".to_owned(),
+        Event::AgentEnded { outcome: AgentOutcome::Limit { limit, .. } } => format!("reached {limit}"),
         _ => return None,
     };
     Some(format!("  {who} {what}"))

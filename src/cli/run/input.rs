@@ -73,6 +73,12 @@ fn text(name: &str, source: impl Read) -> Result<String, Error> {
 }
 
 fn bounded(text: String) -> Result<String, Error> {
+    if text.trim().is_empty() {
+        return Err(Error::Usage {
+            message: "the input is empty".to_owned(),
+            hint: "give what the network is to work on".to_owned(),
+        });
+    }
     if text.len() > MAX_INPUT_BYTES { Err(too_long()) } else { Ok(text) }
 }
 

@@ -256,7 +256,7 @@ async fn what_is_no_answer_is_shown_with_a_hint() {
     for stream in [true, false] {
         check(
             &ask(html_answer(), stream).await.unwrap_err(),
-            "Malformed",
+            "Foreign",
             "Welcome to nginx!</body></html>`; is base_url right?",
         );
         check(&ask(http("200 OK", "", ""), stream).await.unwrap_err(), "Malformed", "it is empty");
@@ -270,9 +270,10 @@ async fn what_is_no_answer_is_shown_with_a_hint() {
             "{\"choices\":[]}",
             "{\"choices\":[{\"message\":\"a\"}]}",
         ] {
-            check(&ask(json_answer(body), stream).await.unwrap_err(), "Malformed", "usually ends in /v1");
+            let kind = if body.starts_with('{') { "Malformed" } else { "Foreign" };
+            check(&ask(json_answer(body), stream).await.unwrap_err(), kind, "usually ends in /v1");
             if stream {
-                check(&ask(http("200 OK", "", body), stream).await.unwrap_err(), "Malformed", "usually ends in /v1");
+                check(&ask(http("200 OK", "", body), stream).await.unwrap_err(), kind, "usually ends in /v1");
             }
         }
     }
@@ -285,7 +286,9 @@ async fn what_is_no_answer_is_shown_with_a_hint() {
         "data: [DONE]\n\n",
         "\0\u{1}\n\n",
     ] {
-        check(&ask(stream_answer(junk), true).await.unwrap_err(), "Malformed", "base_url");
+        let error = ask(stream_answer(junk), true).await.unwrap_err();
+        assert!(matches!(error, Error::Malformed { .. } | Error::Foreign { .. }), "{error:?}");
+        assert!(error.to_string().contains("base_url"), "{error}");
     }
     let error = ask(stream_answer(&[DELTAS, USAGE, "data: junk\n\n"].concat()), true).await.unwrap_err();
     assert_eq!(error.usage(), Some(USED));

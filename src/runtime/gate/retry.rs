@@ -5,7 +5,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 use crate::model::{Error, Reply};
-use crate::run::CallId;
+use crate::run::{CallId, RunId};
 use crate::spec::Retry;
 
 /// The tries of one call.
@@ -16,9 +16,10 @@ pub(super) struct Tries {
 }
 
 impl Tries {
-    /// Begins with the first try. The jitter is a function of the call, so that a run's pauses can be foretold.
-    pub(super) fn new(retry: &Retry, call: &CallId) -> Self {
-        let digest = blake3::hash(call.to_string().as_bytes());
+    /// Begins with the first try. The jitter is a function of the run and the call: it can be foretold, and no two
+    /// runs come back at the same time.
+    pub(super) fn new(retry: &Retry, run: &RunId, call: &CallId) -> Self {
+        let digest = blake3::hash(format!("{run}/{call}").as_bytes());
         let seed = digest.as_bytes().iter().take(8).fold(0, |seed, &byte| seed << 8 | u64::from(byte));
         let pauses = ExponentialBuilder::default()
             .with_min_delay(retry.min.0)
@@ -56,5 +57,22 @@ impl Tries {
     pub(super) async fn pause(&mut self, pause: Duration) {
         tokio::time::sleep(pause).await;
         self.attempt += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::AgentId;
+
+    #[test]
+    fn no_two_runs_come_back_at_the_same_time() {
+        let call = CallId::model(&AgentId::new("a"), 1);
+        let first_pause = |run: &str| {
+            let mut tries = Tries::new(&Retry::default(), &RunId::new(run), &call);
+            tries.next(Err(Error::Overloaded { status: 500, message: String::new(), retry_after: None })).unwrap_err().1
+        };
+        assert_ne!(first_pause("one"), first_pause("two"));
+        assert_eq!(first_pause("one"), first_pause("one"));
     }
 }

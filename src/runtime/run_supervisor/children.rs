@@ -68,7 +68,12 @@ impl RunLoop {
         }
         let origin = Origin::Agent(call.agent.clone());
         let (parent, task) = if is_handoff {
-            let mut task = asker.task.clone();
+            // What was asked at first, and what the last one says: not all that was said on the way.
+            let asked = match asker.parent {
+                Parent::Handoff { .. } => asker.task.len().saturating_sub(1),
+                Parent::Run | Parent::Delegation(_) => asker.task.len(),
+            };
+            let mut task = asker.task[..asked].to_vec();
             let text = format!("{} hands over to you: {message}", asker.name);
             task.push(question(text.into(), labels, origin));
             (Parent::Handoff { call: call.clone(), answers: asker.parent.answers().cloned() }, task)
