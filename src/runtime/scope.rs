@@ -125,3 +125,49 @@ impl Drop for Hold {
         self.ledger.freed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Rates;
+    use crate::spec::Limits;
+
+    fn ledger() -> Arc<Ledger> {
+        let limits = Limits { model_calls: Some(1), tokens: Some(1_000), ..Limits::default() };
+        Arc::new(Ledger::new(Account::new(&limits)))
+    }
+
+    fn reserve(ledger: &Arc<Ledger>) -> Result<Hold, Refusal> {
+        let rates = Rates::default();
+        ledger.reserve(Amount::ONE_STEP, |account| account.reserve(Amount::ONE_STEP, 10, 90, 1, &rates))
+    }
+
+    #[test]
+    fn a_call_that_was_never_made_gives_everything_back() {
+        let ledger = ledger();
+        drop(reserve(&ledger).unwrap());
+        assert_eq!(ledger.with(|account| (account.held(), account.spent())), Default::default());
+        reserve(&ledger).unwrap();
+    }
+
+    #[test]
+    fn a_call_that_broke_off_after_its_intent_is_charged_in_full() {
+        let ledger = ledger();
+        let mut hold = reserve(&ledger).unwrap();
+        hold.intend();
+        drop(hold);
+        assert_eq!(ledger.with(|account| (account.held(), account.spent().tokens)), (Amount::default(), 100));
+        assert!(matches!(reserve(&ledger), Err(Refusal::Exhausted(_))));
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_when_something_is_freed() {
+        let ledger = ledger();
+        let hold = reserve(&ledger).unwrap();
+        let freed = ledger.freed();
+        assert!(matches!(reserve(&ledger), Err(Refusal::Held(_))));
+        drop(hold);
+        freed.await;
+        reserve(&ledger).unwrap();
+    }
+}

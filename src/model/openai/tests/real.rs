@@ -2,16 +2,18 @@
 
 use super::*;
 
-/// Asks a real small model, `qwen` at port 8093 of this machine, served by llama.cpp.
+/// Asks a real small model, `qwen`, at the address in `PROVOST_REAL_MODEL`; `TRIES` says how often, `NATIVE` asks for
+/// native tool calls.
 #[tokio::test]
-#[ignore = "needs a llama.cpp server at 127.0.0.1:8093"]
+#[ignore = "needs a real model: PROVOST_REAL_MODEL=http://HOST:PORT/v1 cargo test --lib real_small -- --ignored"]
 async fn a_real_small_model_calls_a_tool_and_answers() {
     let tries = std::env::var("TRIES").ok().and_then(|tries| tries.parse().ok()).unwrap_or(1);
     let mut list = offer("list");
     list.description = "Lists the files of a directory.".to_owned();
+    let base_url = std::env::var("PROVOST_REAL_MODEL").unwrap();
     let (mut called, mut answered) = (0, 0);
     for attempt in 0..tries {
-        let mut spec = spec("http://127.0.0.1:8093/v1", attempt % 2 == 0);
+        let mut spec = spec(&base_url, attempt % 2 == 0);
         spec.model = Some("qwen".to_owned());
         spec.tool_calls = if std::env::var_os("NATIVE").is_some() { ToolCalls::Native } else { ToolCalls::Schema };
         spec.timeouts = Timeouts::default();
