@@ -237,7 +237,7 @@ fn a_person_at_the_terminal_is_asked_and_may_answer_or_end_the_run() {
     let text = std::fs::read_to_string(dir.path().join("n.toml")).unwrap();
     std::fs::write(
         dir.path().join("n.toml"),
-        text.replace("[network.limits]", "[network.limits]\ndeadline = \"300ms\""),
+        text.replace("[network.limits]", "[network.limits]\ndeadline = \"3s\""),
     )
     .unwrap();
     let (mut child, mut terminal) = at_a_terminal(dir.path(), &["run", "n.toml", "go"]);
