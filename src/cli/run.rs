@@ -58,6 +58,31 @@ pub(super) fn run(cli: &Cli, arguments: &Arguments) -> Result<Code, Error> {
     say_what_is_simulated(&network);
     super::quiet_panics();
     let id = runtime::new_run_id();
+    let name = network.spec().network.name.clone();
+    let (report, kept) = match start(cli, arguments, network, input, id.clone()) {
+        Ok(ended) => ended,
+        Err(error) if cli.json && !matches!(error, Error::Stdout(_) | Error::StdoutClosed) => {
+            print::json(&to_json(&Report::not_started(id, name, error.to_string()))?)?;
+            return Err(error);
+        }
+        Err(error) => return Err(error),
+    };
+    if arguments.events {
+        events::print_end(&report)?;
+    } else if cli.json {
+        print::json(&to_json(&report)?)?;
+    } else if let Some(answer) = report.answer_text() {
+        print::answer(&answer)?;
+    }
+    say_how_it_ended(&report);
+    kept.map_err(not_kept)?;
+    Ok(code(report.status))
+}
+
+/// A run that has ended, and whether all of its record could be kept.
+type Ended = (Report, Result<(), journal::Error>);
+
+fn start(cli: &Cli, arguments: &Arguments, network: Network, input: String, id: RunId) -> Result<Ended, Error> {
     let record = RunFile::create(&data_directory(cli)?, id.as_str()).map_err(not_kept)?;
     let request = RunRequest {
         input: input.into(),
@@ -70,17 +95,7 @@ pub(super) fn run(cli: &Cli, arguments: &Arguments) -> Result<Code, Error> {
     let ended = tokio.block_on(run_to_end(network, request, record, arguments.events));
     // A person may still be being asked; the process does not wait for the answer.
     tokio.shutdown_background();
-    let (report, kept) = ended?;
-    if arguments.events {
-        events::print_end(&report)?;
-    } else if cli.json {
-        print::json(&to_json(&report)?)?;
-    } else if let Some(answer) = report.answer_text() {
-        print::answer(&answer)?;
-    }
-    say_how_it_ended(&report);
-    kept.map_err(not_kept)?;
-    Ok(code(report.status))
+    ended
 }
 
 fn load(arguments: &Arguments) -> Result<Network, Error> {
@@ -123,13 +138,12 @@ fn not_kept(error: journal::Error) -> Error {
     Error::Store { message: visible(&error.to_string()), hint }
 }
 
-/// Runs to the end, and says beside the report whether all of the record could be kept.
 async fn run_to_end(
     network: Network,
     request: RunRequest,
     record: RunFile,
     print_events: bool,
-) -> Result<(Report, Result<(), journal::Error>), Error> {
+) -> Result<Ended, Error> {
     let signals = super::Signals::catch();
     let screen = follow::Screen::new();
     let mut builder = Runtime::builder(network);

@@ -89,6 +89,21 @@ impl Report {
         }
     }
 
+    /// Makes the report of a run that could not begin; nothing has been spent.
+    pub(crate) fn not_started(run: RunId, network: String, reason: String) -> Self {
+        Self {
+            run,
+            network,
+            status: Status::Failed,
+            reason: Some(reason),
+            answer: None,
+            agents: Vec::new(),
+            usage: usage(&Totals::default(), 0, 0),
+            duration_ms: 0,
+            events: 0,
+        }
+    }
+
     /// Returns the answer as text, a structured one as a line of JSON; none if there is none.
     pub fn answer_text(&self) -> Option<Arc<str>> {
         self.answer.as_ref().map(Answer::to_text)

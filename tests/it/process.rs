@@ -235,11 +235,8 @@ fn a_person_at_the_terminal_is_asked_and_may_answer_or_end_the_run() {
     }
     let dir = runs("true", r#"["true"]"#, "ask");
     let text = std::fs::read_to_string(dir.path().join("n.toml")).unwrap();
-    std::fs::write(
-        dir.path().join("n.toml"),
-        text.replace("[network.limits]", "[network.limits]\ndeadline = \"3s\""),
-    )
-    .unwrap();
+    std::fs::write(dir.path().join("n.toml"), text.replace("[network.limits]", "[network.limits]\ndeadline = \"3s\""))
+        .unwrap();
     let (mut child, mut terminal) = at_a_terminal(dir.path(), &["run", "n.toml", "go"]);
     read_until(&mut terminal, "[y/n]");
     assert_eq!(wait(&mut child), Some(4), "a deadline passes while a person thinks");
@@ -403,6 +400,11 @@ fn a_key_that_is_not_there_is_named_and_a_key_that_is_there_is_not() {
     let (code, _, stderr) = output(dir.path(), &["run", "n.toml", "go"]);
     assert_eq!(code, Some(1));
     assert!(stderr.contains("A_KEY_OF_OURS is not set") && stderr.contains("--model sim"), "{stderr}");
+
+    let (code, stdout, _) = output(dir.path(), &["run", "n.toml", "go", "--json"]);
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &report["status"], &report["events"]), (Some(1), &"failed".into(), &0.into()));
+    assert!(report["reason"].as_str().unwrap().contains("A_KEY_OF_OURS is not set"), "{report}");
 
     let mut command = provost(dir.path());
     command
