@@ -155,6 +155,9 @@ impl Builder {
 }
 
 /// A network that runs.
+///
+/// Dropping it ends nothing: runs under way go on, and its supervisor stays until the process ends.
+/// [`Runtime::shutdown`] ends both.
 pub struct Runtime {
     fleet: Arc<Fleet>,
     supervisor: ActorRef<NetworkMessage>,
