@@ -19,7 +19,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::run::{AgentId, Body, CallId, Message, RunId, ToolCall, Usage};
+use crate::run::{Body, CallId, Message, RunId, ToolCall, Usage};
 use crate::spec::{ModelSpec, ProviderKind, SimSpec};
 
 /// One try of one model call.
@@ -46,11 +46,6 @@ pub struct Request {
 }
 
 impl Request {
-    /// Returns the agent instance that asks.
-    pub fn agent_id(&self) -> &AgentId {
-        &self.call.agent
-    }
-
     /// Returns how many tokens the request can have at most: no tokenizer makes more tokens than there are bytes, and
     /// what a provider's own wording adds is bounded by constants and by what is offered. `fixed_bytes` is what
     /// [`fixed_bytes`] says of the request's tools and schema.

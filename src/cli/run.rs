@@ -187,7 +187,7 @@ async fn run_to_end(
     Ok((report.map_err(could_not_start)?, kept))
 }
 
-/// Cancels the run at the first Ctrl-C or SIGTERM, and leaves at once at the second.
+/// Cancels the run at the first signal, and leaves at once at the second.
 async fn cancel_on_signal(
     mut signals: super::Signals,
     canceller: &Canceller,

@@ -167,6 +167,8 @@ pub enum Event {
         end: RunEnd,
         /// What it spent over all.
         spent: Amount,
+        /// By how much providers billed it beyond its limits; that is in `spent` too.
+        debt: Amount,
     },
 }
 

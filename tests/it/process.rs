@@ -177,20 +177,22 @@ fn ctrl_c_in_the_midst_of_a_stream_ends_the_run_as_cancelled() {
 }
 
 #[test]
-fn ctrl_c_in_the_midst_of_a_tool_leaves_no_process_behind() {
-    // The child starts a child of its own, which a kill of the first alone would leave behind.
-    let word = format!("{}.25", 100_000 + std::process::id());
-    let dir = runs("sh", &format!(r#"["sh", "-c", "sleep {word} & wait"]"#), "allow");
-    let mut child = provost(dir.path()).args(["run", "n.toml", "go"]).spawn().unwrap();
-    let _stderr = wait_for(&mut child, "calls run");
-    let began = Instant::now();
-    while !is_running(&word) {
-        assert!(began.elapsed() < PATIENCE, "the tool never started");
-        std::thread::sleep(Duration::from_millis(10));
+fn a_signal_in_the_midst_of_a_tool_leaves_no_process_behind() {
+    for (number, end) in [Signal::INT, Signal::TERM, Signal::HUP].into_iter().enumerate() {
+        // The child starts a child of its own, which a kill of the first alone would leave behind.
+        let word = format!("{}.{}25", 100_000 + std::process::id(), number + 1);
+        let dir = runs("sh", &format!(r#"["sh", "-c", "sleep {word} & wait"]"#), "allow");
+        let mut child = provost(dir.path()).args(["run", "n.toml", "go"]).spawn().unwrap();
+        let _stderr = wait_for(&mut child, "calls run");
+        let began = Instant::now();
+        while !is_running(&word) {
+            assert!(began.elapsed() < PATIENCE, "the tool never started");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        signal(&child, end);
+        assert_eq!(wait(&mut child), Some(130));
+        assert!(!is_running(&word), "a process was left behind");
     }
-    signal(&child, Signal::INT);
-    assert_eq!(wait(&mut child), Some(130));
-    assert!(!is_running(&word), "a process was left behind");
 }
 
 /// Starts `run` at a terminal of its own; returns the child and the terminal's other side.
@@ -244,20 +246,6 @@ fn a_person_at_the_terminal_is_asked_and_may_answer_or_end_the_run() {
 
 #[test]
 fn a_run_whose_events_nobody_reads_any_more_is_cancelled() {
-    let word = format!("{}.75", 200_000 + std::process::id());
-    let dir = runs("sleep", &format!(r#"["sleep", "{word}"]"#), "allow");
-    let mut child = provost(dir.path()).args(["run", "n.toml", "go", "--events"]).spawn().unwrap();
-    let began = Instant::now();
-    while !is_running(&word) {
-        assert!(began.elapsed() < PATIENCE, "the tool never started");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    // The tool sleeps, so that nothing is printed that could find stdout closed: the signal makes it so.
-    drop(child.stdout.take());
-    signal(&child, Signal::HUP);
-    assert_ne!(wait(&mut child), Some(0));
-    assert!(!is_running(&word));
-
     let dir = one_agent(
         "steps = 100000",
         "max_steps = 100000\ntools = [\"now\"]\n[tools.now]\nbuiltin = \"clock.now\"\n\

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use provost::model::{Error as ModelError, Finish, Reply, Request};
-use provost::run::{Body, Event, Status, ToolFailure};
+use provost::run::{Body, Event, Status, ToolFailure, Usage};
 use provost::runtime::{Approver, Question, Report, RunRequest};
 use provost::spec::{AgentSpec, NetworkSpec, Permission, Price, Span};
 use provost::tool::{self, Tool};
@@ -285,6 +285,27 @@ async fn every_limit_ends_the_run_as_that_limit() {
             assert_eq!(provider.asked().len(), asked, "{limit}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_provider_bills_beyond_the_limit_is_debt_and_ends_the_run() {
+    let provider = Scripted::new(|_| {
+        let usage = Usage { input_tokens: 50_000, cached_input_tokens: 0, output_tokens: 0 };
+        calls([("wait", r#"{"ms": 0}"#)]).map(|reply| Reply { usage: Some(usage), ..reply })
+    });
+    let mut spec = with_wait(network([("one", agent(&["wait"]))]));
+    spec.network.limits.tokens = Some(20_000);
+    let runtime = runtime(spec, &provider).tool("wait", Wait).start().await.unwrap();
+    let run = runtime.start(RunRequest::new("x")).await.unwrap();
+    let mut events = run.events();
+    assert_eq!(run.wait().await.unwrap().status, Status::Limit);
+    assert_eq!(provider.asked().len(), 1);
+    let mut end = None;
+    while let Some(envelope) = events.next().await {
+        end = Some(envelope);
+    }
+    let Event::RunEnded { spent, debt, .. } = &end.unwrap().event else { panic!("it ends otherwise") };
+    assert_eq!((spent.tokens, debt.tokens), (50_000, 30_000));
 }
 
 #[tokio::test]

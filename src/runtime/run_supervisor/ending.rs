@@ -58,10 +58,11 @@ impl RunLoop {
         if let Some(timer) = self.shutdown_timer.take() {
             timer.abort();
         }
-        let (end, spent) = (end.clone(), self.scope.ledger.with(|account| account.spent()));
+        let end = end.clone();
+        let (spent, debt) = self.scope.ledger.with(|account| (account.spent(), account.debt()));
         self.forget_all();
         self.tasks.abort_all();
-        self.record(None, None, Event::RunEnded { end, spent });
+        self.record(None, None, Event::RunEnded { end, spent, debt });
         self.log.close();
         let _ = report.send(Report::new(&self.scope, &self.state, spent, self.started.elapsed(), self.next_seq - 1));
         me.stop(None);
