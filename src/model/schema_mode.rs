@@ -5,6 +5,7 @@
 
 mod simple;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -123,8 +124,18 @@ const REMINDER: &str = "\n\nReply with the next step: a tool call, or the answer
 /// Stands there after a result, once every tool has been called: a small model would rather call one again.
 const REMINDER_AFTER_RESULT: &str = "\n\nIf this answers the question, finish now with {\"answer\": …}. Call another tool only if something is missing.";
 
-/// Stands there after a result while there are tools that have not been called: a small model stops halfway.
-const REMINDER_WITH_TOOLS_LEFT: &str = "\n\nDo the next step of your instructions. If they ask for another tool now, call it, but never twice for the same. If they are done, finish with {\"answer\": …}.";
+/// Stands there after a result where all that is left is to ask delegates again, for something else.
+const REMINDER_WITH_DELEGATES: &str = "\n\nDo the next step of your instructions. If they ask for another tool now, call it, but never twice for the same. If they are done, finish with {\"answer\": …}.";
+
+/// Stands there after a result while there are tools that have not been called, and names them: a small model stops
+/// halfway.
+fn reminder_with_tools_left(left: &[&str]) -> String {
+    format!(
+        "\n\nDo the next step of your instructions. You have not called {} yet: if your instructions ask for it, call \
+         it now. Never call a tool twice for the same. If your instructions are done, finish with {{\"answer\": …}}.",
+        left.join(", ")
+    )
+}
 
 /// Rewrites the transcript. Each call is followed by its result, and messages of the user's side that follow one
 /// another become one: the templates of small models know only turns.
@@ -161,26 +172,28 @@ fn transcript(request: &Request) -> Vec<Arc<Message>> {
         && let Some(last) = turns.last_mut()
         && let Body::User { text } = &mut Arc::make_mut(last).body
     {
-        text.push_str(reminder(request));
+        text.push_str(&reminder(request));
     }
     turns
 }
 
-fn reminder(request: &Request) -> &'static str {
+fn reminder(request: &Request) -> Cow<'static, str> {
     let called = |name: &str| {
         request.messages.iter().any(|message| match &message.body {
             Body::Tool { name: called, .. } => called == name,
             _ => false,
         })
     };
-    let has_result = request.messages.last().is_some_and(|last| matches!(last.body, Body::Tool { .. }));
-    match has_result {
-        false => REMINDER,
-        // A delegate is often asked more than once, each time for something else.
-        true if request.tools.iter().all(|offer| called(&offer.name) && !is_delegate(&offer.name)) => {
-            REMINDER_AFTER_RESULT
-        }
-        true => REMINDER_WITH_TOOLS_LEFT,
+    if !request.messages.last().is_some_and(|last| matches!(last.body, Body::Tool { .. })) {
+        return REMINDER.into();
+    }
+    // A delegate is often asked more than once, each time for something else.
+    let left = |offer: &&Offer| is_delegate(&offer.name) || !called(&offer.name);
+    let left: Vec<&str> = request.tools.iter().filter(left).map(|offer| offer.name.as_str()).collect();
+    match left.as_slice() {
+        [] => REMINDER_AFTER_RESULT.into(),
+        left if left.iter().all(|name| called(name)) => REMINDER_WITH_DELEGATES.into(),
+        left => reminder_with_tools_left(left).into(),
     }
 }
 

@@ -132,12 +132,13 @@ impl Fleet {
             offer(tool.clone(), bound.tool.description(), bound.tool.parameters(), kind)?;
         }
         for other in &agent.delegates_to {
-            let (says, parameters) = (self.about(other, "Asks the agent"), message_schema("What to ask."));
+            let (says, parameters) =
+                (self.about(other, "Asks the agent"), message_schema("The question, in your own words."));
             offer(delegate_tool(other), says, parameters, TargetKind::Delegate(other.as_str().into()))?;
         }
         for other in &agent.hands_off_to {
             let says = self.about(other, "Hands over, for good, to the agent");
-            let parameters = message_schema("What the agent needs to know to go on.");
+            let parameters = message_schema("Your words to the agent.");
             offer(handoff_tool(other), says, parameters, TargetKind::Handoff(other.as_str().into()))?;
         }
         let output = match self.network.output_schema(name) {
