@@ -6,7 +6,9 @@
 //! allowed can break it, and what it bills beyond is recorded as debt.
 
 mod account;
+mod ledger;
 mod price;
 
 pub use account::{Account, Amount, Limit, Refusal};
+pub use ledger::{Balance, Closed, Entry, Ledger};
 pub use price::{NANO_USD_PER_USD, Rates};

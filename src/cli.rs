@@ -1,12 +1,18 @@
 //! The command line: arguments, what is printed where, and exit codes. Results go to stdout, and nothing else does.
 
+mod attend;
+mod audit;
 mod check;
 mod completions;
+mod door;
 pub mod exit;
+mod follow;
 mod graph;
 mod new;
+mod outcome;
 mod print;
 mod run;
+mod runs;
 mod sim_server;
 
 use std::path::PathBuf;
@@ -15,6 +21,12 @@ use std::task::Poll;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::journal;
+use crate::run::StoredError;
+use crate::runtime;
+use crate::serve::control::{self, Fault};
+use crate::spec::{OverrideError, visible};
 
 /// Runs networks of AI agents: supervised, budgeted, and checked before every effect.
 #[derive(Debug, Parser)]
@@ -26,6 +38,10 @@ pub struct Cli {
     /// Keep the record of runs in this directory [default: .provost/ here or in the nearest directory above that has one].
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Take the store over from a process that holds it and does not answer. Nothing of that process is written any
+    /// more; its runs are interrupted.
+    #[arg(long, global = true)]
+    pub take_over: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -36,6 +52,12 @@ pub struct Cli {
 pub enum Command {
     /// Run a network on an input, to its end.
     Run(Box<run::Arguments>),
+    /// Look at runs, and tell them what to do.
+    #[command(subcommand)]
+    Runs(runs::Command),
+    /// Check the record of all runs, or write it out.
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Check a network file, and say what a run can cost at most.
     Check(check::Arguments),
     /// Draw a network.
@@ -81,9 +103,60 @@ pub enum Error {
     /// The result could not be written to stdout.
     #[error("the result can't be written to stdout: {0}")]
     Stdout(std::io::Error),
+    /// A second signal ended the process while something was under way.
+    #[error("left at once")]
+    Left,
     /// Nobody reads stdout any more.
     #[error("stdout is closed")]
     StdoutClosed,
+}
+
+impl Error {
+    /// Whether there is somebody to tell, and something to say.
+    fn is_to_be_told(&self) -> bool {
+        !matches!(self, Self::Stdout(_) | Self::StdoutClosed | Self::Left)
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        use control::Code as C;
+        let (message, hint) = (visible(&fault.message), fault.hint);
+        match fault.code {
+            C::InvalidRequest | C::TooLong | C::NoSuchRun => Self::Usage { message, hint },
+            C::Store => Self::Store { message, hint },
+            C::NoSuchPath | C::Unfit | C::InvalidNetwork | C::Setup | C::Stopped | C::Unknown => {
+                Self::Failed { message, hint }
+            }
+        }
+    }
+}
+
+impl From<runtime::Error> for Error {
+    fn from(error: runtime::Error) -> Self {
+        Fault::from(error).into()
+    }
+}
+
+impl From<journal::Error> for Error {
+    fn from(error: journal::Error) -> Self {
+        Fault::from(error).into()
+    }
+}
+
+impl From<StoredError> for Error {
+    fn from(error: StoredError) -> Self {
+        runtime::Error::from(error).into()
+    }
+}
+
+impl From<OverrideError> for Error {
+    fn from(error: OverrideError) -> Self {
+        match error {
+            OverrideError::Invalid(invalid) => Self::Invalid(invalid),
+            error => Fault::from(error).into(),
+        }
+    }
 }
 
 /// Runs the command that the process was given, and returns its exit code.
@@ -105,12 +178,26 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<exit::Code, Error> {
     match &cli.command {
         Command::Run(arguments) => run::run(cli, arguments),
+        Command::Runs(command) => runs::run(cli, command),
+        Command::Audit(command) => audit::run(cli, command),
         Command::Check(arguments) => check::run(cli, arguments),
         Command::Graph(arguments) => graph::run(arguments),
         Command::New(arguments) => new::run(cli, arguments),
         Command::SimServer(arguments) => sim_server::run(cli, arguments),
         Command::Completions(arguments) => completions::run(arguments),
     }
+}
+
+/// Returns the directory that state is kept in.
+fn data_directory(cli: &Cli) -> Result<PathBuf, Error> {
+    if let Some(directory) = &cli.data_dir {
+        return Ok(directory.clone());
+    }
+    let here = std::env::current_dir().map_err(|error| Error::Store {
+        message: format!("the working directory can't be read: {error}"),
+        hint: "name a data directory with --data-dir".to_owned(),
+    })?;
+    Ok(journal::data_directory(&here))
 }
 
 /// Prints what clap has to say: help and version on stdout, mistakes on stderr.

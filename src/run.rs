@@ -6,10 +6,14 @@ mod event;
 mod id;
 mod message;
 mod state;
+mod stored;
 
-pub use agent::{AgentState, Effect, MAX_CALLS_PER_STEP, decide, tool_message};
+pub use agent::{AgentState, Effect, MAX_CALLS_PER_STEP, decide, take_up, tool_message};
 pub use definition::{Definition, OutputSchema, Target, TargetKind};
-pub use event::{AgentOutcome, Answer, Envelope, Event, Parent, RunEnd, Status, Stream, Subject, ToolFailure};
-pub use id::{AgentId, CallId, RunId};
+pub use event::{
+    AgentOutcome, Answer, Envelope, Event, Parent, Resolution, RunEnd, Status, Stream, Subject, ToolFailure,
+};
+pub use id::{AgentId, CallId, NotACall, RunId};
 pub use message::{Body, Labels, Message, Origin, ToolCall, Usage};
-pub use state::{Instance, Next, OpenCall, RunState, Totals, delegate_tool, handoff_tool};
+pub use state::{Beginning, Instance, Next, OpenCall, RunState, Stage, Totals, delegate_tool, handoff_tool};
+pub use stored::{Fold, StoredError, decode, encode};

@@ -7,7 +7,10 @@ mod agent_actor;
 mod clock;
 mod fleet;
 mod gate;
+mod host;
 mod network_supervisor;
+mod offline;
+mod recorder;
 mod report;
 mod router;
 mod run_supervisor;
@@ -16,23 +19,26 @@ mod scope;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use ractor::{Actor, ActorRef};
-use tokio::sync::{Semaphore, oneshot};
+use ractor::{Actor, ActorRef, ActorStatus};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use gate::{Approver, Question};
+pub use host::Host;
+pub use recorder::{Past, Recorder, read_entries, read_ledger, run_of, stream_of};
 pub use report::{AgentReport, Report, UsageReport};
 
 use self::fleet::{Fleet, Model, Values};
 use self::network_supervisor::{NetworkMessage, NetworkSupervisor};
-use self::run_supervisor::{Beginning, RunMessage};
-use self::scope::{Ledger, Scope};
+use self::run_supervisor::{Launch, Opening, RunMessage};
+use self::scope::{Scope, SharedAccount};
 use crate::budget::{Account, Rates};
-use crate::journal::{Log, Reader};
+use crate::journal::{self, Log, Reader};
 use crate::model::{self, Provider};
-use crate::run::{Envelope, Event, RunEnd, RunId, Status, Stream};
+use crate::run::{AgentId, CallId, Envelope, Event, Fold, Resolution, RunEnd, RunId, Status, StoredError, Stream};
 use crate::spec::{ModelSpec, Network, TemplateError};
 use crate::tool::{self, ErasedTool};
 
@@ -85,6 +91,35 @@ pub enum Error {
         "the input has {0} bytes, and may have at most {MAX_INPUT_BYTES}; put long material in files that a tool reads"
     )]
     InputTooLong(usize),
+    /// There is no such run.
+    #[error("there is no run {0}")]
+    NoSuchRun(RunId),
+    /// What was asked can't be done with a run that stands so.
+    #[error("run {run} {why}")]
+    Unfit {
+        /// The run.
+        run: RunId,
+        /// Why it can't be done, as the rest of a sentence that begins with the run.
+        why: String,
+    },
+    /// The directory of a run is no text, so that it could not be kept.
+    #[error("the directory {} is no UTF-8 text", .0.display())]
+    Directory(PathBuf),
+    /// The network that a run is kept with can't be read.
+    #[error("the network of run {run} can't be read")]
+    Network {
+        /// The run.
+        run: RunId,
+        /// Why.
+        #[source]
+        source: Arc<serde_json::Error>,
+    },
+    /// The store can't be read or written.
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    /// What is in the store can't be understood.
+    #[error(transparent)]
+    Stored(#[from] StoredError),
     /// The runtime is shutting down or has failed.
     #[error("the runtime has stopped")]
     Stopped,
@@ -96,6 +131,7 @@ pub struct Builder {
     providers: HashMap<String, Arc<dyn Provider>>,
     tools: HashMap<String, Arc<dyn ErasedTool>>,
     approver: Option<Arc<dyn Approver>>,
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl Builder {
@@ -117,6 +153,13 @@ impl Builder {
     #[must_use]
     pub fn approver(mut self, approver: impl Approver) -> Self {
         self.approver = Some(Arc::new(approver));
+        self
+    }
+
+    /// Sets what the runs are written down by. Without one they end with the process: nothing of them is kept.
+    #[must_use]
+    pub fn recorder(mut self, recorder: impl Into<Arc<Recorder>>) -> Self {
+        self.recorder = Some(recorder.into());
         self
     }
 
@@ -147,10 +190,12 @@ impl Builder {
             let rates = model.price.as_ref().map(Rates::new).unwrap_or_default();
             models.insert(name.into(), Arc::new(Model { spec: model, provider, rates, permits }));
         }
+        let text = self.network.to_text().into();
         let fleet = Arc::new(Fleet::new(self.network, models, self.tools, self.approver));
         let spawned = Actor::spawn(None, NetworkSupervisor, fleet.clone()).await;
         let (supervisor, _) = spawned.map_err(|_| Error::Stopped)?;
-        Ok(Runtime { fleet, supervisor })
+        let recorder = self.recorder.unwrap_or_else(|| Arc::new(Recorder::in_memory()));
+        Ok(Runtime { fleet, text, supervisor, recorder })
     }
 }
 
@@ -160,6 +205,9 @@ impl Builder {
 /// [`Runtime::shutdown`] ends both.
 pub struct Runtime {
     fleet: Arc<Fleet>,
+    /// The network as it is kept with each run.
+    text: Arc<str>,
+    recorder: Arc<Recorder>,
     supervisor: ActorRef<NetworkMessage>,
 }
 
@@ -176,6 +224,10 @@ pub struct RunRequest {
     pub session: Option<Arc<str>>,
     /// The run's id; a new one where it is left out. It must not be in use.
     pub id: Option<RunId>,
+    /// The directory that the network's relative paths are resolved against; the process's own where it is left out.
+    pub directory: Option<PathBuf>,
+    /// Whether the process's approver may be asked; if not, a call that needs approval parks the run.
+    pub is_attended: bool,
 }
 
 impl RunRequest {
@@ -190,14 +242,39 @@ impl RunRequest {
             tenant: Self::DEFAULT_TENANT.into(),
             session: None,
             id: None,
+            directory: None,
+            is_attended: true,
         }
     }
+
+    fn directory(&self) -> Result<Arc<str>, Error> {
+        let given = self.directory.clone().unwrap_or_else(|| PathBuf::from("."));
+        let absolute = std::path::absolute(&given).unwrap_or(given);
+        let text = absolute.to_str().map(Arc::from);
+        text.ok_or(Error::Directory(absolute))
+    }
+}
+
+/// What is said of a run's open calls when it is taken up again.
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    /// Calls that await approval, and whether they may happen. Those that are left out are asked about again, where
+    /// there is somebody to ask.
+    pub approvals: BTreeMap<CallId, bool>,
+    /// Whether the process's approver may be asked about others.
+    pub is_attended: bool,
 }
 
 impl Runtime {
     /// Begins to make a runtime for a network.
     pub fn builder(network: impl Into<Arc<Network>>) -> Builder {
-        Builder { network: network.into(), providers: HashMap::new(), tools: HashMap::new(), approver: None }
+        Builder {
+            network: network.into(),
+            providers: HashMap::new(),
+            tools: HashMap::new(),
+            approver: None,
+            recorder: None,
+        }
     }
 
     /// Starts a run and waits for its end. Dropping the future does not end the run; see [`Runtime::start`] for a
@@ -209,49 +286,112 @@ impl Runtime {
         self.start(RunRequest::new(input)).await?.wait().await
     }
 
-    /// Starts a run.
+    /// Starts a run. When this returns, the run is in the store, and no crash loses it.
     ///
     /// # Errors
-    /// An input that is too long, a prompt that can't be rendered over it, a tool that can't be opened, or a runtime
-    /// that has stopped. Nothing has been spent then.
+    /// An input that is too long, a prompt that can't be rendered over it, a tool that can't be opened, a store that
+    /// can't be written, or a runtime that has stopped. Nothing has been spent then.
     pub async fn start(&self, request: RunRequest) -> Result<RunHandle, Error> {
-        let RunRequest { input, vars, tenant, session, id } = request;
+        let directory = request.directory()?;
+        let RunRequest { input, vars, tenant, session, id, is_attended, .. } = request;
         if input.len() > MAX_INPUT_BYTES {
             return Err(Error::InputTooLong(input.len()));
         }
-        let id = id.unwrap_or_else(new_run_id);
-        let values = Values { input: &input, vars: &vars };
-        let prompts = self.fleet.render_prompts(&values)?;
-        let tools = self.fleet.bind_tools(&values)?;
+        let run = id.unwrap_or_else(new_run_id);
+        let stream = Arc::new(Stream { run, tenant: tenant.clone(), session: session.clone() });
+        let account = Account::new(&self.fleet.network.spec().network.limits);
+        let scope = self.scope(stream, &Values { input: &input, vars: &vars }, &directory, account, is_attended)?;
+        let started = Event::RunStarted {
+            tenant,
+            session,
+            name: self.fleet.network.spec().network.name.as_str().into(),
+            network: self.text.clone(),
+            directory,
+            input,
+            vars: Arc::new(vars),
+            version: VERSION.into(),
+        };
+        self.launch(scope, Opening::Fresh(started), Arc::default()).await
+    }
+
+    /// Takes up a run again that was interrupted or parked, from where its events end. Calls that were cut off are
+    /// made again or not by the rule of their effect class. When this returns, the run is marked as taken up.
+    ///
+    /// # Errors
+    /// The run has ended for good, or is of another network than this runtime's (see [`Past`]); else as for
+    /// [`Runtime::start`].
+    pub async fn resume(&self, past: Past, answers: Answers) -> Result<RunHandle, Error> {
+        let Past { state, agents, events } = past;
+        let beginning = state.beginning().cloned().ok_or(Error::Stopped)?;
+        let run = beginning.stream.run.clone();
+        let status = state.status();
+        if !status.can_go_on() {
+            return Err(Error::Unfit { run, why: format!("has ended: {}", status.word()) });
+        }
+        let mut account = Account::new(&self.fleet.network.spec().network.limits);
+        account.carry(state.spent().plus(state.held()));
+        let values = Values { input: &beginning.input, vars: &beginning.vars };
+        let scope =
+            self.scope(beginning.stream.clone(), &values, &beginning.directory, account, answers.is_attended)?;
+        let is_other = beginning.network != self.text;
+        let resumed = Event::RunResumed { network: is_other.then(|| self.text.clone()), version: VERSION.into() };
+        let log = Arc::new(Log::of(events));
+        self.launch(scope, Opening::Resumed { fold: Box::new(Fold { run: state, agents }), resumed, answers }, log)
+            .await
+    }
+
+    fn scope(
+        &self,
+        stream: Arc<Stream>,
+        values: &Values<'_>,
+        directory: &str,
+        account: Account,
+        is_attended: bool,
+    ) -> Result<Arc<Scope>, Error> {
+        let prompts = self.fleet.render_prompts(values)?;
+        let tools = self.fleet.bind_tools(values, directory.as_ref())?;
         let definitions = self.fleet.definitions(&tools)?;
-        let log = Arc::new(Log::default());
-        let (report, reported) = oneshot::channel();
-        let scope = Arc::new(Scope {
-            stream: Arc::new(Stream { run: id.clone(), tenant, session }),
-            ledger: Arc::new(Ledger::new(Account::new(&self.fleet.network.spec().network.limits))),
+        Ok(Arc::new(Scope {
+            stream,
+            account: Arc::new(SharedAccount::new(account)),
             fleet: self.fleet.clone(),
             tools,
             prompts,
             definitions,
             cancelled: CancellationToken::new(),
-        });
-        let network = self.fleet.network.clone();
-        let began = Event::RunStarted { network, input: input.clone(), vars: Arc::new(vars) };
-        let beginning = Box::new(Beginning { scope, log: log.clone(), started: began, input, report });
+            paused: watch::Sender::new(false),
+            recorder: self.recorder.clone(),
+            approver: self.fleet.approver.clone().filter(|_| is_attended),
+        }))
+    }
+
+    async fn launch(&self, scope: Arc<Scope>, opening: Opening, log: Arc<Log<Envelope>>) -> Result<RunHandle, Error> {
+        let id = scope.stream.run.clone();
+        let (report, reported) = oneshot::channel();
+        let (begun, durable) = oneshot::channel();
+        let launch = Box::new(Launch { scope, log: log.clone(), opening, begun, report });
         let (started, actor) = oneshot::channel();
-        self.supervisor.cast(NetworkMessage::Start { beginning, started }).map_err(|_| Error::Stopped)?;
+        self.supervisor.cast(NetworkMessage::Start { launch, started }).map_err(|_| Error::Stopped)?;
         let supervisor = actor.await.map_err(|_| Error::Stopped)?;
+        durable.await.map_err(|_| Error::Stopped)??;
         Ok(RunHandle { id, log, supervisor, reported })
     }
 
     /// Cancels all runs and waits until they have ended.
     pub async fn shutdown(self) {
+        self.stop().await;
+    }
+
+    async fn stop(&self) {
         let (done, ended) = oneshot::channel();
         if self.supervisor.cast(NetworkMessage::Shutdown { done }).is_ok() {
             let _ = ended.await;
         }
     }
 }
+
+/// The version that decides, as it is kept with each run.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Makes an id for a run: no other run has it, and ids sort by the time at which they were made.
 pub fn new_run_id() -> RunId {
@@ -263,7 +403,7 @@ pub struct RunHandle {
     id: RunId,
     log: Arc<Log<Envelope>>,
     supervisor: ActorRef<RunMessage>,
-    reported: oneshot::Receiver<Report>,
+    reported: oneshot::Receiver<Result<Report, Error>>,
 }
 
 impl RunHandle {
@@ -272,35 +412,86 @@ impl RunHandle {
         &self.id
     }
 
-    /// Starts to read the run's events from the first on.
+    /// Starts to read the run's events from the first on, or, of a run that was taken up again, from some later one on:
+    /// those before its last snapshot are in the store alone. They are told as they happen, and may not be durable yet.
     pub fn events(&self) -> Reader<Envelope> {
         self.log.reader()
     }
 
-    /// Returns something that can cancel the run while others wait for it.
-    pub fn canceller(&self) -> Canceller {
-        Canceller { supervisor: self.supervisor.clone() }
+    /// Returns something that can tell the run what to do while others wait for it.
+    pub fn controls(&self) -> Controls {
+        Controls { supervisor: self.supervisor.clone() }
     }
 
-    /// Waits for the run's end.
+    /// Waits for the run's end. What it returns is durable.
     ///
     /// # Errors
+    /// [`Error::Journal`] if the run's end could not be written down: the run is interrupted, and can be taken up again.
     /// [`Error::Stopped`] if the run's supervisor failed, which is a bug in Provost; its log names it.
     pub async fn wait(self) -> Result<Report, Error> {
-        self.reported.await.map_err(|_| Error::Stopped)
+        self.reported.await.map_err(|_| Error::Stopped)?
     }
 }
 
-/// Cancels a run.
+/// Tells a run what to do. A run that has ended stays as it is.
 #[derive(Clone)]
-pub struct Canceller {
+pub struct Controls {
     supervisor: ActorRef<RunMessage>,
 }
 
-impl Canceller {
-    /// Stops the run's model streams and processes, and ends it as cancelled; a run that has ended stays as it is.
+impl Controls {
+    /// Stops the run's model streams and processes, and ends it as cancelled.
     pub fn cancel(&self, reason: impl Into<String>) {
         let end = RunEnd::without_answer(Status::Cancelled, reason);
         let _ = self.supervisor.cast(RunMessage::Cancel(end));
     }
+
+    /// Lets the run begin no more calls; those under way go on to their ends. Returns whether the run heard it.
+    pub async fn pause(&self) -> bool {
+        self.ask(|answer| RunMessage::Pause { paused: true, answer }).await.is_some()
+    }
+
+    /// Lets a paused run go on. Returns whether the run heard it.
+    pub async fn unpause(&self) -> bool {
+        self.ask(|answer| RunMessage::Pause { paused: false, answer }).await.is_some()
+    }
+
+    /// Tells an agent of the run something, which its model reads before it speaks next; the agent that stands for the
+    /// run where none is named.
+    ///
+    /// # Errors
+    /// There is no such agent at work, as the rest of a sentence that begins with the run; or the run has ended.
+    pub async fn steer(&self, agent: Option<AgentId>, text: String) -> Result<(), String> {
+        self.ask(|answer| RunMessage::Steer { agent, text, answer }).await.unwrap_or_else(|| Err(HAS_ENDED.to_owned()))
+    }
+
+    /// Says what became of a call that is in doubt.
+    ///
+    /// # Errors
+    /// The call is not in doubt, as the rest of a sentence that begins with the run; or the run has ended.
+    pub async fn resolve(&self, call: CallId, resolution: Resolution) -> Result<(), String> {
+        let asked = self.ask(|answer| RunMessage::Resolve { call, resolution, answer }).await;
+        asked.unwrap_or_else(|| Err(HAS_ENDED.to_owned()))
+    }
+
+    /// Whether the run is under way.
+    pub fn is_live(&self) -> bool {
+        !matches!(self.supervisor.get_status(), ActorStatus::Stopping | ActorStatus::Stopped)
+    }
+
+    /// Waits until the run is not under way any more.
+    pub async fn ended(&self) {
+        // It fails only where there is a time-out.
+        let _ = self.supervisor.get_cell().wait(None).await;
+    }
+
+    /// Asks the run something; none if it has ended. What the run did is durable when it answers.
+    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> RunMessage) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.supervisor.cast(message(answer)).ok()?;
+        answered.await.ok()
+    }
 }
+
+/// Why nothing can be said to a run any more.
+const HAS_ENDED: &str = "has ended";

@@ -1,3 +1,4 @@
 //! Servers: what others reach over HTTP.
 
+pub mod control;
 pub mod sim_server;

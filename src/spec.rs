@@ -10,6 +10,7 @@ mod duration;
 mod findings;
 pub mod graph;
 mod later;
+mod model_override;
 mod node;
 mod schema;
 mod secrets;
@@ -23,6 +24,7 @@ pub(crate) use check::is_loopback;
 pub(crate) use diagnostic::visible;
 pub use diagnostic::{Diagnostic, Position, Report, Severity};
 pub use duration::Span;
+pub use model_override::{ModelOverride, OverrideError};
 pub use schema::json_schema;
 pub use tables::{
     AgentSpec, Builtin, Effect, Faults, Fleet, Latency, Limits, MAX_AGENT_NAME, MAX_NAME, ModelChoice, ModelSpec,
@@ -229,6 +231,21 @@ impl Network {
         }
         network.output_schemas = self.output_schemas;
         Ok(network)
+    }
+
+    /// Returns the network as text from which [`Network::from_text`] makes the very same network; nobody else reads it.
+    /// Secrets are handles in it.
+    pub fn to_text(&self) -> String {
+        // Maps with text keys, numbers and texts: JSON has all of them.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Makes a network of what [`Network::to_text`] returned, which is not checked again.
+    ///
+    /// # Errors
+    /// The text is none, or is of a version with other tables.
+    pub fn from_text(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
     }
 
     /// Returns the tables that the network was made of.

@@ -11,6 +11,7 @@ use crate::spec::Limits;
 
 /// What a call takes from an account, or an account holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Amount {
     /// Logical model calls.
     pub model_calls: u64,
@@ -23,6 +24,9 @@ pub struct Amount {
 }
 
 impl Amount {
+    /// More than anything costs.
+    pub const MAX: Self = Self { model_calls: u64::MAX, steps: u64::MAX, tokens: u64::MAX, cost_nano_usd: u64::MAX };
+
     /// The first try of a model call counts as one call and one step.
     pub const ONE_STEP: Self = Self { model_calls: 1, steps: 1, tokens: 0, cost_nano_usd: 0 };
 
@@ -114,6 +118,12 @@ impl Account {
         Self { limit, held: Amount::default(), spent: Amount::default(), debt: Amount::default() }
     }
 
+    /// Counts what was spent before: of a run that is taken up again.
+    pub fn carry(&mut self, spent: Amount) {
+        self.spent = self.spent.plus(spent);
+        self.debt = self.spent.plus(self.held).minus(self.limit);
+    }
+
     /// Reserves a call that reads at most `input_tokens` and would like to write `wanted` tokens: the count is cut to
     /// what remains, but not below `at_least`. Returns how many tokens the call may write, and what is held for it.
     ///
@@ -167,6 +177,11 @@ impl Account {
     /// Returns what is held for calls under way.
     pub fn held(&self) -> Amount {
         self.held
+    }
+
+    /// Returns what is neither held nor spent.
+    pub fn free(&self) -> Amount {
+        self.limit.minus(self.spent).minus(self.held)
     }
 
     /// Returns by how much providers have billed beyond the limits.

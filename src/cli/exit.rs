@@ -37,6 +37,7 @@ impl Code {
             Error::Invalid(_) => Self::Invalid,
             Error::Usage { .. } => Self::Usage,
             Error::Store { .. } => Self::Store,
+            Error::Left => Self::Cancelled,
             Error::Failed { .. } | Error::Stdout(_) => Self::Failed,
             // As with other filters, a reader that has seen enough is no failure.
             Error::StdoutClosed => Self::Done,
@@ -44,8 +45,48 @@ impl Code {
     }
 }
 
+impl Code {
+    /// Returns the worse of two codes, for a command that did several things. The worst is what most needs a person:
+    /// 8, then 7, 1, 2, 3, 4, 5, 6, 130, and 0 is the best.
+    #[must_use]
+    pub fn worse(self, other: Self) -> Self {
+        const WORST_FIRST: [Code; 10] = [
+            Code::Store,
+            Code::InDoubt,
+            Code::Failed,
+            Code::Usage,
+            Code::Invalid,
+            Code::Limit,
+            Code::Denied,
+            Code::Waiting,
+            Code::Cancelled,
+            Code::Done,
+        ];
+        WORST_FIRST.into_iter().find(|code| [self, other].contains(code)).unwrap_or(self)
+    }
+}
+
 impl From<Code> for ExitCode {
     fn from(code: Code) -> Self {
         Self::from(code as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_codes_the_one_that_most_needs_a_person_is_worse() {
+        for (one, other, worse) in [
+            (Code::Done, Code::Cancelled, Code::Cancelled),
+            (Code::Waiting, Code::Cancelled, Code::Waiting),
+            (Code::Failed, Code::Limit, Code::Failed),
+            (Code::InDoubt, Code::Failed, Code::InDoubt),
+            (Code::InDoubt, Code::Store, Code::Store),
+            (Code::Done, Code::Done, Code::Done),
+        ] {
+            assert_eq!((one.worse(other), other.worse(one)), (worse, worse));
+        }
     }
 }

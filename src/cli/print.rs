@@ -14,6 +14,25 @@ pub(super) fn result(text: &str) -> Result<(), Error> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(stdout_fault)
 }
 
+/// Prints a result without keeping the caller's task from its other work: whoever reads stdout may be slow.
+///
+/// # Errors
+/// Stdout is closed or can't take it.
+pub(super) async fn result_beside(text: String) -> Result<(), Error> {
+    beside(move || result(&text)).await
+}
+
+/// Does something that prints, without keeping the caller's task from its other work.
+///
+/// # Errors
+/// As what it does.
+pub(super) async fn beside<T: Send + 'static>(
+    print: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let printed = tokio::task::spawn_blocking(print).await;
+    printed.unwrap_or_else(|error| Err(Error::Stdout(std::io::Error::other(error))))
+}
+
 /// Prints an answer. On a terminal its control characters are made visible, so that a model can't drive it; line
 /// breaks stay.
 ///
@@ -47,7 +66,7 @@ pub(super) fn report(report: &Report) {
 /// Prints why a command failed.
 pub(super) fn error(error: &Error) {
     match error {
-        Error::StdoutClosed => {}
+        Error::StdoutClosed | Error::Left => {}
         Error::Invalid(invalid) => {
             report(&invalid.0);
             let count = invalid.0.diagnostics().len();

@@ -1,23 +1,19 @@
 //! `provost run`: one input through a network, to its end.
 
-mod approve;
-mod events;
-mod follow;
 mod input;
-mod model;
-mod tree;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use self::model::ModelOverride;
+use super::attend::{Feed, Task, attend};
+use super::door::Address;
 use super::exit::Code;
-use super::{Cli, Error, print};
-use crate::journal::{self, RunFile};
-use crate::run::{RunId, Status};
-use crate::runtime::{self, Canceller, Report, RunRequest, Runtime};
-use crate::spec::{Loaded, Network, visible};
+use super::outcome::Form;
+use super::{Cli, Error, outcome, print};
+use crate::run::RunId;
+use crate::runtime::{self, Report, RunRequest};
+use crate::spec::{Loaded, ModelOverride, Network, visible};
 
 /// What `provost run` takes.
 #[derive(Debug, clap::Args)]
@@ -59,43 +55,54 @@ pub(super) fn run(cli: &Cli, arguments: &Arguments) -> Result<Code, Error> {
     super::quiet_panics();
     let id = runtime::new_run_id();
     let name = network.spec().network.name.clone();
-    let (report, kept) = match start(cli, arguments, network, input, id.clone()) {
-        Ok(ended) => ended,
-        Err(error) if cli.json && !matches!(error, Error::Stdout(_) | Error::StdoutClosed) => {
-            print::json(&to_json(&Report::not_started(id, name, error.to_string()))?)?;
-            return Err(error);
-        }
-        Err(error) => return Err(error),
-    };
-    if arguments.events {
-        events::print_end(&report)?;
-    } else if cli.json {
-        print::json(&to_json(&report)?)?;
-    } else if let Some(answer) = report.answer_text() {
-        print::answer(&answer)?;
-    }
-    say_how_it_ended(&report);
-    kept.map_err(not_kept)?;
-    Ok(code(report.status))
-}
-
-/// A run that has ended, and whether all of its record could be kept.
-type Ended = (Report, Result<(), journal::Error>);
-
-fn start(cli: &Cli, arguments: &Arguments, network: Network, input: String, id: RunId) -> Result<Ended, Error> {
-    let record = RunFile::create(&data_directory(cli)?, id.as_str()).map_err(not_kept)?;
-    let request = RunRequest {
-        input: input.into(),
-        vars: arguments.vars.iter().cloned().collect::<BTreeMap<_, _>>(),
-        tenant: arguments.tenant.as_str().into(),
-        session: arguments.session.as_deref().map(Arc::from),
-        id: Some(id),
-    };
+    let form = Form::of(cli, arguments.events);
     let tokio = super::tokio_runtime()?;
-    let ended = tokio.block_on(run_to_end(network, request, record, arguments.events));
+    let ended = tokio.block_on(async {
+        let mut signals = super::Signals::catch();
+        let address = Address::of(cli)?;
+        let task = Task::Start { network: Box::new(network), request: arguments.request(input, &id)? };
+        match attend(&address, &id, task, form, &mut signals).await {
+            Ok(attended) => attended.print_and_leave(form, &mut signals).await,
+            Err(error) if cli.json && error.is_to_be_told() => {
+                let report = match stored(&address, &id).await {
+                    Some(report) => report,
+                    None => Report::not_started(id, name, error.to_string()),
+                };
+                print::json(&outcome::to_json(&report)?)?;
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    });
     // A person may still be being asked; the process does not wait for the answer.
     tokio.shutdown_background();
     ended
+}
+
+/// Returns what the store says of a run that this process can't go on with, if the run has begun.
+async fn stored(address: &Address, run: &RunId) -> Option<Report> {
+    let mut feed = Feed::default();
+    let is_there = feed.catch_up(address, run).ok()?;
+    let report = is_there.then(|| Report::of(feed.state()))?;
+    Some(if address.holder().await.has(run) { report } else { report.without_process() })
+}
+
+impl Arguments {
+    fn request(&self, input: String, id: &RunId) -> Result<RunRequest, Error> {
+        let here = std::env::current_dir().map_err(|error| Error::Failed {
+            message: format!("the working directory can't be read: {error}"),
+            hint: "go to a directory that is there".to_owned(),
+        })?;
+        Ok(RunRequest {
+            input: input.into(),
+            vars: self.vars.iter().cloned().collect::<BTreeMap<_, _>>(),
+            tenant: self.tenant.as_str().into(),
+            session: self.session.as_deref().map(Arc::from),
+            id: Some(id.clone()),
+            directory: Some(here),
+            is_attended: true,
+        })
+    }
 }
 
 fn load(arguments: &Arguments) -> Result<Network, Error> {
@@ -120,147 +127,4 @@ fn say_what_is_simulated(network: &Network) {
         "note: {}: the simulated model stands in; its words are scripted or made up, the tools are real\n",
         visible(&what)
     ));
-}
-
-fn data_directory(cli: &Cli) -> Result<PathBuf, Error> {
-    if let Some(directory) = &cli.data_dir {
-        return Ok(directory.clone());
-    }
-    let here = std::env::current_dir().map_err(|error| Error::Store {
-        message: format!("the working directory can't be read: {error}"),
-        hint: "name a data directory with --data-dir".to_owned(),
-    })?;
-    Ok(journal::data_directory(&here))
-}
-
-fn not_kept(error: journal::Error) -> Error {
-    let hint = "make room there, or name a directory that you may write with --data-dir".to_owned();
-    Error::Store { message: visible(&error.to_string()), hint }
-}
-
-async fn run_to_end(
-    network: Network,
-    request: RunRequest,
-    record: RunFile,
-    print_events: bool,
-) -> Result<Ended, Error> {
-    let signals = super::Signals::catch();
-    let screen = follow::Screen::new();
-    let mut builder = Runtime::builder(network);
-    if let Some(terminal) = approve::Terminal::new(&screen) {
-        builder = builder.approver(terminal);
-    }
-    let started = async {
-        let runtime = builder.start().await?;
-        let run = runtime.start(request).await?;
-        Ok((runtime, run))
-    };
-    let (runtime, run) = match started.await {
-        Ok(started) => started,
-        Err(error) => {
-            record.discard();
-            return Err(could_not_start(error));
-        }
-    };
-    let (reader, canceller) = (run.events(), run.canceller());
-    let printed = async {
-        match print_events {
-            true => events::print(reader, &canceller).await?,
-            false => follow::follow(reader, &screen).await,
-        }
-        Ok::<_, Error>(())
-    };
-    let kept = events::keep(run.events(), record, &canceller);
-    let waited = async { tokio::join!(run.wait(), printed, kept) };
-    let (report, printed, kept) = tokio::select! {
-        ended = waited => ended,
-        never = cancel_on_signal(signals, &canceller, &screen) => match never {},
-    };
-    runtime.shutdown().await;
-    printed.map_err(|error| match error {
-        Error::StdoutClosed => Error::Failed {
-            message: "nobody reads the events any more, so the run was cancelled".to_owned(),
-            hint: String::new(),
-        },
-        error => error,
-    })?;
-    Ok((report.map_err(could_not_start)?, kept))
-}
-
-/// Cancels the run at the first signal, and leaves at once at the second.
-async fn cancel_on_signal(
-    mut signals: super::Signals,
-    canceller: &Canceller,
-    screen: &follow::Screen,
-) -> std::convert::Infallible {
-    signals.next().await;
-    screen.suspend(|| print::notice("cancelling; once more leaves at once\n"));
-    canceller.cancel("cancelled by a signal");
-    signals.next().await;
-    std::process::exit(i32::from(Code::Cancelled as u8));
-}
-
-fn could_not_start(error: runtime::Error) -> Error {
-    let hint = match &error {
-        runtime::Error::Model { .. } => "`--model sim` tries the network without a provider",
-        runtime::Error::Template { source, .. } if source.message.contains("undefined") => {
-            "give the variables that it names with --var KEY=VALUE"
-        }
-        _ => "",
-    };
-    let mut message = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        message.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    match error {
-        runtime::Error::InputTooLong(_) => Error::Usage { message, hint: hint.to_owned() },
-        _ => Error::Failed { message, hint: hint.to_owned() },
-    }
-}
-
-fn to_json(report: &Report) -> Result<serde_json::Value, Error> {
-    serde_json::to_value(report)
-        .map_err(|error| Error::Failed { message: format!("the report is no JSON: {error}"), hint: String::new() })
-}
-
-fn say_how_it_ended(report: &Report) {
-    let head = match report.status {
-        Status::Done => console::style("done").green().bold(),
-        Status::AwaitingApproval => console::style("awaiting approval").yellow().bold(),
-        Status::Cancelled => console::style("cancelled").yellow().bold(),
-        Status::Limit => console::style("limit reached").red().bold(),
-        Status::Denied => console::style("denied").red().bold(),
-        Status::Failed | Status::Running => console::style("failed").red().bold(),
-    };
-    let reason = report.reason.as_deref().map(|reason| format!(": {}", visible(reason))).unwrap_or_default();
-    let usage = &report.usage;
-    print::notice(&format!(
-        "{}{reason}\n  {}, {}, {} + {} tokens, {}, {:.1} s · run {}\n",
-        head.for_stderr(),
-        print::counted(usage.model_calls, "model call"),
-        print::counted(usage.tool_calls, "tool call"),
-        usage.input_tokens,
-        usage.output_tokens,
-        crate::spec::usd(usage.cost_usd),
-        report.duration_ms as f64 / 1e3,
-        report.run,
-    ));
-}
-
-fn code(status: Status) -> Code {
-    match status {
-        Status::Done => Code::Done,
-        Status::Failed | Status::Running => Code::Failed,
-        Status::Cancelled => Code::Cancelled,
-        Status::Limit => Code::Limit,
-        Status::Denied => Code::Denied,
-        Status::AwaitingApproval => Code::Waiting,
-    }
-}
-
-/// Says on stderr which run this is, so that it can be spoken of while it is under way.
-fn say_run(run: &RunId, network: &str) {
-    print::notice(&format!("run {run} of {}\n", visible(network)));
 }

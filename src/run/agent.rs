@@ -28,6 +28,8 @@ pub struct AgentState {
     step: u32,
     repairs: u32,
     labels: Labels,
+    /// What it was told while the model or its tools were at work; it hears it when they are done.
+    told: Vec<Arc<Message>>,
     phase: Phase,
 }
 
@@ -88,7 +90,15 @@ pub enum Effect {
 impl AgentState {
     /// Makes the state of an instance to which nothing has happened yet.
     pub fn new(id: AgentId) -> Self {
-        Self { id, transcript: Vec::new(), step: 0, repairs: 0, labels: Labels::default(), phase: Phase::Idle }
+        Self {
+            id,
+            transcript: Vec::new(),
+            step: 0,
+            repairs: 0,
+            labels: Labels::default(),
+            told: Vec::new(),
+            phase: Phase::Idle,
+        }
     }
 
     /// Returns the transcript, oldest message first.
@@ -115,6 +125,8 @@ impl AgentState {
                     Body::Assistant { tool_calls, .. } if !tool_calls.is_empty() => {
                         Phase::Acting { results: vec![None; tool_calls.len()], at_fault: false }
                     }
+                    // What it was told meanwhile comes before its answer counts.
+                    _ if self.hear() => Phase::Thinking,
                     _ => Phase::Answered { finish: *finish, malformed: malformed.clone() },
                 };
             }
@@ -125,9 +137,11 @@ impl AgentState {
             Event::ToolReturned { call, message, failure } => self.take_result(call, message, *failure),
             Event::RepairRequested { message } => {
                 self.say(message);
+                self.hear();
                 self.repairs += 1;
                 self.phase = Phase::Thinking;
             }
+            Event::Steered { message } => self.told.push(message.clone()),
             Event::AgentEnded { .. } => self.phase = Phase::Ended,
             _ => {}
         }
@@ -136,6 +150,13 @@ impl AgentState {
     fn say(&mut self, message: &Arc<Message>) {
         self.labels.join(&message.labels);
         self.transcript.push(message.clone());
+    }
+
+    /// Takes what it was told into the transcript. Whether there was anything.
+    fn hear(&mut self) -> bool {
+        let told = std::mem::take(&mut self.told);
+        told.iter().for_each(|message| self.say(message));
+        !told.is_empty()
     }
 
     fn take_result(&mut self, call: &CallId, message: &Arc<Message>, failure: Option<ToolFailure>) {
@@ -150,6 +171,7 @@ impl AgentState {
         self.repairs = if *at_fault { self.repairs + 1 } else { 0 };
         let results = std::mem::take(results);
         results.iter().flatten().for_each(|message| self.say(message));
+        self.hear();
         self.phase = Phase::Thinking;
     }
 }
@@ -158,19 +180,43 @@ impl AgentState {
 /// same call ids, however often it is decided on.
 pub fn decide(definition: &Definition, state: &AgentState, event: &Event) -> Vec<Effect> {
     match (&state.phase, event) {
-        (Phase::Thinking, Event::AgentStarted { .. } | Event::ToolReturned { .. } | Event::RepairRequested { .. }) => {
-            vec![think(definition, state)]
-        }
+        (
+            Phase::Thinking,
+            Event::AgentStarted { .. }
+            | Event::ToolReturned { .. }
+            | Event::RepairRequested { .. }
+            | Event::ModelReplied { .. },
+        ) => vec![think(definition, state)],
         (Phase::Acting { .. }, Event::ModelReplied { call, message, .. }) => act(definition, state, call, message),
         (Phase::Answered { finish, malformed }, Event::ModelReplied { message, .. }) => {
             vec![answer(definition, message, *finish, malformed.as_deref())]
         }
-        (Phase::ModelFailed { error }, Event::ModelFailed { .. }) => {
-            let reason = format!("model `{}`: {error}", definition.model);
-            vec![Effect::End(AgentOutcome::Failed { reason })]
-        }
+        (Phase::ModelFailed { error }, Event::ModelFailed { .. }) => vec![failed(definition, error)],
         _ => Vec::new(),
     }
+}
+
+/// Says what a state wants that was folded from a record, whatever event was the last: the same effects that were
+/// wanted then, with the same call ids, but for those whose results are there.
+pub fn take_up(definition: &Definition, state: &AgentState) -> Vec<Effect> {
+    let last = state.transcript.last();
+    match (&state.phase, last) {
+        (Phase::Thinking, _) => vec![think(definition, state)],
+        (Phase::Acting { results, .. }, Some(message)) => {
+            let wanted = act(definition, state, &CallId::model(&state.id, state.step), message);
+            let has_no_result = |(_, result): &(Effect, &Option<Arc<Message>>)| result.is_none();
+            wanted.into_iter().zip(results).filter(has_no_result).map(|(effect, _)| effect).collect()
+        }
+        (Phase::Answered { finish, malformed }, Some(message)) => {
+            vec![answer(definition, message, *finish, malformed.as_deref())]
+        }
+        (Phase::ModelFailed { error }, _) => vec![failed(definition, error)],
+        _ => Vec::new(),
+    }
+}
+
+fn failed(definition: &Definition, error: &str) -> Effect {
+    Effect::End(AgentOutcome::Failed { reason: format!("model `{}`: {error}", definition.model) })
 }
 
 fn think(definition: &Definition, state: &AgentState) -> Effect {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{AgentId, CallId, Labels, Message, RunId, Usage};
 use crate::budget::Amount;
 use crate::model::Finish;
-use crate::spec::{Effect, Network};
+use crate::spec::Effect;
 
 /// An event with all that is known about it beside what happened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -50,12 +50,29 @@ pub struct Stream {
 pub enum Event {
     /// The run began.
     RunStarted {
-        /// The whole network as resolved, model overrides included.
-        network: Arc<Network>,
+        /// Who the run belongs to and who pays.
+        tenant: Arc<str>,
+        /// The key that several runs share, if any.
+        session: Option<Arc<str>>,
+        /// The network's name.
+        name: Arc<str>,
+        /// The whole network as resolved, model overrides included: [`Network::to_text`](crate::spec::Network::to_text).
+        network: Arc<str>,
+        /// The directory that the network's relative paths are resolved against.
+        directory: Arc<str>,
         /// The input, verbatim.
         input: Arc<str>,
         /// The variables given beside it.
         vars: Arc<BTreeMap<String, String>>,
+        /// The version of Provost that decides from here on.
+        version: Arc<str>,
+    },
+    /// The run was taken up again: after an interruption, or from where it was parked.
+    RunResumed {
+        /// The whole network, where it is another than before (another model was put in).
+        network: Option<Arc<str>>,
+        /// The version of Provost that decides from here on.
+        version: Arc<str>,
     },
     /// An agent instance came into being, with what it was asked.
     AgentStarted {
@@ -141,6 +158,36 @@ pub enum Event {
         /// Whether it may happen.
         granted: bool,
     },
+    /// The process ended while the call was being made, and nobody knows what became of it: a person is asked.
+    CallInDoubt {
+        /// The call.
+        call: CallId,
+    },
+    /// A call in doubt was settled.
+    CallResolved {
+        /// The call.
+        call: CallId,
+        /// How.
+        resolution: Resolution,
+        /// Who knew: `person`, or the tool that was asked.
+        by: Arc<str>,
+    },
+    /// The run ends, and the call with it: what became of it is not waited for.
+    CallAbandoned {
+        /// The call.
+        call: CallId,
+        /// What it was charged: what was reserved, since nobody knows what it cost.
+        charged: Amount,
+    },
+    /// The run was asked to begin no more calls for now.
+    Paused,
+    /// The run may go on.
+    Unpaused,
+    /// A person told an agent something while it was at work.
+    Steered {
+        /// The words, as a message to the model.
+        message: Arc<Message>,
+    },
     /// An answer can't be used and goes back to the model.
     RepairRequested {
         /// What is wrong with it, as a message to the model.
@@ -182,9 +229,16 @@ impl Event {
             | Self::ModelFailed { call, .. }
             | Self::ToolReturned { call, .. }
             | Self::ApprovalRequested { call, .. }
-            | Self::ApprovalDecided { call, .. } => Some(call),
+            | Self::ApprovalDecided { call, .. }
+            | Self::CallInDoubt { call }
+            | Self::CallResolved { call, .. }
+            | Self::CallAbandoned { call, .. } => Some(call),
             Self::RunStarted { .. }
+            | Self::RunResumed { .. }
             | Self::AgentStarted { .. }
+            | Self::Paused
+            | Self::Unpaused
+            | Self::Steered { .. }
             | Self::RepairRequested { .. }
             | Self::CancelRequested { .. }
             | Self::AgentRestarted { .. }
@@ -192,6 +246,48 @@ impl Event {
             | Self::RunEnded { .. } => None,
         }
     }
+
+    /// Returns the event's kind, as it stands in the store and in what is printed.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::RunStarted { .. } => "run_started",
+            Self::RunResumed { .. } => "run_resumed",
+            Self::AgentStarted { .. } => "agent_started",
+            Self::CallIntended { .. } => "call_intended",
+            Self::TryFailed { .. } => "try_failed",
+            Self::ModelReplied { .. } => "model_replied",
+            Self::ModelFailed { .. } => "model_failed",
+            Self::ToolReturned { .. } => "tool_returned",
+            Self::ApprovalRequested { .. } => "approval_requested",
+            Self::ApprovalDecided { .. } => "approval_decided",
+            Self::CallInDoubt { .. } => "call_in_doubt",
+            Self::CallResolved { .. } => "call_resolved",
+            Self::CallAbandoned { .. } => "call_abandoned",
+            Self::Paused => "paused",
+            Self::Unpaused => "unpaused",
+            Self::Steered { .. } => "steered",
+            Self::RepairRequested { .. } => "repair_requested",
+            Self::CancelRequested { .. } => "cancel_requested",
+            Self::AgentRestarted { .. } => "agent_restarted",
+            Self::AgentEnded { .. } => "agent_ended",
+            Self::RunEnded { .. } => "run_ended",
+        }
+    }
+}
+
+/// What became of a call that was in doubt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resolution {
+    /// It happened, and this is its result.
+    Done {
+        /// The result, as the model is to read it.
+        result: String,
+    },
+    /// It did not happen, and is to be made now.
+    Retry,
+    /// It counts as failed, and the model is told so.
+    Fail,
 }
 
 /// What brought an agent instance into being.
@@ -368,4 +464,35 @@ pub enum Status {
     Denied,
     /// It waits for a person's approval.
     AwaitingApproval,
+    /// A call may have happened or not, and a person has to say which.
+    InDoubt,
+    /// Its process ended before it did; `provost runs resume` takes it up again.
+    Interrupted,
+}
+
+impl Status {
+    /// Whether it waits for a person.
+    pub fn is_parked(self) -> bool {
+        matches!(self, Self::AwaitingApproval | Self::InDoubt)
+    }
+
+    /// Whether a run that stands so, in no process, can be taken up again.
+    pub fn can_go_on(self) -> bool {
+        matches!(self, Self::Running | Self::Interrupted) || self.is_parked()
+    }
+
+    /// Returns the word for it, which is public.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Limit => "limit",
+            Self::Denied => "denied",
+            Self::AwaitingApproval => "awaiting_approval",
+            Self::InDoubt => "in_doubt",
+            Self::Interrupted => "interrupted",
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! recognised again (an idempotency key) hangs on them.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,11 @@ macro_rules! text_id {
             /// Returns the id's text.
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+
+            /// Returns the id's text, shared.
+            pub fn to_text(&self) -> Arc<str> {
+                self.0.clone()
             }
         }
 
@@ -80,8 +86,10 @@ impl AgentId {
     }
 }
 
-/// The name of one logical call within its run; all tries of the call share it.
+/// The name of one logical call within its run; all tries of the call share it. Written `scout/reader.2.0#1.3`: call 3
+/// of step 1 of that reader; without the last number it is the step's model call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct CallId {
     /// Who asked.
     pub agent: AgentId,
@@ -119,9 +127,54 @@ impl fmt::Display for CallId {
     }
 }
 
+/// A text is no call's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no call; a call is written like `agent#2.0`")]
+pub struct NotACall(String);
+
+impl FromStr for CallId {
+    type Err = NotACall;
+
+    fn from_str(text: &str) -> Result<Self, NotACall> {
+        let parse = || {
+            let (agent, place) = text.rsplit_once('#')?;
+            let (step, index) = match place.split_once('.') {
+                Some((step, index)) => (step, Some(index.parse().ok()?)),
+                None => (place, None),
+            };
+            (!agent.is_empty()).then_some(Self { agent: AgentId::new(agent), step: step.parse().ok()?, index })
+        };
+        parse().ok_or_else(|| NotACall(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for CallId {
+    type Error = NotACall;
+
+    fn try_from(text: String) -> Result<Self, NotACall> {
+        text.parse()
+    }
+}
+
+impl From<CallId> for String {
+    fn from(call: CallId) -> Self {
+        call.to_string()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_is_read_as_it_is_written() {
+        for text in ["scout#1", "scout/reader.2.0~1.clerk#12.3"] {
+            assert_eq!(text.parse::<CallId>().unwrap().to_string(), text);
+        }
+        for text in ["", "scout", "#1", "scout#", "scout#x", "scout#1.", "scout#1.2.3", "scout#-1"] {
+            assert!(text.parse::<CallId>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn ids_are_paths_that_grow_with_depth_and_not_with_handoffs() {

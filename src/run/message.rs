@@ -46,6 +46,8 @@ pub enum Origin {
     Model(String),
     /// A tool, by its name in the network.
     Tool(String),
+    /// A person who told an agent something while it was at work.
+    Person,
     /// The runtime itself: what was wrong with an answer, and such.
     Runtime,
 }

@@ -4,26 +4,60 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentId, AgentOutcome, CallId, Envelope, Event, Labels, Message, Origin, Parent, RunEnd, Status, Subject,
-    ToolFailure, tool_message,
+    AgentId, AgentOutcome, CallId, Envelope, Event, Labels, Message, Origin, Parent, Resolution, RunEnd, Status,
+    Stream, Subject, ToolFailure, tool_message,
 };
 use crate::budget::Amount;
+use crate::spec::Effect;
 
 /// Where a run stands.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
+    beginning: Option<Beginning>,
     agents: IndexMap<AgentId, Instance>,
     open: BTreeMap<CallId, OpenCall>,
     over: HashSet<CallId>,
     totals: Totals,
+    spent: Amount,
+    paused: bool,
     cancelling: Option<RunEnd>,
     end: Option<RunEnd>,
+    clock: Clock,
+}
+
+/// What a run began with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Beginning {
+    /// Which run, and for whom.
+    pub stream: Arc<Stream>,
+    /// The network's name.
+    pub name: Arc<str>,
+    /// The network as it was last resolved, as text.
+    pub network: Arc<str>,
+    /// The directory that relative paths are resolved against.
+    pub directory: Arc<str>,
+    /// The input, verbatim.
+    pub input: Arc<str>,
+    /// The variables given beside it.
+    pub vars: Arc<BTreeMap<String, String>>,
+    /// The version of Provost that decides.
+    pub version: Arc<str>,
+}
+
+/// How far the run's events have come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Clock {
+    head: u64,
+    started_ms: u64,
+    last_ms: u64,
+    active_ms: u64,
 }
 
 /// One agent instance of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Instance {
     /// The agent's name in the network.
     pub name: Arc<str>,
@@ -39,26 +73,63 @@ pub struct Instance {
     pub totals: Totals,
     /// How it ended; none while it lives.
     pub outcome: Option<AgentOutcome>,
+    /// What it had been influenced by when it ended.
+    pub labels: Labels,
 }
 
-/// A call that is intended and not over, or that awaits approval.
-#[derive(Clone, Debug, PartialEq)]
+/// A call that has been asked for and is not over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpenCall {
     /// What it is made to.
     pub subject: Subject,
-    /// Whether a person is being asked.
-    pub awaiting_approval: bool,
+    /// Which try of it was intended last, counted from 1; 0 if none was.
+    pub attempt: u32,
+    /// What a second try would do, as it was known when it was intended; none but for tools.
+    pub effect: Option<Effect>,
+    /// What is reserved for the try under way.
+    pub held: Amount,
+    /// What it was influenced by.
+    pub labels: Labels,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+/// How far a call has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// A person is asked whether it may happen.
+    AwaitingApproval,
+    /// A person answered.
+    Decided {
+        /// Whether it may happen.
+        granted: bool,
+    },
+    /// It has been made, or may have been.
+    Intended,
+    /// It was cut off, and nobody knows what became of it.
+    InDoubt,
+    /// It was in doubt, and is no more.
+    Resolved(Resolution),
 }
 
 impl OpenCall {
     /// Whether the call goes on without a task of its own: it waits for a person or another agent.
     pub fn waits_for_others(&self) -> bool {
-        self.awaiting_approval || matches!(self.subject, Subject::Delegate { .. } | Subject::Handoff { .. })
+        matches!(self.stage, Stage::AwaitingApproval | Stage::InDoubt)
+            || matches!(self.subject, Subject::Delegate { .. } | Subject::Handoff { .. })
+    }
+
+    /// Whether nobody can know what became of the call, now that its process has ended: it was intended, has no
+    /// result, and a second try would do it again. The stricter of what was known then and is known now holds.
+    pub fn is_in_doubt(&self, present: Option<Effect>) -> bool {
+        let is_tool = matches!(self.subject, Subject::Tool { .. });
+        is_tool && self.stage == Stage::Intended && self.effect.max(present).unwrap_or(Effect::Once) == Effect::Once
     }
 }
 
 /// What has been used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Logical model calls that came back or failed for good.
     pub model_calls: u64,
@@ -108,7 +179,65 @@ impl RunState {
 
     /// Returns the calls that await a person's approval.
     pub fn awaiting_approval(&self) -> impl Iterator<Item = (&CallId, &OpenCall)> {
-        self.open.iter().filter(|(_, open)| open.awaiting_approval)
+        self.open.iter().filter(|(_, open)| open.stage == Stage::AwaitingApproval)
+    }
+
+    /// Returns the calls that a person has to say more of.
+    pub fn in_doubt(&self) -> impl Iterator<Item = (&CallId, &OpenCall)> {
+        self.open.iter().filter(|(_, open)| open.stage == Stage::InDoubt)
+    }
+
+    /// Returns what the run began with; none before its first event.
+    pub fn beginning(&self) -> Option<&Beginning> {
+        self.beginning.as_ref()
+    }
+
+    /// Returns the number of the last event.
+    pub fn head(&self) -> u64 {
+        self.clock.head
+    }
+
+    /// Returns when the first event was numbered, in milliseconds since 1970.
+    pub fn started_ms(&self) -> u64 {
+        self.clock.started_ms
+    }
+
+    /// Returns for how many milliseconds the run has been under way; the time between an interruption and the next
+    /// start is not in it.
+    pub fn active_ms(&self) -> u64 {
+        self.clock.active_ms
+    }
+
+    /// Returns what the run has been charged.
+    pub fn spent(&self) -> Amount {
+        self.spent
+    }
+
+    /// Returns what is reserved for calls under way.
+    pub fn held(&self) -> Amount {
+        self.open.values().fold(Amount::default(), |sum, open| sum.plus(open.held))
+    }
+
+    /// Whether no more calls are begun for now.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Returns where the run stands. A run that is parked for a person who has answered meanwhile is interrupted: it
+    /// can go on.
+    pub fn status(&self) -> Status {
+        match self.end.as_ref().map(|end| end.status) {
+            None => Status::Running,
+            Some(Status::InDoubt) if self.in_doubt().next().is_none() => Status::Interrupted,
+            Some(Status::AwaitingApproval) if self.awaiting_approval().next().is_none() => Status::Interrupted,
+            Some(status) => status,
+        }
+    }
+
+    /// Returns the agent that stands for the run: the entry, or whoever control moved to last; none once it has ended.
+    pub fn front(&self) -> Option<&AgentId> {
+        let is_front = |instance: &Instance| instance.outcome.is_none() && instance.parent.answers().is_none();
+        self.agents.iter().find(|(_, instance)| is_front(instance)).map(|(id, _)| id)
     }
 
     /// Whether the call has its result, or can get none any more since its agent has ended.
@@ -133,7 +262,21 @@ impl RunState {
 
     /// Takes up what happened.
     pub fn evolve(&mut self, envelope: &Envelope) {
+        self.tick(envelope);
         match &envelope.event {
+            Event::RunStarted { tenant, session, name, network, directory, input, vars, version } => {
+                let run = envelope.stream.run.clone();
+                self.beginning = Some(Beginning {
+                    stream: Arc::new(Stream { run, tenant: tenant.clone(), session: session.clone() }),
+                    name: name.clone(),
+                    network: network.clone(),
+                    directory: directory.clone(),
+                    input: input.clone(),
+                    vars: vars.clone(),
+                    version: version.clone(),
+                });
+            }
+            Event::RunResumed { network, version } => self.resume(network.as_ref(), version),
             Event::AgentStarted { name, parent, depth, task } => {
                 let Some(id) = &envelope.agent else { return };
                 let instance = Instance {
@@ -144,14 +287,41 @@ impl RunState {
                     incarnation: envelope.incarnation,
                     totals: Totals::default(),
                     outcome: None,
+                    labels: Labels::default(),
                 };
                 self.agents.insert(id.clone(), instance);
             }
-            Event::CallIntended { call, subject, .. } => self.open(call, subject, false),
-            Event::ApprovalRequested { call, subject } => self.open(call, subject, true),
-            Event::ApprovalDecided { call, .. } => {
-                self.open.remove(call);
+            Event::CallIntended { call, attempt, subject, effect, reserved } => {
+                let intended = OpenCall {
+                    subject: subject.clone(),
+                    attempt: *attempt,
+                    effect: *effect,
+                    held: *reserved,
+                    labels: envelope.labels.clone(),
+                    stage: Stage::Intended,
+                };
+                self.open.insert(call.clone(), intended);
             }
+            Event::ApprovalRequested { call, subject } => {
+                let asked = OpenCall {
+                    subject: subject.clone(),
+                    attempt: 0,
+                    effect: None,
+                    held: Amount::default(),
+                    labels: envelope.labels.clone(),
+                    stage: Stage::AwaitingApproval,
+                };
+                self.open.insert(call.clone(), asked);
+            }
+            Event::ApprovalDecided { call, granted } => self.stage(call, Stage::Decided { granted: *granted }),
+            Event::CallInDoubt { call } => self.stage(call, Stage::InDoubt),
+            Event::CallResolved { call, resolution, .. } => self.stage(call, Stage::Resolved(resolution.clone())),
+            Event::CallAbandoned { call, charged } => {
+                self.charge(call, charged);
+                self.close(call);
+            }
+            Event::Paused => self.paused = true,
+            Event::Unpaused => self.paused = false,
             Event::TryFailed { call, charged, .. } => self.charge(call, charged),
             Event::ModelReplied { call, usage, charged, .. } => {
                 let usage = usage.unwrap_or_default();
@@ -169,7 +339,8 @@ impl RunState {
                 self.close(call);
             }
             Event::ToolReturned { call, .. } => {
-                if self.open.get(call).is_some_and(|open| matches!(open.subject, Subject::Tool { .. })) {
+                let was_made = |open: &OpenCall| open.attempt > 0 && matches!(open.subject, Subject::Tool { .. });
+                if self.open.get(call).is_some_and(was_made) {
                     self.count(call, |totals| totals.tool_calls += 1);
                 }
                 self.close(call);
@@ -182,19 +353,46 @@ impl RunState {
             Event::AgentEnded { outcome } => {
                 let Some(id) = &envelope.agent else { return };
                 if let Some(instance) = self.agents.get_mut(id) {
-                    instance.outcome = Some(outcome.clone());
+                    (instance.outcome, instance.labels) = (Some(outcome.clone()), envelope.labels.clone());
                 }
                 // A handoff is over when who handed over is.
                 self.open.retain(|call, _| call.agent != *id);
             }
             Event::CancelRequested { end } => self.cancelling = Some(end.clone()),
             Event::RunEnded { end, .. } => self.end = Some(end.clone()),
-            Event::RunStarted { .. } | Event::RepairRequested { .. } => {}
+            Event::RepairRequested { .. } | Event::Steered { .. } => {}
         }
     }
 
-    fn open(&mut self, call: &CallId, subject: &Subject, awaiting_approval: bool) {
-        self.open.insert(call.clone(), OpenCall { subject: subject.clone(), awaiting_approval });
+    fn tick(&mut self, envelope: &Envelope) {
+        let Clock { head, started_ms, last_ms, active_ms } = &mut self.clock;
+        *head = envelope.seq;
+        match envelope.event {
+            Event::RunStarted { .. } => *started_ms = envelope.time_ms,
+            Event::RunResumed { .. } => {}
+            // The machine's clock may have been set back.
+            _ => *active_ms += envelope.time_ms.saturating_sub(*last_ms),
+        }
+        *last_ms = envelope.time_ms;
+    }
+
+    fn resume(&mut self, network: Option<&Arc<str>>, version: &Arc<str>) {
+        if let Some(beginning) = &mut self.beginning {
+            beginning.version = version.clone();
+            beginning.network = network.unwrap_or(&beginning.network).clone();
+        }
+        self.end = None;
+        self.paused = false;
+        let living = self.agents.values_mut().filter(|instance| instance.outcome.is_none());
+        living.for_each(|instance| instance.incarnation += 1);
+        // Who was being parked goes on; who was being ended is ended.
+        self.cancelling.take_if(|end| end.status.is_parked());
+    }
+
+    fn stage(&mut self, call: &CallId, stage: Stage) {
+        if let Some(open) = self.open.get_mut(call) {
+            open.stage = stage;
+        }
     }
 
     fn close(&mut self, call: &CallId) {
@@ -203,6 +401,10 @@ impl RunState {
     }
 
     fn charge(&mut self, call: &CallId, charged: &Amount) {
+        self.spent = self.spent.plus(*charged);
+        if let Some(open) = self.open.get_mut(call) {
+            open.held = Amount::default();
+        }
         self.count(call, |totals| {
             totals.charged_tokens += charged.tokens;
             totals.cost_nano_usd += charged.cost_nano_usd;
@@ -217,7 +419,7 @@ impl RunState {
     }
 
     /// Says what follows from the end of `agent`: the answer goes to whom asked, or is the run's.
-    pub fn after_agent(&self, agent: &AgentId, labels: &Labels) -> Option<Next> {
+    pub fn after_agent(&self, agent: &AgentId) -> Option<Next> {
         let instance = self.agents.get(agent)?;
         let outcome = instance.outcome.as_ref()?;
         match instance.parent.answers() {
@@ -232,7 +434,7 @@ impl RunState {
                 };
                 let origin = Origin::Agent(agent.clone());
                 let tool = delegate_tool(&self.asked_agent(call).unwrap_or_else(|| instance.name.clone()));
-                let message = tool_message(call, &tool, content, failure.is_some(), labels.clone(), origin);
+                let message = tool_message(call, &tool, content, failure.is_some(), instance.labels.clone(), origin);
                 Some(Next::Return { call: call.clone(), message, failure })
             }
         }
@@ -252,6 +454,20 @@ fn end_of_run(outcome: &AgentOutcome) -> Option<RunEnd> {
         AgentOutcome::Done(answer) => Some(RunEnd { status: Status::Done, reason: None, answer: Some(answer.clone()) }),
         AgentOutcome::Failed { reason } => Some(RunEnd::without_answer(Status::Failed, reason.clone())),
         AgentOutcome::Limit { reason, .. } => Some(RunEnd::without_answer(Status::Limit, reason.clone())),
+    }
+}
+
+impl RunState {
+    /// Says how a run that ends now lets go of its calls: each that was reserved for is charged in full, since nobody
+    /// knows what it cost. A call in doubt stays so where the run is parked, and so does one that awaits approval.
+    pub fn abandoned(&self, end: &RunEnd) -> Vec<Event> {
+        let is_let_go = |(_, open): &(&CallId, &OpenCall)| match open.stage {
+            Stage::Intended => !end.status.is_parked() || open.held != Amount::default(),
+            _ => !end.status.is_parked(),
+        };
+        let abandon =
+            |(call, open): (&CallId, &OpenCall)| Event::CallAbandoned { call: call.clone(), charged: open.held };
+        self.open.iter().filter(is_let_go).map(abandon).collect()
     }
 }
 

@@ -21,8 +21,12 @@ pub(super) struct Seed {
     pub(super) id: AgentId,
     pub(super) incarnation: u32,
     pub(super) definition: Arc<Definition>,
-    /// The instance's events that an earlier incarnation has dealt with; none for the first.
+    /// The state from which it goes on.
+    pub(super) state: AgentState,
+    /// The instance's events since, as far as an earlier incarnation has dealt with them.
     pub(super) history: Vec<Arc<Envelope>>,
+    /// Whether it is to say, having folded them, what it wants.
+    pub(super) take_up: bool,
     pub(super) supervisor: ActorRef<RunMessage>,
 }
 
@@ -40,12 +44,20 @@ impl Actor for AgentActor {
     type Arguments = Seed;
 
     async fn pre_start(&self, _: ActorRef<Mail>, seed: Seed) -> Result<Incarnation, ActorProcessingErr> {
-        Ok(Incarnation { state: AgentState::new(seed.id.clone()), seed })
+        Ok(Incarnation { state: seed.state.clone(), seed })
     }
 
     async fn post_start(&self, _: ActorRef<Mail>, me: &mut Incarnation) -> Result<(), ActorProcessingErr> {
         for envelope in std::mem::take(&mut me.seed.history) {
             me.state.evolve(&envelope);
+        }
+        if me.seed.take_up {
+            let _ = me.seed.supervisor.cast(RunMessage::TakenUp {
+                agent: me.seed.id.clone(),
+                incarnation: me.seed.incarnation,
+                effects: run::take_up(&me.seed.definition, &me.state),
+                labels: me.state.labels().clone(),
+            });
         }
         Ok(())
     }

@@ -74,12 +74,12 @@ impl Fleet {
         Self { network, models, host_tools, model_calls, router: Router::default(), approver, definitions }
     }
 
-    /// Opens the network's tools for one run.
-    pub(super) fn bind_tools(&self, values: &Values<'_>) -> Result<Tools, Error> {
+    /// Opens the network's tools for one run, whose relative paths are resolved against `directory`.
+    pub(super) fn bind_tools(&self, values: &Values<'_>, directory: &Path) -> Result<Tools, Error> {
         let mut tools = Tools::new();
         for (name, spec) in &self.network.spec().tools {
             let tool = match spec.builtin {
-                Some(_) => self.open_builtin(name, spec, values)?,
+                Some(_) => self.open_builtin(name, spec, values, directory)?,
                 None => self.host_tools.get(name).cloned().ok_or_else(|| Error::NoSuchTool(name.clone()))?,
             };
             tools.insert(name.as_str().into(), BoundTool { tool, spec: spec.clone() });
@@ -87,10 +87,16 @@ impl Fleet {
         Ok(tools)
     }
 
-    fn open_builtin(&self, name: &str, spec: &ToolSpec, values: &Values<'_>) -> Result<Arc<dyn ErasedTool>, Error> {
+    fn open_builtin(
+        &self,
+        name: &str,
+        spec: &ToolSpec,
+        values: &Values<'_>,
+        directory: &Path,
+    ) -> Result<Arc<dyn ErasedTool>, Error> {
         let root = values.render(spec.root.as_deref().unwrap_or("."), || format!("tools.{name}.root"))?;
         let failed = |source| Error::Tool { tool: name.to_owned(), source };
-        let root = std::path::absolute(Path::new(&root))
+        let root = std::path::absolute(directory.join(&root))
             .map_err(|error| failed(tool::Error::Failed(format!("the root {root} is no path: {error}"))))?;
         tool::builtin(spec, &root).map_err(failed)
     }

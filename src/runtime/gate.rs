@@ -8,83 +8,31 @@
 //! holds block gives the permit back and waits. A further try of a call passes permit, budget and rate again.
 
 mod approval;
+mod call;
+mod crash;
+mod desk;
 pub(super) mod perform;
 mod permit;
+mod reconcile;
 mod retry;
 
 use std::sync::Arc;
 
 use ractor::ActorRef;
 
+pub(super) use approval::Known;
 pub use approval::{Approver, Question};
+pub(super) use call::{Call, ModelCall, Work};
 
 use self::approval::Verdict;
+use self::desk::Desk;
 use self::permit::Permit;
-use super::fleet::{BoundTool, Model};
 use super::run_supervisor::RunMessage;
-use super::scope::{Hold, Over, Scope, record};
+use super::scope::{Hold, Over, Scope};
 use crate::budget::{Account, Amount, Limit, Refusal};
-use crate::model::Request;
 use crate::policy;
-use crate::run::{CallId, Event, Labels, Subject, ToolFailure};
+use crate::run::{Event, Subject, ToolFailure};
 use crate::spec::Effect;
-
-/// A call before the gate.
-pub(super) struct Call {
-    pub(super) id: CallId,
-    /// The event that it follows from.
-    pub(super) cause: u64,
-    /// What it was influenced by.
-    pub(super) labels: Labels,
-    pub(super) work: Work,
-}
-
-/// What a call is.
-pub(super) enum Work {
-    /// A model call.
-    Model(ModelCall),
-    /// A tool call, a delegation or a handoff.
-    Act(Subject),
-}
-
-/// A model call, of which each try gets its own limit on output.
-pub(super) struct ModelCall {
-    pub(super) model: Arc<Model>,
-    pub(super) name: Arc<str>,
-    /// What the agent's tools and schema add to each request at most.
-    pub(super) fixed_bytes: usize,
-    pub(super) request: Request,
-}
-
-impl ModelCall {
-    fn subject(&self) -> Subject {
-        Subject::Model { model: self.name.clone(), max_output_tokens: self.request.max_output_tokens }
-    }
-}
-
-/// Where a call reports: the run's supervisor, as this call sees it.
-pub(super) struct Desk {
-    id: CallId,
-    cause: u64,
-    supervisor: ActorRef<RunMessage>,
-}
-
-impl Desk {
-    /// Records an event, and waits until it has its number.
-    async fn record(&self, event: Event) -> Result<(), Over> {
-        record(&self.supervisor, &self.id, self.cause, event).await
-    }
-
-    fn tell(&self, message: RunMessage) -> Result<(), Over> {
-        self.supervisor.cast(message).map_err(|_| Over)
-    }
-
-    /// Hands in the call's result. The supervisor records it, settles what was held, and gives the permit back before
-    /// the agent hears of it.
-    fn over(&self, event: Event, admission: Option<(Admission, Amount)>) -> Result<(), Over> {
-        self.tell(RunMessage::CallOver { agent: self.id.agent.clone(), cause: self.cause, event, admission })
-    }
-}
 
 /// What is taken for one try of a model call; given back in this order when dropped.
 pub(super) struct Admission {
@@ -103,14 +51,18 @@ impl Admission {
 /// Takes a call through the gate to its end, and tells the run's supervisor what became of it. Dropping the future at
 /// any point stops the call and gives back what it held.
 pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<RunMessage>) -> Result<(), Over> {
-    let Call { id, cause, labels, work } = call;
-    let desk = Desk { id, cause, supervisor };
+    let Call { id, cause, labels, work, attempt, approval } = call;
+    let desk = Desk { id, cause, labels, supervisor };
     let subject = match &work {
         Work::Model(call) => call.subject(),
         Work::Act(subject) => subject.clone(),
+        Work::Reconcile { by, subject } => reconcile::question(&desk, by, subject, &scope),
     };
     let permission = policy::decide(&scope.fleet.network.spec().policy, &subject, scope.builtin(&subject));
-    match approval::settle(permission, &desk, &subject, &scope).await? {
+    if let Work::Reconcile { by, .. } = work {
+        return reconcile::ask(by, permission, &subject, &desk, &scope).await;
+    }
+    match approval::settle(permission, approval, &desk, &subject, &scope).await? {
         Verdict::Granted => {}
         Verdict::Parked => return Ok(()),
         Verdict::Refused(why) => {
@@ -118,14 +70,15 @@ pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<Run
         }
     }
     match work {
-        Work::Model(call) => ask_model(call, &desk, &scope).await,
-        Work::Act(subject) => act(subject, labels, &desk, &scope).await,
+        Work::Model(call) => ask_model(call, attempt, &desk, &scope).await,
+        _ => act(subject, attempt, &desk, &scope).await,
     }
 }
 
-async fn ask_model(mut call: ModelCall, desk: &Desk, scope: &Scope) -> Result<(), Over> {
-    let mut tries = retry::Tries::new(&call.model.spec.retry, &scope.stream.run, &desk.id);
+async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope) -> Result<(), Over> {
+    let mut tries = retry::Tries::new(&call.model.spec.retry, &scope.stream.run, &desk.id, attempt);
     loop {
+        scope.may_begin().await;
         let admitted = admit(&call, tries.attempt(), scope).await;
         let mut admission = match admitted {
             Ok(admission) => admission,
@@ -134,9 +87,12 @@ async fn ask_model(mut call: ModelCall, desk: &Desk, scope: &Scope) -> Result<()
         // Rates per minute are not limited yet: what holds a permit and a reservation goes on.
         call.request.attempt = tries.attempt();
         call.request.max_output_tokens = admission.hold.max_output_tokens;
-        desk.record(intent(desk, call.subject(), tries.attempt(), None, admission.hold.held)).await?;
+        crash::point("before_intent", "model");
+        desk.record_durably(intent(desk, call.subject(), tries.attempt(), None, admission.hold.held)).await?;
         admission.hold.intend();
+        crash::point("after_intent", "model");
         let result = perform::model(&call).await;
+        crash::point("after_effect", "model");
         let charged = perform::charge(&result, &admission.hold, &call.model.rates);
         let (error, pause) = match tries.next(result) {
             Err(again) => again,
@@ -159,10 +115,10 @@ async fn admit(call: &ModelCall, attempt: u32, scope: &Scope) -> Result<Admissio
     let (input, wanted) = (request.input_token_bound(*fixed_bytes), model.spec.max_output_tokens);
     loop {
         let permit = permit::take(model, &scope.fleet).await;
-        let freed = scope.ledger.freed();
+        let freed = scope.account.freed();
         let reserve =
             |account: &mut Account| account.reserve(counts, input, wanted, model.spec.min_output_tokens, &model.rates);
-        match scope.ledger.reserve(counts, reserve) {
+        match scope.account.reserve(counts, reserve) {
             Ok(hold) => return Ok(Admission { hold, permit }),
             Err(Refusal::Exhausted(limit)) => return Err(limit),
             Err(Refusal::Held(_)) => {
@@ -173,16 +129,26 @@ async fn admit(call: &ModelCall, attempt: u32, scope: &Scope) -> Result<Admissio
     }
 }
 
-async fn act(subject: Subject, labels: Labels, desk: &Desk, scope: &Scope) -> Result<(), Over> {
-    match &subject {
-        Subject::Tool { tool, arguments } => {
-            let effect = scope.tools.get(tool).map(BoundTool::effect);
-            desk.record(intent(desk, subject.clone(), 1, effect, Amount::default())).await?;
-            desk.over(perform::tool(desk, tool, arguments, labels, scope).await, None)
-        }
+async fn act(subject: Subject, attempt: u32, desk: &Desk, scope: &Scope) -> Result<(), Over> {
+    scope.may_begin().await;
+    let Subject::Tool { tool, arguments } = &subject else {
         // The supervisor records the intent and the new agent's start in one go, or refuses what leads too deep.
-        _ => desk.tell(RunMessage::StartAgent { call: desk.id.clone(), cause: desk.cause, subject, labels }),
+        let (call, cause, labels) = (desk.id.clone(), desk.cause, desk.labels.clone());
+        return desk.tell(RunMessage::StartAgent { call, cause, subject, labels });
+    };
+    let effect = scope.effect(&subject);
+    let class = effect.map_or("", Effect::word);
+    crash::point("before_intent", class);
+    let intent = intent(desk, subject.clone(), attempt, effect, Amount::default());
+    // What changes nothing may be forgotten, and is made again; what changes something must be known before it does.
+    match effect {
+        Some(Effect::Pure) => desk.record(intent).await?,
+        _ => desk.record_durably(intent).await?,
     }
+    crash::point("after_intent", class);
+    let result = perform::tool(desk, tool, arguments, scope).await;
+    crash::point("after_effect", class);
+    desk.over(result, None)
 }
 
 fn intent(desk: &Desk, subject: Subject, attempt: u32, effect: Option<Effect>, reserved: Amount) -> Event {

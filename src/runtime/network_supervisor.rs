@@ -7,13 +7,13 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
 use super::fleet::Fleet;
-use super::run_supervisor::{Beginning, RunMessage, RunSupervisor};
+use super::run_supervisor::{Launch, RunMessage, RunSupervisor};
 use crate::run::{RunEnd, RunId, Status};
 
 /// What the network's supervisor is told.
 pub(super) enum NetworkMessage {
     /// Start a run. The answer is the run's supervisor.
-    Start { beginning: Box<Beginning>, started: oneshot::Sender<ActorRef<RunMessage>> },
+    Start { launch: Box<Launch>, started: oneshot::Sender<ActorRef<RunMessage>> },
     /// Cancel all runs, and answer when none is left.
     Shutdown { done: oneshot::Sender<()> },
 }
@@ -42,13 +42,13 @@ impl Actor for NetworkSupervisor {
         runs: &mut Runs,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            NetworkMessage::Start { beginning, started } => {
+            NetworkMessage::Start { launch, started } => {
                 if runs.shutdown.is_some() {
                     return Ok(());
                 }
-                let run = beginning.scope.stream.run.clone();
+                let run = launch.scope.stream.run.clone();
                 // A run that can't be started is told to the caller by dropping `started`.
-                if let Ok((actor, _)) = me.spawn_linked(None, RunSupervisor, *beginning).await {
+                if let Ok((actor, _)) = me.spawn_linked(None, RunSupervisor, *launch).await {
                     runs.running.insert(actor.get_id(), (run, actor.clone()));
                     let _ = started.send(actor);
                 }

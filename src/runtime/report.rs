@@ -1,47 +1,52 @@
 //! What a run came to.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::scope::Scope;
 use crate::budget::Amount;
 use crate::run::{AgentId, AgentOutcome, Answer, Instance, RunId, RunState, Status, Totals};
 
 /// What a run came to. Its JSON form is public: `provost run --json` prints it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The run's id.
     pub run: RunId,
     /// The network's name.
     pub network: String,
-    /// How it ended.
+    /// Who it belongs to and who pays.
+    pub tenant: Arc<str>,
+    /// The key that several runs share, if any.
+    pub session: Option<Arc<str>>,
+    /// How it ended, or where it stands.
     pub status: Status,
     /// Why; none where the status says all.
     pub reason: Option<String>,
     /// The answer: text, or the structured value.
-    #[serde(serialize_with = "answer")]
+    #[serde(serialize_with = "answer", deserialize_with = "read_answer")]
     pub answer: Option<Answer>,
     /// The agent instances, in the order in which they started.
     pub agents: Vec<AgentReport>,
     /// What was used over all.
     pub usage: UsageReport,
-    /// How long it took, in milliseconds.
+    /// When it began, in milliseconds since 1970 (UTC).
+    pub started_ms: u64,
+    /// How long it was under way, in milliseconds.
     pub duration_ms: u64,
     /// How many events it has.
     pub events: u64,
 }
 
 /// What one agent instance came to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AgentReport {
     /// The instance.
     pub agent: AgentId,
     /// The agent's name in the network.
     pub name: Arc<str>,
     /// How it ended: `done`, `handed_off`, `failed`, `limit`; `running` if the run ended first.
-    pub status: &'static str,
+    pub status: String,
     /// How often its actor was started.
     pub incarnations: u32,
     /// What it used.
@@ -49,7 +54,7 @@ pub struct AgentReport {
 }
 
 /// What was used.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UsageReport {
     /// Logical model calls.
     pub model_calls: u64,
@@ -67,26 +72,42 @@ pub struct UsageReport {
 }
 
 impl Report {
-    pub(super) fn new(scope: &Scope, state: &RunState, spent: Amount, took: Duration, events: u64) -> Self {
+    /// Says where a run stands, and what it came to so far.
+    pub fn of(state: &RunState) -> Self {
         let end = state.end().cloned();
         let agent = |(id, instance): (&AgentId, &Instance)| AgentReport {
             agent: id.clone(),
             name: instance.name.clone(),
-            status: status(instance.outcome.as_ref()),
+            status: status(instance.outcome.as_ref()).to_owned(),
             incarnations: instance.incarnation,
             usage: usage(&instance.totals, instance.totals.charged_tokens, instance.totals.cost_nano_usd),
         };
+        let beginning = state.beginning();
+        let spent = state.spent();
         Self {
-            run: scope.stream.run.clone(),
-            network: scope.fleet.network.spec().network.name.clone(),
-            status: end.as_ref().map_or(Status::Running, |end| end.status),
+            run: beginning.map_or_else(|| RunId::new(""), |beginning| beginning.stream.run.clone()),
+            network: beginning.map(|beginning| beginning.name.to_string()).unwrap_or_default(),
+            tenant: beginning.map(|beginning| beginning.stream.tenant.clone()).unwrap_or_default(),
+            session: beginning.and_then(|beginning| beginning.stream.session.clone()),
+            status: state.status(),
             reason: end.as_ref().and_then(|end| end.reason.clone()),
             answer: end.and_then(|end| end.answer),
             agents: state.agents().iter().map(agent).collect(),
             usage: usage(&state.totals(), spent.tokens, spent.cost_nano_usd),
-            duration_ms: took.as_millis() as u64,
-            events,
+            started_ms: state.started_ms(),
+            duration_ms: state.active_ms(),
+            events: state.head(),
         }
+    }
+
+    /// Says of a run whose process has ended that it was interrupted; one that was not under way stays as it is.
+    #[must_use]
+    pub fn without_process(mut self) -> Self {
+        if self.status == Status::Running {
+            self.status = Status::Interrupted;
+            self.reason = Some("its process ended before it did".to_owned());
+        }
+        self
     }
 
     /// Makes the report of a run that could not begin; nothing has been spent.
@@ -94,11 +115,14 @@ impl Report {
         Self {
             run,
             network,
+            tenant: "".into(),
+            session: None,
             status: Status::Failed,
             reason: Some(reason),
             answer: None,
             agents: Vec::new(),
             usage: usage(&Totals::default(), 0, 0),
+            started_ms: 0,
             duration_ms: 0,
             events: 0,
         }
@@ -137,4 +161,12 @@ fn answer<S: serde::Serializer>(answer: &Option<Answer>, serializer: S) -> Resul
         Some(Answer::Text(text)) => serializer.serialize_str(text),
         Some(Answer::Value(value)) => value.serialize(serializer),
     }
+}
+
+fn read_answer<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Answer>, D::Error> {
+    Ok(match Option::<Value>::deserialize(deserializer)? {
+        None => None,
+        Some(Value::String(text)) => Some(Answer::Text(text.into())),
+        Some(value) => Some(Answer::Value(Arc::new(value))),
+    })
 }

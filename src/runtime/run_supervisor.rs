@@ -4,11 +4,16 @@
 //! at once. The mailbox is bounded by what sends to it: each agent sends one message for each event that it is given,
 //! and each call has one message under way at a time.
 
+//!
+//! What one message makes happen is written down together or not at all: a crash finds a run as it was between two
+//! messages, never in the midst of one.
+
 mod calls;
 mod children;
 mod ending;
+mod resuming;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent};
@@ -17,100 +22,156 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use self::children::Child;
-use super::clock;
 use super::gate::Admission;
+use super::recorder::entry_of;
 use super::report::Report;
-use super::scope::Scope;
-use crate::budget::{Amount, Limit};
-use crate::journal::Log;
-use crate::run::{AgentId, CallId, Effect, Envelope, Event, Labels, Parent, RunEnd, RunState, Status, Subject};
+use super::scope::{Happened, Scope};
+use super::{Answers, Error, clock, stream_of};
+use crate::budget::{Amount, Entry, Limit};
+use crate::journal::{Durable, Log, Mark, Part, Record, Snapshot};
+use crate::run::{
+    AgentId, AgentState, CallId, Effect, Envelope, Event, Fold, Labels, Parent, Resolution, RunEnd, RunState, Status,
+    Subject, encode,
+};
+
+pub(super) use self::resuming::{PERSON, resolvable};
 
 /// What a run's supervisor is told.
 pub(super) enum RunMessage {
     /// An agent has taken up the event `upto`, and wants this.
     Decided { agent: AgentId, incarnation: u32, upto: u64, effects: Vec<Effect>, labels: Labels },
-    /// A call is at a point that is recorded before it goes on. `recorded` is dropped if the run is ending.
-    Record { agent: AgentId, cause: u64, event: Event, recorded: oneshot::Sender<()> },
+    /// An agent has been folded from the record, and wants this.
+    TakenUp { agent: AgentId, incarnation: u32, effects: Vec<Effect>, labels: Labels },
+    /// A call is at a point that is recorded before it goes on; where `durable` says so, it is on disk before
+    /// `recorded` is sent. `recorded` is dropped if the run is ending.
+    Record { happened: Box<Happened>, durable: bool, recorded: oneshot::Sender<()> },
     /// A call has its result, and hands back what it held.
-    CallOver { agent: AgentId, cause: u64, event: Event, admission: Option<(Admission, Amount)> },
+    CallOver { happened: Box<Happened>, admission: Option<(Admission, Amount)> },
     /// A delegation or a handoff has passed the gate.
     StartAgent { call: CallId, cause: u64, subject: Subject, labels: Labels },
+    /// The tool that knows has said what became of a call that was cut off; none if it does not know either.
+    Reconciled { call: CallId, by: Arc<str>, resolution: Option<Resolution> },
     /// A call would go beyond a limit of the run.
     LimitReached { call: CallId, limit: Limit },
     /// A call's task has ended, however it did.
-    TaskEnded(CallId),
+    TaskEnded { call: CallId, task: u64 },
     /// The run is to end like this.
     Cancel(RunEnd),
+    /// The run is to begin no more calls, or may again.
+    Pause { paused: bool, answer: oneshot::Sender<()> },
+    /// An agent is told something.
+    Steer { agent: Option<AgentId>, text: String, answer: oneshot::Sender<Result<(), String>> },
+    /// A person says what became of a call.
+    Resolve { call: CallId, resolution: Resolution, answer: oneshot::Sender<Result<(), String>> },
+    /// What happened could not be written down.
+    StoreFailed(Error),
     /// The calls that were to stop have had their time.
     ShutdownTimeout,
 }
 
-/// What a run begins with.
-pub(super) struct Beginning {
+/// What a run's supervisor starts with.
+pub(super) struct Launch {
     pub(super) scope: Arc<Scope>,
     pub(super) log: Arc<Log<Envelope>>,
-    pub(super) started: Event,
-    pub(super) input: Arc<str>,
+    pub(super) opening: Opening,
+    /// Told when the run's beginning is durable.
+    pub(super) begun: oneshot::Sender<Result<(), Error>>,
     /// Where the report goes when the run has ended.
-    pub(super) report: oneshot::Sender<Report>,
+    pub(super) report: oneshot::Sender<Result<Report, Error>>,
 }
+
+/// How a run comes into being in this process.
+pub(super) enum Opening {
+    /// It begins, with this event.
+    Fresh(Event),
+    /// It is taken up again where it stood.
+    Resumed { fold: Box<Fold>, resumed: Event, answers: Answers },
+}
+
+/// After how many events a run gets a new snapshot, at the least: folding fewer takes no time.
+const EVENTS_PER_SNAPSHOT: u64 = 512;
+
+/// Is called when something is durable.
+type Told = Box<dyn FnOnce() + Send + Sync>;
 
 /// What a run's supervisor keeps.
 pub(super) struct RunLoop {
     scope: Arc<Scope>,
     log: Arc<Log<Envelope>>,
     state: RunState,
-    next_seq: u64,
+    /// The fold that a snapshot was taken of last, or that the run was taken up from; empty before.
+    folded: Fold,
+    /// The agents as they were when the run was taken up, and up to which event; none if it began in this process.
+    taken_up: (u64, BTreeMap<AgentId, AgentState>),
     children: HashMap<AgentId, Child>,
     /// The tasks of calls under way; all are aborted when this is dropped.
     tasks: JoinSet<()>,
-    /// The calls whose tasks have not ended.
-    live: HashSet<CallId>,
+    /// The calls whose tasks have not ended, with the number of the task.
+    live: HashMap<CallId, u64>,
+    /// The number of the last task.
+    last_task: u64,
     /// When agents were restarted, within the supervision's period.
     restarts: VecDeque<Instant>,
     /// How the run ends, once that is settled and while its calls are stopping.
     ending: Option<RunEnd>,
+    /// Why nothing more is written down, once that is so; the run stops without an end.
+    broken: Option<Error>,
     /// Rings when the calls that were to stop have had their time.
     shutdown_timer: Option<JoinHandle<Result<(), MessagingErr<RunMessage>>>>,
-    report: Option<oneshot::Sender<Report>>,
-    started: Instant,
+    report: Option<oneshot::Sender<Result<Report, Error>>>,
+    /// What the present message has made happen, not yet written down.
+    unwritten: Unwritten,
+}
+
+/// What one message has made happen.
+#[derive(Default)]
+struct Unwritten {
+    records: Vec<Record>,
+    entries: Vec<Entry>,
+    mark: Option<Mark>,
+    when_durable: Vec<Told>,
 }
 
 pub(super) struct RunSupervisor;
 
 impl Actor for RunSupervisor {
     type Msg = RunMessage;
-    type State = (RunLoop, Option<(Event, Arc<str>)>);
-    type Arguments = Beginning;
+    type State = (RunLoop, Option<(Opening, oneshot::Sender<Result<(), Error>>)>);
+    type Arguments = Launch;
 
-    async fn pre_start(
-        &self,
-        _: ActorRef<RunMessage>,
-        beginning: Beginning,
-    ) -> Result<Self::State, ActorProcessingErr> {
-        let Beginning { scope, log, started, input, report } = beginning;
+    async fn pre_start(&self, _: ActorRef<RunMessage>, launch: Launch) -> Result<Self::State, ActorProcessingErr> {
+        let Launch { scope, log, opening, begun, report } = launch;
         let run = RunLoop {
             scope,
             log,
             state: RunState::default(),
-            next_seq: 1,
+            folded: Fold::default(),
+            taken_up: (0, BTreeMap::new()),
             children: HashMap::new(),
             tasks: JoinSet::new(),
-            live: HashSet::new(),
+            live: HashMap::new(),
+            last_task: 0,
             restarts: VecDeque::new(),
             ending: None,
+            broken: None,
             shutdown_timer: None,
             report: Some(report),
-            started: Instant::now(),
+            unwritten: Unwritten::default(),
         };
-        Ok((run, Some((started, input))))
+        Ok((run, Some((opening, begun))))
     }
 
     async fn post_start(&self, me: ActorRef<RunMessage>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
-        let (run, beginning) = state;
-        if let Some((started, input)) = beginning.take() {
-            run.begin(started, input, &me).await;
+        let (run, opening) = state;
+        let Some((opening, begun)) = opening.take() else { return Ok(()) };
+        match opening {
+            Opening::Fresh(started) => run.begin(started, &me).await,
+            Opening::Resumed { fold, resumed, answers } => run.take_up(*fold, resumed, answers, &me).await,
         }
+        run.unwritten.mark = Some(Mark { state: Status::Running.word().into(), closed: false, summary: None });
+        run.write_beginning(begun);
+        run.finish_if_over(&me).await;
+        run.write(&me);
         Ok(())
     }
 
@@ -122,24 +183,28 @@ impl Actor for RunSupervisor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             RunMessage::Decided { agent, incarnation, upto, effects, labels } => {
-                run.decided(agent, incarnation, upto, effects, labels, &me);
+                run.decided(&agent, incarnation, upto, effects, &labels, &me);
             }
-            RunMessage::Record { agent, cause, event, recorded } => {
-                if run.ending.is_none() {
-                    run.record(Some(&agent), Some(cause), event);
-                    let _ = recorded.send(());
-                }
+            RunMessage::TakenUp { agent, incarnation, effects, labels } => {
+                run.taken_up(&agent, incarnation, effects, &labels, &me);
             }
-            RunMessage::CallOver { agent, cause, event, admission } => run.call_over(agent, cause, event, admission),
+            RunMessage::Record { happened, durable, recorded } => run.record_for(*happened, durable, recorded),
+            RunMessage::CallOver { happened, admission } => run.call_over(*happened, admission),
             RunMessage::StartAgent { call, cause, subject, labels } => {
                 run.start_asked_agent(call, cause, subject, labels, &me).await;
             }
+            RunMessage::Reconciled { call, by, resolution } => run.reconciled(&call, by, resolution, &me),
             RunMessage::LimitReached { call, limit } => run.limit_reached(&call, limit),
-            RunMessage::TaskEnded(call) => run.task_ended(&call),
+            RunMessage::TaskEnded { call, task } => run.task_ended(&call, task),
             RunMessage::Cancel(end) => run.end(end),
+            RunMessage::Pause { paused, answer } => run.pause(paused, answer),
+            RunMessage::Steer { agent, text, answer } => run.steer(agent, text, answer),
+            RunMessage::Resolve { call, resolution, answer } => run.resolve(&call, resolution, answer, &me),
+            RunMessage::StoreFailed(error) => run.break_off(error),
             RunMessage::ShutdownTimeout => run.abandon_calls(),
         }
         run.finish_if_over(&me).await;
+        run.write(&me);
         Ok(())
     }
 
@@ -157,37 +222,58 @@ impl Actor for RunSupervisor {
             _ => {}
         }
         run.finish_if_over(&me).await;
+        run.write(&me);
         Ok(())
     }
 }
 
 impl RunLoop {
-    async fn begin(&mut self, started: Event, input: Arc<str>, me: &ActorRef<RunMessage>) {
+    async fn begin(&mut self, started: Event, me: &ActorRef<RunMessage>) {
+        let Event::RunStarted { tenant, input, .. } = &started else { return };
+        let (tenant, input) = (tenant.clone(), input.clone());
+        let run = self.scope.stream.run.clone();
+        self.unwritten.entries.push(Entry::Opened { run, tenant });
         let cause = self.record(None, None, started).seq;
-        if let Some(deadline) = self.scope.fleet.network.spec().network.limits.deadline {
-            let reason = format!("the run reached its deadline of {deadline}");
-            let (me, end) = (me.clone(), RunEnd::without_answer(Status::Limit, reason));
-            self.tasks.spawn(async move {
-                tokio::time::sleep(deadline.0).await;
-                let _ = me.cast(RunMessage::Cancel(end));
-            });
-        }
+        self.set_deadline(me);
         let entry: Arc<str> = self.scope.fleet.network.spec().network.entry.as_str().into();
         let task = vec![children::question(input, Labels::default(), crate::run::Origin::Input)];
         self.start_agent(AgentId::new(entry.clone()), entry, Parent::Run, 0, task, cause, me).await;
     }
 
-    /// Gives an event its number, folds it and writes it down: the one place where that happens.
+    /// Lets the run end when it has been under way for as long as it may.
+    fn set_deadline(&mut self, me: &ActorRef<RunMessage>) {
+        let Some(deadline) = self.scope.fleet.network.spec().network.limits.deadline else { return };
+        let left = deadline.0.saturating_sub(std::time::Duration::from_millis(self.state.active_ms()));
+        let reason = format!("the run reached its deadline of {deadline}");
+        let (me, end) = (me.clone(), RunEnd::without_answer(Status::Limit, reason));
+        self.tasks.spawn(async move {
+            tokio::time::sleep(left).await;
+            let _ = me.cast(RunMessage::Cancel(end));
+        });
+    }
+
+    /// Gives an event its number, folds it and keeps it for writing: the one place where that happens.
     fn record(&mut self, agent: Option<&AgentId>, cause: Option<u64>, event: Event) -> Arc<Envelope> {
         let labels = match &event {
             Event::ModelReplied { message, .. }
             | Event::ToolReturned { message, .. }
+            | Event::Steered { message }
             | Event::RepairRequested { message } => message.labels.clone(),
             _ => Labels::default(),
         };
+        self.record_with(agent, cause, labels, event)
+    }
+
+    fn record_with(
+        &mut self,
+        agent: Option<&AgentId>,
+        cause: Option<u64>,
+        labels: Labels,
+        event: Event,
+    ) -> Arc<Envelope> {
         let envelope = Arc::new(Envelope {
             stream: self.scope.stream.clone(),
-            seq: self.next_seq,
+            seq: self.state.head() + 1,
             time_ms: clock::now_ms(),
             incarnation: agent.and_then(|id| self.children.get(id)).map_or(0, Child::incarnation),
             agent: agent.cloned(),
@@ -195,9 +281,81 @@ impl RunLoop {
             labels,
             event,
         });
-        self.next_seq += 1;
+        let entry = entry_of(&self.state, &envelope, self.scope.account.with(|account| account.free()));
+        self.unwritten.entries.extend(entry);
         self.state.evolve(&envelope);
-        self.log.append(envelope.clone());
+        if self.broken.is_none() {
+            self.unwritten.records.push(encode(&envelope));
+            self.log.append(envelope.clone());
+        }
         envelope
+    }
+
+    /// Records an event for a call that waits for it.
+    fn record_for(&mut self, happened: Happened, durable: bool, recorded: oneshot::Sender<()>) {
+        if self.ending.is_some() {
+            return;
+        }
+        let Happened { call, cause, labels, event } = happened;
+        self.record_with(Some(&call.agent), Some(cause), labels, event);
+        // Whoever waits may have been cancelled meanwhile.
+        let tell = move || recorded.send(()).unwrap_or_default();
+        match durable {
+            true => self.when_durable(tell),
+            false => tell(),
+        }
+    }
+
+    fn when_durable(&mut self, told: impl FnOnce() + Send + Sync + 'static) {
+        self.unwritten.when_durable.push(Box::new(told));
+    }
+
+    /// Writes down the beginning, on which the one who started the run waits.
+    fn write_beginning(&mut self, begun: oneshot::Sender<Result<(), Error>>) {
+        let durable: Durable = Box::new(move |result| drop(begun.send(result.map_err(Error::from))));
+        let written = std::mem::take(&mut self.unwritten);
+        self.hand_over(written, Some(durable));
+    }
+
+    /// Writes down what the present message has made happen.
+    fn write(&mut self, me: &ActorRef<RunMessage>) {
+        if self.unwritten.records.is_empty() {
+            // What is asked for without anything happening is as durable as what happened before it.
+            return std::mem::take(&mut self.unwritten.when_durable).into_iter().for_each(|told| told());
+        }
+        let mut written = std::mem::take(&mut self.unwritten);
+        let told = std::mem::take(&mut written.when_durable);
+        let durable: Option<Durable> = (!told.is_empty()).then(|| {
+            let me = me.clone();
+            let durable: Durable = Box::new(move |result| match result {
+                Ok(()) => told.into_iter().for_each(|told| told()),
+                Err(error) => drop(me.cast(RunMessage::StoreFailed(error.into()))),
+            });
+            durable
+        });
+        self.hand_over(written, durable);
+    }
+
+    fn hand_over(&mut self, written: Unwritten, durable: Option<Durable>) {
+        let Unwritten { records, entries, mark, .. } = written;
+        let snapshot = self.is_snapshot_due().then(|| self.snapshot());
+        let part = Part { stream: stream_of(&self.scope.stream.run), records, mark, snapshot };
+        if let Err(error) = self.scope.recorder.append(part, &entries, durable) {
+            self.break_off(error);
+        }
+    }
+
+    /// Snapshots come at every doubling of the events, so that all of them together are not much more than the last one;
+    /// a run that has ended needs none.
+    fn is_snapshot_due(&self) -> bool {
+        let last = self.folded.run.head();
+        self.state.end().is_none() && self.state.head() >= (2 * last).max(last + EVENTS_PER_SNAPSHOT)
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        let last = self.folded.run.head();
+        let since = self.log.snapshot();
+        since.iter().filter(|envelope| envelope.seq > last).for_each(|envelope| self.folded.evolve(envelope));
+        self.folded.to_snapshot()
     }
 }

@@ -4,24 +4,31 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ractor::ActorRef;
 use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::fleet::{Definitions, Fleet, Prompts, Tools};
+use super::Approver;
+use super::fleet::{BoundTool, Definitions, Fleet, Prompts, Tools};
+use super::recorder::Recorder;
 use super::run_supervisor::RunMessage;
 use crate::budget::{Account, Amount, Refusal};
-use crate::run::{CallId, Event, Stream, Subject};
-use crate::spec::Builtin;
+use crate::run::{CallId, Event, Labels, Stream, Subject};
+use crate::spec::{Builtin, Effect};
 
 /// What the calls of one run may reach.
 pub(super) struct Scope {
     pub(super) fleet: Arc<Fleet>,
     pub(super) stream: Arc<Stream>,
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) account: Arc<SharedAccount>,
     pub(super) tools: Tools,
     pub(super) prompts: Prompts,
     pub(super) definitions: Definitions,
     pub(super) cancelled: CancellationToken,
+    /// Whether calls that have not begun wait.
+    pub(super) paused: watch::Sender<bool>,
+    pub(super) recorder: Arc<Recorder>,
+    /// Who can be asked for approval now.
+    pub(super) approver: Option<Arc<dyn Approver>>,
 }
 
 impl Scope {
@@ -32,33 +39,51 @@ impl Scope {
             _ => None,
         }
     }
+
+    /// Returns the present effect class of what a call is made to; none where it is no tool of the network's.
+    pub(super) fn effect(&self, subject: &Subject) -> Option<Effect> {
+        match subject {
+            Subject::Tool { tool, .. } => self.tools.get(tool).map(BoundTool::effect),
+            _ => None,
+        }
+    }
+
+    /// Waits while the run is paused, and until the disk keeps up.
+    pub(super) async fn may_begin(&self) {
+        // The sender lives as long as the scope.
+        let _ = self.paused.subscribe().wait_for(|paused| !paused).await;
+        self.recorder.has_room().await;
+    }
 }
 
 /// The run has ended: nothing more is recorded, and what was asking should stop.
 #[derive(Debug)]
 pub(super) struct Over;
 
-/// Records an event and waits until it has its number (and, where there is a store, is durable).
-pub(super) async fn record(
-    supervisor: &ActorRef<RunMessage>,
-    call: &CallId,
-    cause: u64,
-    event: Event,
-) -> Result<(), Over> {
+/// An event on its way to the run's supervisor.
+pub(super) struct Happened {
+    pub(super) call: CallId,
+    pub(super) cause: u64,
+    /// What it was influenced by.
+    pub(super) labels: Labels,
+    pub(super) event: Event,
+}
+
+/// Records an event and waits until it has its number, or is durable.
+pub(super) async fn record(supervisor: &ActorRef<RunMessage>, happened: Happened, durable: bool) -> Result<(), Over> {
     let (recorded, answer) = oneshot::channel();
-    let message = RunMessage::Record { agent: call.agent.clone(), cause, event, recorded };
-    supervisor.cast(message).map_err(|_| Over)?;
+    supervisor.cast(RunMessage::Record { happened: Box::new(happened), durable, recorded }).map_err(|_| Over)?;
     answer.await.map_err(|_| Over)
 }
 
 /// The run's account, shared by all its calls.
-pub(super) struct Ledger {
+pub(super) struct SharedAccount {
     account: Mutex<Account>,
     /// Told whenever something is settled or released.
     freed: Notify,
 }
 
-impl Ledger {
+impl SharedAccount {
     pub(super) fn new(account: Account) -> Self {
         Self { account: Mutex::new(account), freed: Notify::new() }
     }
@@ -81,14 +106,14 @@ impl Ledger {
         reserve: impl FnOnce(&mut Account) -> Result<(u32, Amount), Refusal>,
     ) -> Result<Hold, Refusal> {
         let (max_output_tokens, held) = self.with(reserve)?;
-        Ok(Hold { ledger: self.clone(), held, counts, max_output_tokens, intended: false, settled: false })
+        Ok(Hold { account: self.clone(), held, counts, max_output_tokens, intended: false, settled: false })
     }
 }
 
 /// What is held for one try of a call. Dropped before the call is intended, it gives everything back; dropped after,
 /// by a cancel or a panic, it is charged in full, since nobody knows what the provider will bill.
 pub(super) struct Hold {
-    ledger: Arc<Ledger>,
+    account: Arc<SharedAccount>,
     pub(super) held: Amount,
     /// The part that is charged however the try ends.
     pub(super) counts: Amount,
@@ -107,8 +132,8 @@ impl Hold {
     /// Replaces the hold by what the call did cost.
     pub(super) fn settle(mut self, actual: Amount) {
         self.settled = true;
-        self.ledger.with(|account| account.settle(self.held, actual));
-        self.ledger.freed.notify_waiters();
+        self.account.with(|account| account.settle(self.held, actual));
+        self.account.freed.notify_waiters();
     }
 }
 
@@ -118,11 +143,11 @@ impl Drop for Hold {
             return;
         }
         let (held, intended) = (self.held, self.intended);
-        self.ledger.with(|account| match intended {
+        self.account.with(|account| match intended {
             true => account.settle(held, held),
             false => account.release(held),
         });
-        self.ledger.freed.notify_waiters();
+        self.account.freed.notify_waiters();
     }
 }
 
@@ -132,42 +157,42 @@ mod tests {
     use crate::budget::Rates;
     use crate::spec::Limits;
 
-    fn ledger() -> Arc<Ledger> {
+    fn account() -> Arc<SharedAccount> {
         let limits = Limits { model_calls: Some(1), tokens: Some(1_000), ..Limits::default() };
-        Arc::new(Ledger::new(Account::new(&limits)))
+        Arc::new(SharedAccount::new(Account::new(&limits)))
     }
 
-    fn reserve(ledger: &Arc<Ledger>) -> Result<Hold, Refusal> {
+    fn reserve(account: &Arc<SharedAccount>) -> Result<Hold, Refusal> {
         let rates = Rates::default();
-        ledger.reserve(Amount::ONE_STEP, |account| account.reserve(Amount::ONE_STEP, 10, 90, 1, &rates))
+        account.reserve(Amount::ONE_STEP, |account| account.reserve(Amount::ONE_STEP, 10, 90, 1, &rates))
     }
 
     #[test]
     fn a_call_that_was_never_made_gives_everything_back() {
-        let ledger = ledger();
-        drop(reserve(&ledger).unwrap());
-        assert_eq!(ledger.with(|account| (account.held(), account.spent())), Default::default());
-        reserve(&ledger).unwrap();
+        let account = account();
+        drop(reserve(&account).unwrap());
+        assert_eq!(account.with(|account| (account.held(), account.spent())), Default::default());
+        reserve(&account).unwrap();
     }
 
     #[test]
     fn a_call_that_broke_off_after_its_intent_is_charged_in_full() {
-        let ledger = ledger();
-        let mut hold = reserve(&ledger).unwrap();
+        let account = account();
+        let mut hold = reserve(&account).unwrap();
         hold.intend();
         drop(hold);
-        assert_eq!(ledger.with(|account| (account.held(), account.spent().tokens)), (Amount::default(), 100));
-        assert!(matches!(reserve(&ledger), Err(Refusal::Exhausted(_))));
+        assert_eq!(account.with(|account| (account.held(), account.spent().tokens)), (Amount::default(), 100));
+        assert!(matches!(reserve(&account), Err(Refusal::Exhausted(_))));
     }
 
     #[tokio::test]
     async fn who_waits_is_told_when_something_is_freed() {
-        let ledger = ledger();
-        let hold = reserve(&ledger).unwrap();
-        let freed = ledger.freed();
-        assert!(matches!(reserve(&ledger), Err(Refusal::Held(_))));
+        let account = account();
+        let hold = reserve(&account).unwrap();
+        let freed = account.freed();
+        assert!(matches!(reserve(&account), Err(Refusal::Held(_))));
         drop(hold);
         freed.await;
-        reserve(&ledger).unwrap();
+        reserve(&account).unwrap();
     }
 }

@@ -359,6 +359,9 @@ pub struct ToolSpec {
     /// What a second call with the same arguments would do; the tool's own word where it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effect: Option<Effect>,
+    /// Another tool of the network that is asked what became of a call of this one that was cut off, before a person is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reconcile: Option<String>,
     /// How long a call may take.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
@@ -426,8 +429,8 @@ impl Builtin {
 }
 
 /// What a second call with the same arguments would do. It governs what happens when a call is in doubt, never
-/// whether the call is allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// whether the call is allowed. In order: the later, the stricter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// Nothing in the world changes, however often it is called.
@@ -436,6 +439,17 @@ pub enum Effect {
     Idempotent,
     /// A second call does it again.
     Once,
+}
+
+impl Effect {
+    /// Returns the word for it in a network file.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pure => "pure",
+            Self::Idempotent => "idempotent",
+            Self::Once => "once",
+        }
+    }
 }
 
 /// The labels of a tool.

@@ -5,7 +5,10 @@
 mod aimock;
 mod check;
 mod cli;
+mod journal;
 mod process;
+mod resume;
+mod runs;
 mod runtime;
 mod scripted;
 mod tidy;

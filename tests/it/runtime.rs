@@ -406,7 +406,7 @@ async fn cancel_drops_what_is_under_way_and_ends_the_run() {
     let run = runtime.start(RunRequest::new("x")).await.unwrap();
     let mut events = run.events();
     while !matches!(events.next().await.unwrap().event, Event::CallIntended { .. }) {}
-    run.canceller().cancel("the test is over");
+    run.controls().cancel("the test is over");
     let report = run.wait().await.unwrap();
     assert_eq!((report.status, reason(&report)), (Status::Cancelled, "the test is over"));
     assert_eq!(dropped.load(Ordering::SeqCst), 1);

@@ -9,7 +9,7 @@ use provost::spec::Network;
 /// For each room, the rooms of ours that it may use, and the crates that it may not.
 const ROOMS: [(&str, &[&str], &[&str]); 13] = [
     ("route", &["spec"], PURE),
-    ("run", &["spec", "model", "budget"], PURE),
+    ("run", &["spec", "model", "budget", "journal"], PURE),
     ("budget", &["run", "spec"], PURE),
     ("policy", &["run", "spec"], PURE),
     ("spec", &["route"], &["tokio", "tokio_util", "ractor", "reqwest", "axum"]),
@@ -17,7 +17,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 13] = [
     ("model", &["run", "spec"], &["ractor", "axum", "clap", "dashmap"]),
     ("tool", &["run", "spec"], &["ractor", "reqwest", "axum", "clap"]),
     ("runtime", &["budget", "journal", "model", "policy", "run", "spec", "tool"], &["reqwest", "axum", "toml", "clap"]),
-    ("serve", &["model", "run", "spec"], &["ractor", "reqwest", "clap"]),
+    ("serve", &["journal", "model", "run", "runtime", "spec"], &["ractor", "clap"]),
     ("telemetry", &[], &["ractor", "reqwest", "axum", "clap"]),
     (
         "cli",

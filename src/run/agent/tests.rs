@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::super::{Parent, RunId, Stream, Target};
+use super::super::{Parent, RunId, Stream, Target, decode, encode};
 use super::*;
 use crate::budget::Amount;
 use crate::model::Offer;
@@ -118,6 +118,25 @@ impl Life {
         self.happen(Event::ModelReplied { call, message, finish, malformed, usage, charged });
     }
 
+    /// What a restart in another process would find: the state folded from stored events, and what it wants.
+    fn folded(&self) -> (AgentState, Vec<CallId>) {
+        let stream = self.events[0].stream.clone();
+        let mut folded = AgentState::new(AgentId::new("one"));
+        for event in &self.events {
+            folded.evolve(&decode(&encode(event), &stream).unwrap());
+        }
+        let wanted = take_up(&self.definition, &folded).into_iter().filter_map(|effect| match effect {
+            Effect::CallModel { call, messages } => {
+                assert_eq!(messages, self.state.transcript, "the very same transcript");
+                Some(call)
+            }
+            Effect::Act { call, .. } => Some(call),
+            _ => None,
+        });
+        let wanted = wanted.collect();
+        (folded, wanted)
+    }
+
     fn tool_says(&mut self, call: CallId) {
         let message =
             tool_message(&call, "tool", "said".to_owned(), false, Labels::default(), Origin::Tool("tool".to_owned()));
@@ -146,10 +165,22 @@ proptest! {
     fn every_life_ends_within_its_bounds_and_folds_to_the_same_state(
         steps in prop::collection::vec(prop::collection::vec((0usize..4, any::<bool>()), 0..5), 1..12),
         order in prop::collection::vec(any::<prop::sample::Index>(), 64),
+        told in prop::collection::vec(any::<bool>(), 64),
     ) {
         let mut life = Life::begin();
-        let (mut steps, mut order) = (steps.into_iter(), order.into_iter().cycle());
+        let (mut steps, mut order, mut told) = (steps.into_iter(), order.into_iter().cycle(), told.into_iter());
         while life.end.is_none() {
+            let (folded, mut wanted) = life.folded();
+            prop_assert_eq!(&folded, &life.state);
+            let mut waited_for: Vec<CallId> = life.calls.iter().chain(&life.model).cloned().collect();
+            wanted.sort();
+            waited_for.sort();
+            prop_assert_eq!(wanted, waited_for, "a state says what it waits for");
+            if told.next().unwrap_or_default() {
+                let body = Body::User { text: "hear".to_owned() };
+                let message = Arc::new(Message { body, labels: Labels::default(), origin: Origin::Person });
+                life.happen(Event::Steered { message });
+            }
             if let Some(call) = life.model.take() {
                 life.model_says(call, &steps.next().unwrap_or_default());
             } else if !life.calls.is_empty() {
@@ -168,9 +199,9 @@ proptest! {
             }
         }
         prop_assert!(life.state.step <= 8);
-        let mut folded = AgentState::new(AgentId::new("one"));
-        life.events.iter().for_each(|event| folded.evolve(event));
+        let (folded, wanted) = life.folded();
         prop_assert_eq!(folded, life.state);
+        prop_assert_eq!(wanted, Vec::new());
     }
 }
 
@@ -193,4 +224,21 @@ fn labels_of_what_was_read_stay_with_the_agent() {
     let message = tool_message(&call, "tool", "said".to_owned(), false, labels, Origin::Tool("tool".to_owned()));
     life.happen(Event::ToolReturned { call, message, failure: None });
     assert_eq!(life.state.labels().iter().collect::<Vec<_>>(), ["private"]);
+}
+
+#[test]
+fn what_an_agent_is_told_it_hears_before_its_answer_counts() {
+    let mut life = Life::begin();
+    let body = Body::User { text: "be brief".to_owned() };
+    life.happen(Event::Steered {
+        message: Arc::new(Message { body, labels: Labels::default(), origin: Origin::Person }),
+    });
+    let call = life.model.take().unwrap();
+    let body = Body::Assistant { text: "a long answer".to_owned(), tool_calls: Vec::new() };
+    let message = Arc::new(Message { body, labels: Labels::default(), origin: Origin::Model("m".to_owned()) });
+    let (finish, malformed, usage, charged) = (Finish::Stop, None, None, Amount::default());
+    life.happen(Event::ModelReplied { call, message, finish, malformed, usage, charged });
+    assert_eq!((life.end.clone(), life.model.as_ref().map(|call| call.step)), (None, Some(2)));
+    let last = life.state.transcript().last().unwrap();
+    assert!(matches!(&last.body, Body::User { text } if text == "be brief"));
 }

@@ -2,7 +2,7 @@
 
 use futures_util::future::BoxFuture;
 
-use super::Desk;
+use super::desk::Desk;
 use crate::run::{CallId, Event, RunId, Subject};
 use crate::runtime::scope::{Over, Scope};
 use crate::spec::Permission;
@@ -24,6 +24,17 @@ pub struct Question {
     pub subject: Subject,
 }
 
+/// What is known of a call's approval before it comes to the gate: it may have come there before a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::runtime) enum Known {
+    /// Nothing.
+    Nothing,
+    /// A person was asked, and has not answered.
+    Asked,
+    /// A person answered, or the call had passed already.
+    Decided(bool),
+}
+
 /// What became of a permission.
 pub(super) enum Verdict {
     /// The call may happen.
@@ -37,6 +48,7 @@ pub(super) enum Verdict {
 /// Asks, if policy wants it so.
 pub(super) async fn settle(
     permission: Permission,
+    known: Known,
     desk: &Desk,
     subject: &Subject,
     scope: &Scope,
@@ -47,13 +59,23 @@ pub(super) async fn settle(
         Permission::Ask => {}
     }
     let call = desk.id.clone();
-    desk.record(Event::ApprovalRequested { call: call.clone(), subject: subject.clone() }).await?;
-    let Some(approver) = &scope.fleet.approver else { return Ok(Verdict::Parked) };
+    match known {
+        Known::Decided(granted) => return Ok(decided(granted)),
+        Known::Asked => {}
+        Known::Nothing => {
+            desk.record(Event::ApprovalRequested { call: call.clone(), subject: subject.clone() }).await?;
+        }
+    }
+    let Some(approver) = &scope.approver else { return Ok(Verdict::Parked) };
     let question = Question { run: scope.stream.run.clone(), call: call.clone(), subject: subject.clone() };
     let granted = approver.ask(&question).await;
     desk.record(Event::ApprovalDecided { call, granted }).await?;
-    Ok(match granted {
+    Ok(decided(granted))
+}
+
+fn decided(granted: bool) -> Verdict {
+    match granted {
         true => Verdict::Granted,
         false => Verdict::Refused("a person did not allow this call".to_owned()),
-    })
+    }
 }

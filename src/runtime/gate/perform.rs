@@ -7,7 +7,8 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use serde_json::Value;
 
-use super::{Desk, ModelCall};
+use super::ModelCall;
+use super::desk::Desk;
 use crate::budget::{Amount, Rates};
 use crate::model::{Error, Reply};
 use crate::run::{
@@ -59,7 +60,8 @@ pub(super) fn model_event(desk: &Desk, call: &ModelCall, result: Result<Reply, E
 }
 
 /// Makes a tool call and writes down what came of it. However the tool fails, the model is told.
-pub(super) async fn tool(desk: &Desk, name: &str, arguments: &Value, mut labels: Labels, scope: &Scope) -> Event {
+pub(super) async fn tool(desk: &Desk, name: &str, arguments: &Value, scope: &Scope) -> Event {
+    let mut labels = desk.labels.clone();
     let Some(bound) = scope.tools.get(name) else {
         let subject = Subject::Tool { tool: name.into(), arguments: Value::Null };
         return refused(&desk.id, &subject, ToolFailure::UnknownTool, format!("there is no tool `{name}`"));
@@ -84,7 +86,7 @@ async fn run_tool(
     let call = tool::Call {
         run: scope.stream.run.clone(),
         id: desk.id.clone(),
-        idempotency_key: format!("{}/{}", scope.stream.run, desk.id),
+        idempotency_key: key(desk, scope),
         cancelled: scope.cancelled.child_token(),
         output_limit_bytes,
     };
@@ -98,6 +100,11 @@ async fn run_tool(
         Ok(Err(panic)) => Err((ToolFailure::Panicked, format!("the tool panicked: {}", words(&*panic)))),
         Err(_) => Err((ToolFailure::TimedOut, format!("the tool did not answer within {}", bound.spec.timeout()))),
     }
+}
+
+/// Names a call so that the world can recognise it: the same for all tries of the call, in all processes.
+pub(super) fn key(desk: &Desk, scope: &Scope) -> String {
+    format!("{}/{}", scope.stream.run, desk.id)
 }
 
 /// Writes down that a call was not made.

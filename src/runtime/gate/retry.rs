@@ -18,7 +18,8 @@ pub(super) struct Tries {
 impl Tries {
     /// Begins with the first try. The jitter is a function of the run and the call: it can be foretold, and no two
     /// runs come back at the same time.
-    pub(super) fn new(retry: &Retry, run: &RunId, call: &CallId) -> Self {
+    /// `attempt` is the number of the next try; those of an earlier process are not counted against this one.
+    pub(super) fn new(retry: &Retry, run: &RunId, call: &CallId, attempt: u32) -> Self {
         let digest = blake3::hash(format!("{run}/{call}").as_bytes());
         let seed = digest.as_bytes().iter().take(8).fold(0, |seed, &byte| seed << 8 | u64::from(byte));
         let pauses = ExponentialBuilder::default()
@@ -29,7 +30,7 @@ impl Tries {
             .with_jitter()
             .with_jitter_seed(seed)
             .build();
-        Self { attempt: 1, pauses, max_retry_after: retry.max_retry_after.0 }
+        Self { attempt, pauses, max_retry_after: retry.max_retry_after.0 }
     }
 
     /// Returns which try this is, counted from 1.
@@ -69,7 +70,7 @@ mod tests {
     fn no_two_runs_come_back_at_the_same_time() {
         let call = CallId::model(&AgentId::new("a"), 1);
         let first_pause = |run: &str| {
-            let mut tries = Tries::new(&Retry::default(), &RunId::new(run), &call);
+            let mut tries = Tries::new(&Retry::default(), &RunId::new(run), &call, 1);
             tries.next(Err(Error::Overloaded { status: 500, message: String::new(), retry_after: None })).unwrap_err().1
         };
         assert_ne!(first_pause("one"), first_pause("two"));

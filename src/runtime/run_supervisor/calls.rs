@@ -12,33 +12,45 @@ use crate::run::{
     ToolFailure, tool_message,
 };
 use crate::runtime::gate::{self, Admission, Call, ModelCall, Work, perform};
+use crate::runtime::scope::Happened;
 
 impl RunLoop {
     /// Takes note that an agent has dealt with an event, and begins what it wants. What a former incarnation wanted
     /// is heard no more: its successor will say the same.
     pub(super) fn decided(
         &mut self,
-        agent: AgentId,
+        agent: &AgentId,
         incarnation: u32,
         upto: u64,
         effects: Vec<Effect>,
-        labels: Labels,
+        labels: &Labels,
         me: &ActorRef<RunMessage>,
     ) {
-        if self.ending.is_some() || !self.acknowledge(&agent, incarnation, upto) {
-            return;
+        if self.ending.is_none() && self.acknowledge(agent, incarnation, upto) {
+            self.bring_about(agent, upto, effects, labels, me);
         }
+    }
+
+    /// Begins what an agent wants.
+    pub(super) fn bring_about(
+        &mut self,
+        agent: &AgentId,
+        cause: u64,
+        effects: Vec<Effect>,
+        labels: &Labels,
+        me: &ActorRef<RunMessage>,
+    ) {
         for effect in effects {
             match effect {
-                Effect::CallModel { call, messages } => self.begin_model_call(call, messages, upto, me),
+                Effect::CallModel { call, messages } => self.begin_model_call(call, messages, cause, me),
                 Effect::Act { call, subject, labels } => {
-                    self.begin_call(Call { id: call, cause: upto, labels, work: Work::Act(subject) }, me);
+                    self.begin_call(Call::new(call, cause, labels, Work::Act(subject)), me);
                 }
                 Effect::Refuse { call, failure, message } => {
-                    self.result(&agent, upto, Event::ToolReturned { call, message, failure: Some(failure) });
+                    self.result(agent, cause, Event::ToolReturned { call, message, failure: Some(failure) });
                 }
-                Effect::Repair { message } => self.result(&agent, upto, Event::RepairRequested { message }),
-                Effect::End(outcome) => self.end_agent(&agent, upto, outcome, &labels),
+                Effect::Repair { message } => self.result(agent, cause, Event::RepairRequested { message }),
+                Effect::End(outcome) => self.end_agent(agent, cause, outcome, labels),
             }
         }
     }
@@ -49,7 +61,7 @@ impl RunLoop {
         let name = definition.model.clone();
         let request = self.request(&definition, id.clone(), messages, model.spec.max_output_tokens);
         let work = Work::Model(ModelCall { model, name, fixed_bytes: definition.fixed_bytes, request });
-        self.begin_call(Call { id, cause, labels: Labels::default(), work }, me);
+        self.begin_call(Call::new(id, cause, Labels::default(), work), me);
     }
 
     fn request(&self, definition: &Definition, call: CallId, messages: Vec<Arc<Message>>, max: u32) -> Request {
@@ -66,13 +78,20 @@ impl RunLoop {
         }
     }
 
-    /// Sends a call through the gate, once: what is under way or over already is not begun again.
-    fn begin_call(&mut self, call: Call, me: &ActorRef<RunMessage>) {
-        if self.state.is_over(&call.id) || !self.live.insert(call.id.clone()) {
+    /// Sends a call through the gate, once: what is under way, waits for others or is over is not begun again.
+    pub(super) fn begin_call(&mut self, mut call: Call, me: &ActorRef<RunMessage>) {
+        if self.state.is_over(&call.id) || self.live.contains_key(&call.id) {
             return;
         }
+        if let Some(open) = self.state.open_call(&call.id).cloned()
+            && !self.take_up_call(&mut call, &open)
+        {
+            return;
+        }
+        self.last_task += 1;
+        self.live.insert(call.id.clone(), self.last_task);
         let (scope, supervisor) = (self.scope.clone(), me.clone());
-        let ended = TellEnded { call: call.id.clone(), supervisor: me.clone() };
+        let ended = TellEnded { call: call.id.clone(), task: self.last_task, supervisor: me.clone() };
         self.tasks.spawn(async move {
             let _ended = ended;
             let cancelled = scope.cancelled.clone();
@@ -86,31 +105,29 @@ impl RunLoop {
     }
 
     /// Records a call's result, settles what it held, and only then tells the agent.
-    pub(super) fn call_over(
-        &mut self,
-        agent: AgentId,
-        cause: u64,
-        event: Event,
-        admission: Option<(Admission, Amount)>,
-    ) {
+    pub(super) fn call_over(&mut self, happened: Happened, admission: Option<(Admission, Amount)>) {
+        let Happened { call, cause, labels: _, event } = happened;
         let is_news = self.ending.is_none() && !event.call().is_some_and(|call| self.state.is_over(call));
-        let recorded = is_news.then(|| self.record(Some(&agent), Some(cause), event));
+        let recorded = is_news.then(|| self.record(Some(&call.agent), Some(cause), event));
         if let Some((admission, charged)) = admission {
             admission.settle(charged);
         }
         if let Some(envelope) = recorded {
-            self.deliver(&agent, envelope);
+            self.deliver(&call.agent, envelope);
         }
     }
 
-    /// Records a result that took no call, and tells the agent.
+    /// Records what took no call, and tells the agent.
     pub(super) fn result(&mut self, agent: &AgentId, cause: u64, event: Event) {
-        self.call_over(agent.clone(), cause, event, None);
+        if self.ending.is_none() && !event.call().is_some_and(|call| self.state.is_over(call)) {
+            let envelope = self.record(Some(agent), Some(cause), event);
+            self.deliver(agent, envelope);
+        }
     }
 
     /// A call would go beyond a limit: the run ends, since all its agents share it.
     pub(super) fn limit_reached(&mut self, call: &CallId, limit: Limit) {
-        let spent = self.scope.ledger.with(|account| account.spent());
+        let spent = self.scope.account.with(|account| account.spent());
         let limits = &self.scope.fleet.network.spec().network.limits;
         let reason = match limit {
             Limit::Steps => format!("limit steps = {} reached", limits.steps),
@@ -131,7 +148,10 @@ impl RunLoop {
     }
 
     /// A call's task has ended. If it neither brought a result nor is waiting for one, it panicked.
-    pub(super) fn task_ended(&mut self, call: &CallId) {
+    pub(super) fn task_ended(&mut self, call: &CallId, task: u64) {
+        if self.live.get(call) != Some(&task) {
+            return;
+        }
         self.live.remove(call);
         while self.tasks.try_join_next().is_some() {}
         let open = self.state.open_call(call).cloned();
@@ -140,21 +160,23 @@ impl RunLoop {
             return;
         }
         let why = "the call broke off without a result".to_owned();
+        let charged = open.as_ref().map(|open| open.held).unwrap_or_default();
         let event = match (call.index, open) {
-            (None, _) => Event::ModelFailed { call: call.clone(), error: why, charged: Amount::default() },
+            (None, _) => Event::ModelFailed { call: call.clone(), error: why, charged },
             (Some(_), Some(open)) => perform::refused(call, &open.subject, ToolFailure::Panicked, why),
             (Some(_), None) => {
                 let message = tool_message(call, "tool", why, true, Labels::default(), Origin::Runtime);
                 Event::ToolReturned { call: call.clone(), message, failure: Some(ToolFailure::Panicked) }
             }
         };
-        self.result(&call.agent.clone(), self.next_seq - 1, event);
+        self.result(&call.agent.clone(), self.state.head(), event);
     }
 
     fn end_agent(&mut self, agent: &AgentId, cause: u64, outcome: AgentOutcome, labels: &Labels) {
-        let envelope = self.record(Some(agent), Some(cause), Event::AgentEnded { outcome });
+        let ended = Event::AgentEnded { outcome };
+        let envelope = self.record_with(Some(agent), Some(cause), labels.clone(), ended);
         self.forget(agent);
-        match self.state.after_agent(agent, labels) {
+        match self.state.after_agent(agent) {
             Some(Next::Return { call, message, failure }) => {
                 let asker = call.agent.clone();
                 self.result(&asker, envelope.seq, Event::ToolReturned { call, message, failure });
@@ -173,11 +195,12 @@ impl RunLoop {
 /// Tells the supervisor that a call's task has ended: by return, by panic, by cancel or by abort.
 struct TellEnded {
     call: CallId,
+    task: u64,
     supervisor: ActorRef<RunMessage>,
 }
 
 impl Drop for TellEnded {
     fn drop(&mut self) {
-        let _ = self.supervisor.cast(RunMessage::TaskEnded(self.call.clone()));
+        let _ = self.supervisor.cast(RunMessage::TaskEnded { call: self.call.clone(), task: self.task });
     }
 }

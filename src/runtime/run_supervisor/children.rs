@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::{RunLoop, RunMessage};
 use crate::run::{
-    AgentId, Body, CallId, Definition, Envelope, Event, Labels, Message, Origin, Parent, RunEnd, Status, Subject,
-    ToolFailure,
+    AgentId, AgentState, Body, CallId, Definition, Effect, Envelope, Event, Labels, Message, Origin, Parent, RunEnd,
+    Status, Subject, ToolFailure,
 };
 use crate::runtime::agent_actor::{AgentActor, Seed};
 use crate::runtime::gate::perform;
@@ -29,9 +29,21 @@ pub(super) struct Child {
     sent: usize,
     /// The last event that it has dealt with.
     dealt_with: u64,
+    /// Whether it has yet to say what it wants, having been folded from the record.
+    is_to_take_up: bool,
 }
 
 impl Child {
+    fn new(
+        definition: Arc<Definition>,
+        incarnation: u32,
+        actor: ActorCell,
+        dealt_with: u64,
+        is_to_take_up: bool,
+    ) -> Self {
+        Self { definition, incarnation, actor, mail: VecDeque::new(), sent: 0, dealt_with, is_to_take_up }
+    }
+
     pub(super) fn incarnation(&self) -> u32 {
         self.incarnation
     }
@@ -66,7 +78,7 @@ impl RunLoop {
             let event = perform::refused(&call, &subject, ToolFailure::OutOfBounds, why);
             return self.result(&call.agent.clone(), cause, event);
         }
-        let origin = Origin::Agent(call.agent.clone());
+        let (origin, influence) = (Origin::Agent(call.agent.clone()), labels.clone());
         let (parent, task) = if is_handoff {
             // What was asked at first, and what the last one says: not all that was said on the way.
             let asked = match asker.parent {
@@ -83,7 +95,7 @@ impl RunLoop {
         let id = if is_handoff { call.agent.successor(&name) } else { AgentId::delegate(&call, &name) };
         let reserved = crate::budget::Amount::default();
         let intent = Event::CallIntended { call: call.clone(), attempt: 1, subject, effect: None, reserved };
-        let cause = self.record(Some(&call.agent), Some(cause), intent).seq;
+        let cause = self.record_with(Some(&call.agent), Some(cause), influence, intent).seq;
         self.start_agent(id.clone(), name, parent, depth, task, cause, me).await;
         if is_handoff {
             self.end_handed_over(&call.agent, cause, id);
@@ -113,16 +125,51 @@ impl RunLoop {
         let Some(definition) = self.scope.definitions.get(&name).cloned() else {
             return self.end(RunEnd::without_answer(Status::Failed, format!("there is no agent `{name}`")));
         };
-        match self.spawn(&id, 1, definition.clone(), Vec::new(), me).await {
-            Ok(actor) => {
-                let child = Child { definition, incarnation: 1, actor, mail: VecDeque::new(), sent: 0, dealt_with: 0 };
-                self.children.insert(id.clone(), child);
-            }
+        match self.spawn(&id, 1, definition.clone(), Vec::new(), false, me).await {
+            Ok(actor) => drop(self.children.insert(id.clone(), Child::new(definition, 1, actor, 0, false))),
             Err(why) => return self.end(RunEnd::without_answer(Status::Failed, why)),
         }
         let event = Event::AgentStarted { name, parent, depth, task };
         let envelope = self.record(Some(&id), Some(cause), event);
         self.deliver(&id, envelope);
+    }
+
+    /// Starts an agent again in another process than the one in which it was: it goes on with the state that its events
+    /// were folded to, and says anew what it wants.
+    pub(super) async fn take_up_agent(
+        &mut self,
+        id: AgentId,
+        name: &Arc<str>,
+        incarnation: u32,
+        me: &ActorRef<RunMessage>,
+    ) {
+        let Some(definition) = self.scope.definitions.get(name).cloned() else {
+            return self.end(RunEnd::without_answer(Status::Failed, format!("there is no agent `{name}`")));
+        };
+        match self.spawn(&id, incarnation, definition.clone(), Vec::new(), true, me).await {
+            Ok(actor) => {
+                let child = Child::new(definition, incarnation, actor, self.state.head(), true);
+                self.children.insert(id, child);
+            }
+            Err(why) => self.end(RunEnd::without_answer(Status::Failed, why)),
+        }
+    }
+
+    /// An agent that was taken up says what it wants.
+    pub(super) fn taken_up(
+        &mut self,
+        agent: &AgentId,
+        incarnation: u32,
+        effects: Vec<Effect>,
+        labels: &Labels,
+        me: &ActorRef<RunMessage>,
+    ) {
+        let Some(child) = self.children.get_mut(agent).filter(|child| child.incarnation == incarnation) else { return };
+        child.is_to_take_up = false;
+        if self.ending.is_none() {
+            let cause = child.dealt_with;
+            self.bring_about(agent, cause, effects, labels, me);
+        }
     }
 
     async fn spawn(
@@ -131,9 +178,11 @@ impl RunLoop {
         incarnation: u32,
         definition: Arc<Definition>,
         history: Vec<Arc<Envelope>>,
+        take_up: bool,
         me: &ActorRef<RunMessage>,
     ) -> Result<ActorCell, String> {
-        let seed = Seed { id: id.clone(), incarnation, definition, history, supervisor: me.clone() };
+        let state = self.taken_up.1.get(id).cloned().unwrap_or_else(|| AgentState::new(id.clone()));
+        let seed = Seed { id: id.clone(), incarnation, definition, state, history, take_up, supervisor: me.clone() };
         let spawned = me.spawn_linked(None, AgentActor, seed).await;
         let (actor, _) = spawned.map_err(|error| format!("agent `{id}` could not be started: {error}"))?;
         self.scope.fleet.router.enter(self.address(id), Mailbox::new(actor.clone()));
@@ -178,7 +227,7 @@ impl RunLoop {
 
     /// Whether every agent has dealt with all that has happened to it.
     pub(super) fn all_mail_is_dealt_with(&self) -> bool {
-        self.children.values().all(|child| child.mail.is_empty())
+        self.children.values().all(|child| child.mail.is_empty() && !child.is_to_take_up)
     }
 
     /// Lets go of an agent that has ended.
@@ -201,6 +250,7 @@ impl RunLoop {
         let failed = self.children.iter().find(|(_, child)| child.actor.get_id() == actor);
         let Some((id, child)) = failed.map(|(id, child)| (id.clone(), child)) else { return };
         let (incarnation, definition, dealt_with) = (child.incarnation + 1, child.definition.clone(), child.dealt_with);
+        let take_up = child.is_to_take_up;
         if self.ending.is_some() {
             return self.forget(&id);
         }
@@ -213,9 +263,12 @@ impl RunLoop {
             let reason = format!("agent `{id}` failed more than {intensity} times within {period}: {reason}");
             return self.end(RunEnd::without_answer(Status::Failed, reason));
         }
-        let is_history = |envelope: &Arc<Envelope>| envelope.agent.as_ref() == Some(&id) && envelope.seq <= dealt_with;
+        let since = self.taken_up.0;
+        let is_history = |envelope: &Arc<Envelope>| {
+            envelope.agent.as_ref() == Some(&id) && envelope.seq > since && envelope.seq <= dealt_with
+        };
         let history = self.log.snapshot().into_iter().filter(is_history).collect();
-        match self.spawn(&id, incarnation, definition, history, me).await {
+        match self.spawn(&id, incarnation, definition, history, take_up, me).await {
             Err(why) => self.end(RunEnd::without_answer(Status::Failed, why)),
             Ok(actor) => {
                 if let Some(child) = self.children.get_mut(&id) {

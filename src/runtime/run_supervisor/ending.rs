@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use ractor::ActorRef;
+use tokio::sync::oneshot;
 
-use super::{RunLoop, RunMessage};
-use crate::run::{Event, RunEnd, Status, Subject};
+use super::{RunLoop, RunMessage, Unwritten};
+use crate::budget::Entry;
+use crate::journal::Mark;
+use crate::run::{CallId, Event, OpenCall, RunEnd, Status, Subject};
+use crate::runtime::Error;
 use crate::runtime::report::Report;
 
 /// How long calls that are told to stop may take. Stopping means being dropped, so only a call that blocks its thread
@@ -30,18 +34,34 @@ impl RunLoop {
         if self.ending.is_some() || !self.live.is_empty() || !self.all_mail_is_dealt_with() {
             return;
         }
-        let asked = |(call, open): (_, &crate::run::OpenCall)| match &open.subject {
-            Subject::Tool { tool, .. } => format!("{call} wants `{tool}`"),
+        let named = |verb: &str, (call, open): (&CallId, &OpenCall)| match &open.subject {
+            Subject::Tool { tool, .. } => format!("{call} {verb} `{tool}`"),
             _ => format!("{call}"),
         };
-        let questions: Vec<String> = self.state.awaiting_approval().map(asked).collect();
-        if questions.is_empty() {
-            return;
+        let doubts: Vec<String> = self.state.in_doubt().map(|call| named("of", call)).collect();
+        let questions: Vec<String> = self.state.awaiting_approval().map(|call| named("wants", call)).collect();
+        let (status, reason) = match (doubts.is_empty(), questions.is_empty()) {
+            (true, true) => return,
+            (true, false) => (
+                Status::AwaitingApproval,
+                format!("approval is needed, and nobody can be asked here: {}", questions.join("; ")),
+            ),
+            (false, _) => (
+                Status::InDoubt,
+                format!("cut off while it was being made, and a second time may do it twice: {}", doubts.join("; ")),
+            ),
+        };
+        self.end(RunEnd::without_answer(status, reason));
+    }
+
+    /// Gives the run up without an end: what happens can't be written down any more, so nothing more may happen.
+    pub(super) fn break_off(&mut self, error: Error) {
+        if self.broken.is_none() {
+            self.broken = Some(error);
+            self.unwritten = Unwritten::default();
+            self.ending = Some(RunEnd::without_answer(Status::Interrupted, "the store failed"));
+            self.scope.cancelled.cancel();
         }
-        self.end(RunEnd::without_answer(
-            Status::AwaitingApproval,
-            format!("approval is needed, and nobody can be asked here: {}", questions.join("; ")),
-        ));
     }
 
     /// Records the end once all calls have stopped, and reports it.
@@ -59,13 +79,31 @@ impl RunLoop {
             timer.abort();
         }
         let end = end.clone();
-        let (spent, debt) = self.scope.ledger.with(|account| (account.spent(), account.debt()));
         self.forget_all();
         self.tasks.abort_all();
-        self.record(None, None, Event::RunEnded { end, spent, debt });
+        match self.broken.take() {
+            Some(error) => drop(report.send(Err(error))),
+            None => self.record_end(end, report),
+        }
         self.log.close();
-        let _ = report.send(Report::new(&self.scope, &self.state, spent, self.started.elapsed(), self.next_seq - 1));
+        self.write(me);
         me.stop(None);
+    }
+
+    /// Records the run's end, and reports it once it is durable.
+    fn record_end(&mut self, end: RunEnd, report: oneshot::Sender<Result<Report, Error>>) {
+        for event in self.state.abandoned(&end) {
+            let agent = event.call().map(|call| call.agent.clone());
+            self.record(agent.as_ref(), None, event);
+        }
+        let (status, is_parked) = (end.status, end.status.is_parked());
+        let (spent, debt) = (self.state.spent(), self.scope.account.with(|account| account.debt()));
+        self.record(None, None, Event::RunEnded { end, spent, debt });
+        self.unwritten.entries.push(Entry::Closed { run: self.scope.stream.run.clone() });
+        let said = Report::of(&self.state);
+        let summary = serde_json::to_vec(&said).ok();
+        self.unwritten.mark = Some(Mark { state: status.word().into(), closed: !is_parked, summary });
+        self.when_durable(move || drop(report.send(Ok(said))));
     }
 
     /// Gives up on calls that do not stop: their tasks are aborted, and the run ends without them.
@@ -73,7 +111,7 @@ impl RunLoop {
         if self.ending.is_none() {
             return;
         }
-        for call in self.live.drain() {
+        for (call, _) in self.live.drain() {
             tracing::warn!(%call, "did not stop in time, and is abandoned");
         }
     }

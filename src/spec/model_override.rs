@@ -1,13 +1,13 @@
 //! `--model`: another model in the place of a network's.
 
+use std::fmt;
 use std::str::FromStr;
 
-use crate::cli::Error;
-use crate::spec::{ModelSpec, Network, Price, ProviderKind, SecretRef, is_loopback};
+use super::{Invalid, ModelSpec, Network, Price, ProviderKind, SecretRef, is_loopback};
 
-/// `[NAME=]sim`, `[NAME=]openai:MODEL` or `[NAME=]openai:MODEL@URL`.
+/// Another model in the place of a network's: `[NAME=]sim`, `[NAME=]openai:MODEL` or `[NAME=]openai:MODEL@URL`.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct ModelOverride {
+pub struct ModelOverride {
     /// Which of the network's models; none for all.
     name: Option<String>,
     with: With,
@@ -41,6 +41,46 @@ impl FromStr for ModelOverride {
     }
 }
 
+impl fmt::Display for ModelOverride {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = &self.name {
+            write!(f, "{name}=")?;
+        }
+        match &self.with {
+            With::Sim => f.write_str("sim"),
+            With::Openai { model, base_url: None } => write!(f, "openai:{model}"),
+            With::Openai { model, base_url: Some(url) } => write!(f, "openai:{model}@{url}"),
+        }
+    }
+}
+
+/// Why a model can't be put in the place of a network's.
+#[derive(Debug, thiserror::Error)]
+pub enum OverrideError {
+    /// The network has no model of that name.
+    #[error("the network has no model `{name}`")]
+    NoSuchModel {
+        /// The name.
+        name: String,
+        /// The names that it has.
+        known: Vec<String>,
+    },
+    /// The network is not valid with it: a price is missing under a cost limit.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+}
+
+impl OverrideError {
+    /// Says what to do about it; empty where the error says all.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NoSuchModel { known, .. } if known.is_empty() => "it names no model; leave out NAME=".to_owned(),
+            Self::NoSuchModel { known, .. } => format!("its models: {}", known.join(", ")),
+            Self::Invalid(_) => String::new(),
+        }
+    }
+}
+
 const HOW: &str = "write `sim`, `openai:MODEL` or `openai:MODEL@http://HOST:PORT/v1`";
 
 impl ModelOverride {
@@ -48,18 +88,12 @@ impl ModelOverride {
     ///
     /// # Errors
     /// The network has no model of that name, or is not valid with it (a price is missing under a cost limit).
-    pub(super) fn apply(&self, network: Network) -> Result<Network, Error> {
+    pub fn apply(&self, network: Network) -> Result<Network, OverrideError> {
         if let Some(name) = &self.name
             && !network.spec().models.contains_key(name)
         {
-            let known: Vec<&str> = network.spec().models.keys().map(String::as_str).collect();
-            return Err(Error::Usage {
-                message: format!("--model: the network has no model `{name}`"),
-                hint: match known.as_slice() {
-                    [] => "it names no model; leave out NAME=".to_owned(),
-                    known => format!("its models: {}", known.join(", ")),
-                },
-            });
+            let known = network.spec().models.keys().cloned().collect();
+            return Err(OverrideError::NoSuchModel { name: name.clone(), known });
         }
         Ok(network.with_models(|models| {
             if models.is_empty() {
@@ -112,6 +146,9 @@ mod tests {
         let url = "http://127.0.0.1:8093/v1?a=b";
         assert_eq!(parsed(&format!("openai:qwen@{url}")).with, openai("qwen", Some(url)));
         assert_eq!(parsed("fast=openai:org/model:8b").with, openai("org/model:8b", None));
+        for text in ["sim", "fast=sim", "openai:qwen@http://127.0.0.1:8093/v1?a=b", "fast=openai:org/model:8b"] {
+            assert_eq!(parsed(text).to_string(), text, "it is sent as it is read");
+        }
     }
 
     #[test]

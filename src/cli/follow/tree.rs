@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use crate::budget::NANO_USD_PER_USD;
 use crate::cli::print::counted;
-use crate::run::{AgentId, AgentOutcome, CallId, Instance, OpenCall, RunState, Subject};
+use crate::run::{AgentId, AgentOutcome, CallId, Instance, OpenCall, RunState, Stage, Subject};
 use crate::spec::{usd, visible};
 
 /// How much of an agent's doings is shown: what fits beside its name on a narrow terminal.
 const DOING_CHARS: usize = 60;
 
 /// Draws a run in at most `rows` lines.
-pub(super) fn draw(state: &RunState, elapsed: Duration, deadline: Option<Duration>, rows: usize) -> String {
+pub(in crate::cli) fn draw(state: &RunState, elapsed: Duration, deadline: Option<Duration>, rows: usize) -> String {
     let totals = state.totals();
     let mut out = format!(
         "{} · {} tokens · {} · {}",
@@ -64,7 +64,7 @@ fn waiting<'a>(open: impl Iterator<Item = (&'a CallId, &'a OpenCall)>) -> String
     let (mut tools, mut agents, mut approvals) = (Vec::new(), 0, 0);
     for (_, call) in open {
         match &call.subject {
-            _ if call.awaiting_approval => approvals += 1,
+            _ if call.stage == Stage::AwaitingApproval => approvals += 1,
             Subject::Model { model, .. } => return format!("awaits model {}", visible(model)),
             Subject::Tool { tool, .. } => tools.push(visible(tool)),
             Subject::Delegate { .. } | Subject::Handoff { .. } => agents += 1,

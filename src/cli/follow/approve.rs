@@ -5,21 +5,21 @@ use std::io::{BufRead, IsTerminal};
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
-use super::super::print;
-use super::follow::Screen;
+use super::Screen;
+use crate::cli::print;
 use crate::run::Subject;
 use crate::runtime::{Approver, Question};
 use crate::spec::visible;
 
 /// The person at the terminal, who is asked one question at a time.
-pub(super) struct Terminal {
+pub(in crate::cli) struct Terminal {
     screen: Screen,
     turn: Mutex<()>,
 }
 
 impl Terminal {
     /// Returns the terminal, if there is one to ask at and to answer from.
-    pub(super) fn new(screen: &Screen) -> Option<Self> {
+    pub(in crate::cli) fn new(screen: &Screen) -> Option<Self> {
         let is_there = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
         is_there.then(|| Self { screen: screen.clone(), turn: Mutex::new(()) })
     }

@@ -1,0 +1,56 @@
+//! A run in this process.
+
+use super::there::{Ear, tail};
+use super::{Feed, Followed, Stop, Task};
+use crate::cli::Error;
+use crate::cli::door::Address;
+use crate::run::RunId;
+use crate::runtime::{Answers, Host, Report, RunHandle};
+
+/// Starts or takes up a run in this process, which holds the store, and goes with it to its end.
+///
+/// # Errors
+/// It can't be started or taken up, or the store fails.
+pub(in crate::cli) async fn here(
+    host: &Host,
+    address: &Address,
+    run: &RunId,
+    task: Task,
+    is_attended: bool,
+    feed: &mut Feed,
+    stop: &Stop,
+) -> Result<Report, Error> {
+    let handle = match task {
+        Task::Start { network, request } => Some(host.start(*network, request).await?),
+        Task::Resume { approvals, models } => {
+            let answers = Answers { approvals, is_attended };
+            let change = |network| models.iter().try_fold(network, |network, with| Ok(with.apply(network)?));
+            host.resume::<Error>(run, answers, change).await?
+        }
+    };
+    match handle {
+        Some(handle) => {
+            // What was before the run's last snapshot is in the store alone.
+            feed.catch_up(address, run)?;
+            wait(handle, feed, stop).await
+        }
+        // Somebody else was faster to ask this process for the same.
+        None => match tail(&Ear::Here(host), address, run, false, feed, stop).await? {
+            Followed::Over(report) => Ok(*report),
+            Followed::Gone => Ok(Report::of(feed.state()).without_process()),
+        },
+    }
+}
+
+async fn wait(run: RunHandle, feed: &mut Feed, stop: &Stop) -> Result<Report, Error> {
+    let (controls, events) = (run.controls(), run.events());
+    let waited = async { tokio::join!(run.wait(), feed.forward(events)).0 };
+    let cancelled = async {
+        controls.cancel(stop.asked().await);
+        std::future::pending::<std::convert::Infallible>().await
+    };
+    tokio::select! {
+        report = waited => Ok(report?),
+        never = cancelled => match never {},
+    }
+}

@@ -1,0 +1,145 @@
+//! `provost audit verify`: whether the store is what was written.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::budget::{Amount, Entry};
+use crate::cli::door::Address;
+use crate::cli::exit::Code;
+use crate::cli::{Cli, Error, print};
+use crate::journal::{self, Store, Verified};
+use crate::run::{Event, RunId};
+use crate::runtime::{self, Past, read_entries, read_ledger, run_of};
+
+/// What `provost audit verify` takes.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {}
+
+pub(super) fn run(cli: &Cli, address: &Address, _: &Arguments) -> Result<Code, Error> {
+    let checked = journal::verify(&address.directory).map_err(Error::from).and_then(|verified| {
+        let store = Store::open(&address.directory)?;
+        Ok((verified, compare(&store)?))
+    });
+    match checked {
+        Ok((verified, compared)) => {
+            say(cli, &verified, &compared)?;
+            Ok(Code::Done)
+        }
+        Err(error) if cli.json => {
+            print::json(&json!({ "ok": false, "fault": error.to_string() }))?;
+            Ok(Code::of(&error))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn say(cli: &Cli, verified: &Verified, compared: &Compared) -> Result<(), Error> {
+    let Verified { streams, events, commits, blobs, tombstones, head } = verified;
+    let Compared { runs, pruned, charges } = compared;
+    if cli.json {
+        return print::json(&json!({
+            "ok": true, "streams": streams, "events": events, "commits": commits, "blobs": blobs,
+            "tombstones": tombstones, "runs": runs, "pruned_runs": pruned, "charges": charges, "head": head,
+        }));
+    }
+    let [streams, events, commits, blobs, tombstones, read, charges] = [
+        (*streams, "stream"),
+        (*events, "event"),
+        (*commits, "commit"),
+        (*blobs, "blob"),
+        (*tombstones, "tombstone"),
+        (*runs, "run"),
+        (*charges, "charge"),
+    ]
+    .map(|(count, what)| print::counted(count, what));
+    print::result(&format!(
+        "the store is whole\n  {streams}, {events}, {commits}, {blobs}, {tombstones}\n  {read} read, {pruned} pruned; \
+         {charges} compared with the ledger\n  head {head}\n"
+    ))
+}
+
+/// What has been compared.
+#[derive(Default)]
+struct Compared {
+    /// Runs that were read.
+    runs: u64,
+    /// Runs whose events have been pruned.
+    pruned: u64,
+    /// Charges that are in the run and in the ledger.
+    charges: u64,
+}
+
+/// What a run was charged, by the event, and up to which event that is known.
+struct Charged {
+    by_event: BTreeMap<u64, Amount>,
+    head: u64,
+}
+
+/// Reads every run, and compares what its events say it was charged with what the ledger says.
+fn compare(store: &Store) -> Result<Compared, Error> {
+    let (mut compared, mut runs) = (Compared::default(), BTreeMap::new());
+    for info in store.streams("run/")? {
+        let Some(run) = run_of(&info.name) else { continue };
+        match Past::read(store, &run) {
+            Ok(past) => drop(runs.insert(run, charged(&past))),
+            Err(runtime::Error::Journal(journal::Error::Pruned { .. })) => compared.pruned += 1,
+            Err(error) => return Err(at(&run, &error.to_string())),
+        }
+    }
+    compared.runs = runs.len() as u64;
+    // Whatever a run had been charged when it was read is in the ledger by now: they are written together.
+    read_ledger(store)?;
+    let entries = read_entries(store)?;
+    let is_whole = entries.first().is_none_or(|(record, _)| record.seq == 1);
+    // From which event on the ledger still has the run's entries.
+    let mut begins: BTreeMap<RunId, u64> = BTreeMap::new();
+    for (record, entry) in entries {
+        let Entry::Settled { run, seq, spent, .. } = entry else { continue };
+        begins.entry(run.clone()).or_insert(if is_whole { 0 } else { seq });
+        let Some(known) = runs.get_mut(&run).filter(|known| seq <= known.head) else { continue };
+        let said = known.by_event.remove(&seq).unwrap_or_default();
+        if said != spent {
+            let (said, spent) = (amount(said), amount(spent));
+            return Err(at(
+                &run,
+                &format!("event {seq} was charged {said}, and entry {} of the ledger says {spent}", record.seq),
+            ));
+        }
+        compared.charges += u64::from(spent != Amount::default());
+    }
+    for (run, known) in &runs {
+        let begin = begins.get(run).copied().or(is_whole.then_some(0));
+        let missing = begin.and_then(|begin| known.by_event.range(begin..).next());
+        if let Some((seq, charged)) = missing {
+            return Err(at(
+                run,
+                &format!("event {seq} was charged {}, and the ledger has no entry of it", amount(*charged)),
+            ));
+        }
+    }
+    Ok(compared)
+}
+
+fn charged(past: &Past) -> Charged {
+    let charge = |event: &Event| match event {
+        Event::TryFailed { charged, .. }
+        | Event::ModelReplied { charged, .. }
+        | Event::ModelFailed { charged, .. }
+        | Event::CallAbandoned { charged, .. } => Some(*charged),
+        _ => None,
+    };
+    let charges = past.events.iter().filter_map(|envelope| Some((envelope.seq, charge(&envelope.event)?)));
+    Charged {
+        by_event: charges.filter(|(_, charged)| *charged != Amount::default()).collect(),
+        head: past.state.head(),
+    }
+}
+
+fn amount(amount: Amount) -> Value {
+    json!(amount)
+}
+
+fn at(run: &RunId, what: &str) -> Error {
+    Error::Store { message: format!("run {run}: {what}"), hint: "put a backup of the store in its place".to_owned() }
+}

@@ -1,0 +1,113 @@
+//! Progress on stderr: a live tree on a terminal, plain lines elsewhere.
+
+pub(in crate::cli) mod approve;
+pub(in crate::cli) mod events;
+mod tree;
+pub(in crate::cli) mod words;
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::print;
+use crate::journal::Reader;
+use crate::run::{Envelope, Event, RunId, RunState};
+use crate::spec::{Network, visible};
+
+/// How often the tree is drawn anew while nothing happens: the clock in it moves.
+const REDRAW: Duration = Duration::from_millis(200);
+
+/// Where progress is shown.
+#[derive(Clone)]
+pub(in crate::cli) struct Screen {
+    bar: Option<ProgressBar>,
+    /// Whether a person is being asked: the tree stays away meanwhile.
+    asking: Arc<AtomicBool>,
+}
+
+impl Screen {
+    pub(in crate::cli) fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            // The template is ours, and valid; were it not, the library's own style would be shown.
+            bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        Self { bar, asking: Arc::default() }
+    }
+
+    /// Takes the tree away, so that a question can stand on the terminal for as long as it takes. Nothing is locked
+    /// meanwhile: the run goes on, and may end.
+    pub(in crate::cli) fn begin_question(&self) {
+        self.asking.store(true, Ordering::SeqCst);
+        if let Some(bar) = &self.bar {
+            bar.set_message("");
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+    }
+
+    /// Lets the tree come back.
+    pub(in crate::cli) fn end_question(&self) {
+        if let Some(bar) = &self.bar {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        self.asking.store(false, Ordering::SeqCst);
+    }
+
+    /// Does something that writes to the terminal, without the tree in its way.
+    pub(in crate::cli) fn suspend<T>(&self, f: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(f),
+            None => f(),
+        }
+    }
+}
+
+/// Shows a run until it has ended.
+pub(in crate::cli) async fn follow(mut events: Reader<Envelope>, screen: &Screen) {
+    let (mut state, mut last, mut deadline) = (RunState::default(), Instant::now(), None);
+    let mut redraw = tokio::time::interval(REDRAW);
+    loop {
+        tokio::select! {
+            biased;
+            next = events.next() => {
+                let Some(envelope) = next else { break };
+                state.evolve(&envelope);
+                last = Instant::now();
+                if let Event::RunStarted { name, network, .. } = &envelope.event {
+                    let network = Network::from_text(network).ok();
+                    deadline = network.and_then(|network| network.spec().network.limits.deadline).map(|span| span.0);
+                    say_run(&envelope.stream.run, name);
+                }
+                if screen.bar.is_none() && words::is_progress(&envelope.event) {
+                    print::notice(&format!("  {}\n", words::sentence(&envelope)));
+                }
+            }
+            _ = redraw.tick(), if screen.bar.is_some() => {
+                if let Some(bar) = &screen.bar && !screen.asking.load(Ordering::SeqCst) {
+                    let rows = usize::from(console::Term::stderr().size().0);
+                    bar.set_message(tree::draw(&state, under_way(&state) + last.elapsed(), deadline, rows));
+                }
+            }
+        }
+    }
+    if let Some(bar) = &screen.bar {
+        bar.finish_and_clear();
+        if state.agents().len() > 1 {
+            print::notice(&format!("{}\n", tree::draw(&state, under_way(&state), None, usize::MAX)));
+        }
+    }
+}
+
+/// Returns for how long a run had been under way at its last event: it may have begun long before it is followed.
+fn under_way(state: &RunState) -> Duration {
+    Duration::from_millis(state.active_ms())
+}
+
+/// Says on stderr which run this is, so that it can be spoken of while it is under way.
+fn say_run(run: &RunId, network: &str) {
+    print::notice(&format!("run {run} of {}\n", visible(network)));
+}

@@ -1,0 +1,78 @@
+//! What happens, as it happens, a JSON object a line: on stdout for `--events`, and in what is exported. The shape
+//! is public.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use crate::cli::{Error, outcome, print};
+use crate::journal::Reader;
+use crate::run::{Envelope, Event};
+use crate::runtime::Report;
+
+/// Prints each event until the run has ended. The end itself is printed with the result, by [`print_end`].
+///
+/// # Errors
+/// Stdout is closed or can't take it.
+pub(in crate::cli) async fn print(mut events: Reader<Envelope>) -> Result<(), Error> {
+    // Where a run was parked and taken up again, its end is not the last event.
+    let mut held_back: Option<Arc<Envelope>> = None;
+    while let Some(envelope) = events.next().await {
+        if let Some(end) = held_back.take() {
+            print::result_beside(format!("{}\n", line(&end))).await?;
+        }
+        match envelope.event {
+            Event::RunEnded { .. } => held_back = Some(envelope),
+            _ => print::result_beside(format!("{}\n", line(&envelope))).await?,
+        }
+    }
+    Ok(())
+}
+
+/// Prints the last event, which holds the whole result.
+///
+/// # Errors
+/// Stdout is closed or can't take it.
+pub(in crate::cli) fn print_end(report: &Report) -> Result<(), Error> {
+    let mut line = outcome::to_json(report)?;
+    line["kind"] = json!("run_ended");
+    line["seq"] = json!(report.events);
+    line["agent"] = Value::Null;
+    print::result(&format!("{line}\n"))
+}
+
+/// Returns an event in its public shape: `seq`, `run`, `agent`, `kind`, `time_ms` and what else is known about every
+/// event, and then what happened.
+pub(in crate::cli) fn line(envelope: &Envelope) -> Value {
+    let mut line = json!({
+        "seq": envelope.seq,
+        "run": envelope.stream.run,
+        "tenant": envelope.stream.tenant,
+        "session": envelope.stream.session,
+        "time_ms": envelope.time_ms,
+        "agent": envelope.agent,
+        "incarnation": envelope.incarnation,
+        "cause": envelope.cause,
+        "labels": envelope.labels,
+    });
+    let (kind, what) = happened(&envelope.event);
+    line["kind"] = json!(kind);
+    if let Value::Object(line) = &mut line {
+        line.extend(what);
+    }
+    line
+}
+
+/// Takes an event's kind out of its stored form, and names what is named twice by its text alone.
+fn happened(event: &Event) -> (String, Map<String, Value>) {
+    if let Event::RunStarted { name, directory, input, vars, version, .. } = event {
+        // The whole network is more than a line should hold; the name says which one it is.
+        let what = json!({ "network": name, "directory": directory, "input": input, "vars": vars, "version": version });
+        return ("run_started".to_owned(), what.as_object().cloned().unwrap_or_default());
+    }
+    let stored = serde_json::to_value(event).unwrap_or_default();
+    // What has nothing to say but its kind is stored as a text.
+    let inside = stored.as_object().and_then(|stored| stored.values().next());
+    let what = inside.and_then(Value::as_object).cloned().unwrap_or_default();
+    (event.kind().to_owned(), what)
+}

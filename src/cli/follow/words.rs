@@ -1,0 +1,134 @@
+//! What happened, in words.
+
+use crate::run::{AgentOutcome, Body, CallId, Envelope, Event, Parent, Resolution, Subject};
+use crate::spec::visible;
+
+/// How much of a text is shown in a line.
+const LINE_CHARS: usize = 120;
+
+/// Whether the event is told to somebody who watches a run go on; the others are seen in what follows from them.
+pub(in crate::cli) fn is_progress(event: &Event) -> bool {
+    match event {
+        Event::AgentStarted { .. }
+        | Event::TryFailed { .. }
+        | Event::ModelFailed { .. }
+        | Event::RepairRequested { .. }
+        | Event::ApprovalRequested { .. }
+        | Event::CallInDoubt { .. }
+        | Event::Paused
+        | Event::Unpaused
+        | Event::Steered { .. }
+        | Event::AgentRestarted { .. } => true,
+        Event::CallIntended { subject, .. } => !matches!(subject, Subject::Model { .. }),
+        Event::ToolReturned { failure, .. } => failure.is_some(),
+        Event::AgentEnded { outcome } => !matches!(outcome, AgentOutcome::HandedOff { .. }),
+        Event::RunStarted { .. }
+        | Event::RunResumed { .. }
+        | Event::ModelReplied { .. }
+        | Event::ApprovalDecided { .. }
+        | Event::CallResolved { .. }
+        | Event::CallAbandoned { .. }
+        | Event::CancelRequested { .. }
+        | Event::RunEnded { .. } => false,
+    }
+}
+
+/// Says in a sentence who did what, or what happened to whom.
+pub(in crate::cli) fn sentence(envelope: &Envelope) -> String {
+    match &envelope.agent {
+        Some(agent) => format!("{} {}", visible(agent.short()), what(&envelope.event)),
+        None => what(&envelope.event),
+    }
+}
+
+fn what(event: &Event) -> String {
+    match event {
+        Event::RunStarted { name, input, .. } => format!("the run of {} began: {}", visible(name), excerpt(input)),
+        Event::RunResumed { network, .. } => match network {
+            Some(_) => "the run was taken up again, with another model".to_owned(),
+            None => "the run was taken up again".to_owned(),
+        },
+        Event::AgentStarted { task, parent, .. } => {
+            let asked = task.last().map(|task| said(&task.body)).unwrap_or_default();
+            let takes_over = matches!(parent, Parent::Handoff { .. });
+            if takes_over { format!("takes over: {asked}") } else { format!("is asked: {asked}") }
+        }
+        Event::CallIntended { subject, attempt, .. } => match attempt {
+            1 => wants(subject),
+            _ => format!("{}, try {attempt}", wants(subject)),
+        },
+        Event::TryFailed { error, retry_in_ms, .. } => format!("tries again in {retry_in_ms} ms: {}", excerpt(error)),
+        Event::ModelReplied { message, malformed, .. } => match malformed {
+            Some(why) => format!("gets an answer that can't be used: {}", excerpt(why)),
+            None => format!("gets an answer: {}", said(&message.body)),
+        },
+        Event::ModelFailed { error, .. } => format!("can't reach its model: {}", excerpt(error)),
+        Event::ToolReturned { message, .. } => format!("is told: {}", said(&message.body)),
+        Event::ApprovalRequested { subject, .. } => format!("awaits approval: {}", wants(subject)),
+        Event::ApprovalDecided { call, granted } => {
+            format!("{} {}", if *granted { "may make call" } else { "may not make call" }, shown(call))
+        }
+        Event::CallInDoubt { call } => format!("does not know what became of call {}", shown(call)),
+        Event::CallResolved { call, resolution, .. } => {
+            let how = match resolution {
+                Resolution::Done { .. } => "was made",
+                Resolution::Retry => "is made again",
+                Resolution::Fail => "counts as failed",
+            };
+            format!("learns that call {} {how}", shown(call))
+        }
+        Event::CallAbandoned { call, .. } => format!("does not wait for call {} any more", shown(call)),
+        Event::Paused => "the run is paused".to_owned(),
+        Event::Unpaused => "the run goes on".to_owned(),
+        Event::Steered { message } | Event::RepairRequested { message } => {
+            format!("is told: {}", said(&message.body))
+        }
+        Event::CancelRequested { end } => format!("the run is to end: {}", end.status.word()),
+        Event::AgentRestarted { reason } => format!("was started again: {}", excerpt(reason)),
+        Event::AgentEnded { outcome } => match outcome {
+            AgentOutcome::Done(_) => "is done".to_owned(),
+            AgentOutcome::HandedOff { to } => format!("handed over to {}", visible(to.short())),
+            AgentOutcome::Failed { .. } => "failed".to_owned(),
+            AgentOutcome::Limit { limit, .. } => format!("reached {limit}"),
+        },
+        Event::RunEnded { end, .. } => match &end.reason {
+            Some(reason) => format!("the run stands at {}: {}", end.status.word(), excerpt(reason)),
+            None => format!("the run stands at {}", end.status.word()),
+        },
+    }
+}
+
+/// Says what a call is.
+pub(in crate::cli) fn wants(subject: &Subject) -> String {
+    match subject {
+        Subject::Model { model, .. } => format!("asks the model {}", visible(model)),
+        Subject::Tool { tool, arguments } => format!("calls {} {}", visible(tool), excerpt(&arguments.to_string())),
+        Subject::Delegate { agent, .. } => format!("asks {}", visible(agent)),
+        Subject::Handoff { agent, .. } => format!("hands over to {}", visible(agent)),
+    }
+}
+
+fn shown(call: &CallId) -> String {
+    visible(&call.to_string())
+}
+
+fn said(body: &Body) -> String {
+    match body {
+        Body::User { text } => excerpt(text),
+        Body::Assistant { text, tool_calls } if text.is_empty() => {
+            let names: Vec<&str> = tool_calls.iter().map(|(_, call)| call.name.as_str()).collect();
+            excerpt(&names.join(", "))
+        }
+        Body::Assistant { text, .. } => excerpt(text),
+        Body::Tool { content, .. } => excerpt(content),
+    }
+}
+
+/// Returns the beginning of a text, in one line and without control characters.
+pub(in crate::cli) fn excerpt(text: &str) -> String {
+    let mut short: String = text.chars().take(LINE_CHARS).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    visible(&short)
+}

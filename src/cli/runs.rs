@@ -1,0 +1,90 @@
+//! `provost runs`: looking at runs, and telling them what to do.
+
+mod cancel;
+mod find;
+mod list;
+mod pause;
+mod prune;
+mod reports;
+mod resolve;
+mod resume;
+mod show;
+mod steer;
+mod time;
+mod watch;
+
+pub(super) use self::find::find;
+pub(super) use self::time::Since;
+
+use super::door::{Address, Door, unreachable};
+use super::exit::Code;
+use super::{Cli, Error};
+use crate::runtime::{self, Host};
+use crate::serve::control::{Client, ClientError};
+
+/// What is to be done with runs.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// List runs, the newest first.
+    List(list::Arguments),
+    /// Show what happened in a run, and what it waits for.
+    Show(show::Arguments),
+    /// Follow a run that is under way in another process.
+    Watch(watch::Arguments),
+    /// Go on with a run that was interrupted or parked, or that is paused.
+    Resume(resume::Arguments),
+    /// Cancel runs: what is under way stops, and what is interrupted or parked ends where it stands.
+    Cancel(cancel::Arguments),
+    /// Let a run begin no more calls until it is resumed.
+    Pause(pause::Arguments),
+    /// Tell an agent of a run something, which its model reads before it speaks next.
+    Steer(steer::Arguments),
+    /// Say what became of a call that is in doubt.
+    Resolve(resolve::Arguments),
+    /// Remove the events of runs that have ended. What they spent stays in the ledger.
+    Prune(prune::Arguments),
+}
+
+pub(super) fn run(cli: &Cli, command: &Command) -> Result<Code, Error> {
+    super::quiet_panics();
+    let address = Address::of(cli)?;
+    let tokio = super::tokio_runtime()?;
+    let ended = tokio.block_on(async {
+        match command {
+            Command::List(arguments) => list::run(cli, &address, arguments).await,
+            Command::Show(arguments) => show::run(cli, &address, arguments).await,
+            Command::Watch(arguments) => watch::run(cli, &address, arguments).await,
+            Command::Resume(arguments) => resume::run(cli, &address, arguments).await,
+            Command::Cancel(arguments) => cancel::run(cli, &address, arguments).await,
+            Command::Pause(arguments) => pause::run(cli, &address, arguments).await,
+            Command::Steer(arguments) => steer::run(cli, &address, arguments).await,
+            Command::Resolve(arguments) => resolve::run(cli, &address, arguments).await,
+            Command::Prune(arguments) => prune::run(cli, &address, arguments).await,
+        }
+    });
+    // A person may still be being asked; the process does not wait for the answer.
+    tokio.shutdown_background();
+    ended
+}
+
+/// Does something short: in the process that holds the store, or in this one where there is none.
+async fn act<T>(
+    address: &Address,
+    here: impl AsyncFn(&Host) -> Result<T, runtime::Error>,
+    there: impl AsyncFn(&Client) -> Result<T, ClientError>,
+) -> Result<T, Error> {
+    loop {
+        match Door::open(address).await? {
+            Door::Here(mut holder) => {
+                let done = here(&holder.host).await;
+                holder.close().await?;
+                return Ok(done?);
+            }
+            Door::There(client) => match there(&client).await {
+                // It has just ended.
+                Err(ClientError::Absent) => {}
+                done => return done.map_err(|error| unreachable(&error)),
+            },
+        }
+    }
+}

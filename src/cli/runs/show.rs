@@ -1,0 +1,99 @@
+//! `provost runs show`: what happened in a run, and what it waits for.
+
+use std::fmt::Write;
+
+use super::find;
+use super::reports::Reports;
+use super::time::local;
+use crate::cli::door::Address;
+use crate::cli::exit::Code;
+use crate::cli::follow::{events, words};
+use crate::cli::{Cli, Error, outcome, print};
+use crate::journal;
+use crate::run::{RunState, Status};
+use crate::runtime::{self, Past, Report, stream_of};
+use crate::spec::visible;
+
+/// What `provost runs show` takes.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The run: its id, the beginning or the end of it, or `last`.
+    #[arg(value_name = "RUN")]
+    run: String,
+    /// Print its events, a JSON object a line.
+    #[arg(long)]
+    events: bool,
+}
+
+pub(super) async fn run(cli: &Cli, address: &Address, arguments: &Arguments) -> Result<Code, Error> {
+    let (store, run) = find(address, &arguments.run)?;
+    let info = store.stream(&stream_of(&run))?;
+    let report = Reports::new(address).of(&store, &info).await?;
+    let past = match Past::read(&store, &run) {
+        Err(runtime::Error::Journal(journal::Error::Pruned { .. })) => None,
+        past => Some(past?),
+    };
+    let Some(report) = report else {
+        return Err(Error::Failed { message: format!("the events of run {run} are gone"), hint: String::new() });
+    };
+    let lines = past.iter().flat_map(|past| &past.events).map(|envelope| events::line(envelope));
+    if arguments.events {
+        for line in lines {
+            print::result(&format!("{line}\n"))?;
+        }
+    } else if cli.json {
+        let mut json = outcome::to_json(&report)?;
+        json["timeline"] = lines.collect();
+        print::json(&json)?;
+    } else {
+        print::result(&text(&report, past.as_ref()))?;
+    }
+    Ok(Code::Done)
+}
+
+fn text(report: &Report, past: Option<&Past>) -> String {
+    let mut out = format!(
+        "run {} of {} · tenant {}{} · began {}\n",
+        report.run,
+        visible(&report.network),
+        visible(&report.tenant),
+        report.session.as_deref().map(|session| format!(" · session {}", visible(session))).unwrap_or_default(),
+        local(report.started_ms),
+    );
+    match past {
+        None => out.push_str("  its events have been pruned\n"),
+        Some(past) => {
+            for envelope in &past.events {
+                let since_ms = envelope.time_ms.saturating_sub(report.started_ms);
+                // Writing to a string does not fail.
+                let _ = writeln!(out, "{:>9.3} s  {}", since_ms as f64 / 1e3, words::sentence(envelope));
+            }
+            out.push_str(&waits(report, &past.state));
+        }
+    }
+    if let Some(answer) = report.answer_text() {
+        for line in answer.trim_end().lines() {
+            let _ = writeln!(out, "    {}", visible(line));
+        }
+    }
+    out.push_str(&outcome::summary(report, false));
+    out
+}
+
+/// Says which calls a person is asked about, and what to type.
+fn waits(report: &Report, state: &RunState) -> String {
+    let (run, mut out) = (&report.run, String::new());
+    let subject = |subject| words::wants(subject);
+    if report.status != Status::Running {
+        for (call, open) in state.awaiting_approval() {
+            let call = visible(&call.to_string());
+            let _ = writeln!(out, "  {call} awaits approval: {}", subject(&open.subject));
+        }
+    }
+    for (call, open) in state.in_doubt() {
+        let call = visible(&call.to_string());
+        let _ = writeln!(out, "  {call} is in doubt: {}", subject(&open.subject));
+        let _ = writeln!(out, "    provost runs resolve {run} '{call}' --done RESULT, or --retry, or --fail");
+    }
+    out
+}

@@ -1,0 +1,198 @@
+//! Writing.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use rusqlite::Connection;
+use tokio::sync::{oneshot, watch};
+
+use super::commit::Writer;
+use super::hold::{self, Hold};
+use super::queue::{Prepared, Prune, Queue, Work};
+use super::{Batch, Error, Store, StreamName, file};
+
+/// A store, held and open for writing. Clones share one writer.
+///
+/// Dropping the last clone waits until what is queued is written, and lets the store go.
+#[derive(Clone)]
+pub struct Journal {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    directory: PathBuf,
+    epoch: u64,
+    queue: Arc<Queue>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Whether the writer has ended, and the store is let go.
+    ended: watch::Receiver<bool>,
+}
+
+/// What pruning removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Pruned {
+    /// Streams.
+    pub streams: u64,
+    /// Events.
+    pub events: u64,
+    /// Blobs that nothing refers to any more.
+    pub blobs: u64,
+}
+
+impl Journal {
+    /// Opens the store of a data directory for writing, and makes one where there is none. `take_over` fences off a
+    /// process that holds the store and does not answer; without it a store that is held is left alone. Of several
+    /// processes that open at once, with or without `take_over`, one gets the store.
+    ///
+    /// Takes a few milliseconds, and seconds where another process was stopped in the midst of a commit.
+    ///
+    /// # Errors
+    /// The store is held, is no store of ours, is of a newer format, is damaged, or can't be opened or written.
+    pub fn open(directory: &Path, take_over: bool) -> Result<Self, Error> {
+        let connection = file::open_for_writing(directory)?;
+        let (hold, epoch) = hold::acquire(&connection, directory, take_over)?;
+        let queue = Arc::new(Queue::default());
+        let (end, ended) = watch::channel(false);
+        let path = file::path(directory);
+        let (line, name) = (queue.clone(), path.clone());
+        let work = move || {
+            write(&path, connection, epoch, hold, &line);
+            end.send_replace(true);
+        };
+        let thread = thread::Builder::new().name("journal".to_owned()).spawn(work);
+        let thread = Mutex::new(Some(thread.map_err(|source| Error::io(&name, "opened", source))?));
+        Ok(Self { shared: Arc::new(Shared { directory: directory.to_owned(), epoch, queue, thread, ended }) })
+    }
+
+    /// Returns the data directory.
+    pub fn directory(&self) -> &Path {
+        &self.shared.directory
+    }
+
+    /// Returns the fencing epoch under which this process holds the store.
+    pub fn epoch(&self) -> u64 {
+        self.shared.epoch
+    }
+
+    /// Returns how many commits this process has made so far. Many batches share one: the fewer commits there are for
+    /// what was appended, the better they are grouped.
+    pub fn commits(&self) -> u64 {
+        self.shared.queue.commits()
+    }
+
+    /// Hands a batch to the writer. Batches are written in the order of the calls; each is written whole or not at
+    /// all. Returns at once: the batch is durable when its `durable` say so. A batch that nobody waits for rides along
+    /// with the next one that somebody does, or is written within a few milliseconds.
+    ///
+    /// # Errors
+    /// An earlier write has failed, or the journal has been closed: nothing is accepted any more. The batch is dropped,
+    /// and its `durable` with it.
+    pub fn append(&self, batch: Batch) -> Result<(), Error> {
+        self.shared.queue.push(Work::Batch(Prepared::new(batch)))
+    }
+
+    /// Waits until the queue of what is to be written has room. The gate waits here before it lets a call begin, so
+    /// that a slow disk slows the runs down. Returns at once when nothing is accepted any more. Cancel-safe.
+    pub async fn has_room(&self) {
+        self.shared.queue.has_room().await;
+    }
+
+    /// Waits until all that was appended before is durable. Cancel-safe.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub async fn sync(&self) -> Result<(), Error> {
+        let (done, durable) = oneshot::channel();
+        let told = Box::new(|result| {
+            let _ = done.send(result);
+        });
+        self.append(Batch { parts: Vec::new(), durable: vec![told] })?;
+        durable.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Returns why nothing is accepted any more, if that is so.
+    pub fn failure(&self) -> Option<Error> {
+        self.shared.queue.failure()
+    }
+
+    /// Opens the store for reading.
+    ///
+    /// # Errors
+    /// It can't be opened.
+    pub fn store(&self) -> Result<Store, Error> {
+        Store::open(&self.shared.directory)
+    }
+
+    /// Removes the records of closed streams, and the records of others up to their snapshots (`trim`); each leaves a
+    /// tombstone with the head. Streams that are not closed, and those to trim that have no snapshot that is whole, are
+    /// left alone. It is all removed in one commit. Once it has been asked for it happens, whether awaited or not.
+    ///
+    /// # Errors
+    /// The store can't be written.
+    pub async fn prune(&self, streams: Vec<StreamName>, trim: Vec<StreamName>) -> Result<Pruned, Error> {
+        let (done, pruned) = oneshot::channel();
+        self.shared.queue.push(Work::Prune(Prune { streams, trim, done }))?;
+        pruned.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Makes the writer panic.
+    #[cfg(test)]
+    pub(super) fn panic(&self) {
+        let _ = self.shared.queue.push(Work::Panic);
+    }
+
+    /// Writes what is queued, and lets the store go. Dropping the last clone does the same.
+    ///
+    /// # Errors
+    /// Something that was queued could not be written.
+    pub async fn close(self) -> Result<(), Error> {
+        self.shared.queue.close();
+        // The sender goes when the writer ends, so that either way the store has been let go.
+        let _ = self.shared.ended.clone().wait_for(|&ended| ended).await;
+        self.failure().map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.queue.close();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // The last clone may be dropped by a `durable`, on the writer's own thread; it ends by itself then.
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The writer's thread. After a failure it keeps the store until it is closed: what this process still has under way
+/// must have ended before another takes over.
+fn write(path: &Path, connection: Connection, epoch: u64, hold: Hold, queue: &Queue) {
+    let mut taken = Vec::new();
+    let work = std::panic::AssertUnwindSafe(|| {
+        let mut writer = Writer::new(&connection, path, epoch)?;
+        while queue.take(&mut taken) {
+            writer.write(&mut taken, queue)?;
+            taken.clear();
+            queue.written();
+            writer.checkpoint()?;
+        }
+        writer.put_away();
+        Ok(())
+    });
+    let failed = match std::panic::catch_unwind(work) {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error),
+        Err(_) => Some(Error::io(path, "written", "the writer has panicked")),
+    };
+    if let Some(error) = failed {
+        // Neither this process nor SQLite, when it closes the file, is to touch it any more.
+        let _ = connection.execute_batch("ROLLBACK");
+        let _ = connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        queue.fail(&error);
+        taken.iter_mut().for_each(|work| work.fail(&error));
+        queue.wait_closed();
+    }
+    drop(connection);
+    drop(hold);
+}

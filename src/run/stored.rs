@@ -1,0 +1,152 @@
+//! Events as they are stored: MessagePack with names, so that a field can be added later; and runs as folds of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{AgentId, AgentState, Envelope, Event, Labels, RunId, RunState, Stream};
+use crate::journal::{Record, Snapshot};
+
+/// The version of the form in which events are stored. What an older one says keeps its meaning for ever.
+const VERSION: u16 = 1;
+
+/// The version of the form in which folds are stored. Unlike an event, a fold of another version is only made anew.
+const SNAPSHOT_VERSION: u16 = 1;
+
+/// Room for most events, so that few of them have to be moved while they are written.
+const USUAL_BYTES: usize = 512;
+
+/// A record can't be read as an event.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoredError {
+    /// A newer Provost wrote it.
+    #[error("event {seq} (`{kind}`) has format {found}, and this Provost reads up to {VERSION}")]
+    Newer {
+        /// The event's number.
+        seq: u64,
+        /// Its kind.
+        kind: String,
+        /// Its format.
+        found: u16,
+    },
+    /// It is no event.
+    #[error("event {seq} (`{kind}`) can't be read: {why}")]
+    Malformed {
+        /// The event's number.
+        seq: u64,
+        /// Its kind.
+        kind: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Writes an event down.
+pub fn encode(envelope: &Envelope) -> Record {
+    // An event is made of maps with text keys, numbers and texts, so that writing it can't fail; were it to, what is left
+    // of it could not be read, and reading would say so.
+    let mut payload = Vec::with_capacity(USUAL_BYTES);
+    let _ = rmp_serde::encode::write_named(&mut payload, &envelope.event);
+    Record {
+        seq: envelope.seq,
+        time_ms: envelope.time_ms,
+        agent: envelope.agent.as_ref().map(AgentId::to_text),
+        incarnation: envelope.incarnation,
+        cause: envelope.cause,
+        labels: envelope.labels.iter().map(str::to_owned).collect(),
+        kind: envelope.event.kind().into(),
+        version: VERSION,
+        payload,
+    }
+}
+
+/// Reads an event that [`encode`] wrote down.
+///
+/// # Errors
+/// It is of a newer format, or is no event.
+pub fn decode(record: &Record, stream: &Arc<Stream>) -> Result<Envelope, StoredError> {
+    let (seq, kind) = (record.seq, || record.kind.clone().into_owned());
+    if record.version > VERSION {
+        return Err(StoredError::Newer { seq, kind: kind(), found: record.version });
+    }
+    let event: Event = rmp_serde::from_slice(&record.payload).map_err(|error| StoredError::Malformed {
+        seq,
+        kind: kind(),
+        why: error.to_string(),
+    })?;
+    let mut labels = Labels::default();
+    record.labels.iter().for_each(|label| labels.add(label));
+    Ok(Envelope {
+        stream: stream.clone(),
+        seq,
+        time_ms: record.time_ms,
+        agent: record.agent.clone().map(AgentId::new),
+        incarnation: record.incarnation,
+        cause: record.cause,
+        labels,
+        event,
+    })
+}
+
+/// A run and its living agents, as a fold of the run's events up to some number.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Fold {
+    /// The run as a whole.
+    pub run: RunState,
+    /// The agent instances that have not ended.
+    pub agents: BTreeMap<AgentId, AgentState>,
+}
+
+impl Fold {
+    /// Takes up the next event.
+    pub fn evolve(&mut self, envelope: &Envelope) {
+        self.run.evolve(envelope);
+        let Some(agent) = &envelope.agent else { return };
+        if let Event::AgentEnded { .. } = envelope.event {
+            self.agents.remove(agent);
+        } else if self.run.agents().get(agent).is_some_and(|instance| instance.outcome.is_none()) {
+            self.agents.entry(agent.clone()).or_insert_with(|| AgentState::new(agent.clone())).evolve(envelope);
+        }
+    }
+
+    /// Writes the fold down, so that it need not be made again.
+    pub fn to_snapshot(&self) -> Snapshot {
+        let state = rmp_serde::to_vec_named(self).unwrap_or_default();
+        Snapshot { seq: self.run.head(), version: SNAPSHOT_VERSION, state }
+    }
+
+    /// Reads what [`Fold::to_snapshot`] wrote; none if another version did, whose states may have another form: then the
+    /// events are folded anew.
+    pub fn from_snapshot(snapshot: &Snapshot) -> Option<Self> {
+        let is_ours = snapshot.version == SNAPSHOT_VERSION;
+        let fold: Self = is_ours.then(|| rmp_serde::from_slice(&snapshot.state).ok())??;
+        (fold.run.head() == snapshot.seq).then_some(fold)
+    }
+
+    /// Reads the events of a run that follow those in the fold, and takes them up.
+    ///
+    /// # Errors
+    /// As for [`decode`]; or the first event of all is not the run's beginning.
+    pub fn extend(&mut self, run: &RunId, records: &[Record]) -> Result<Vec<Arc<Envelope>>, StoredError> {
+        let known = self.run.beginning().map(|beginning| beginning.stream.clone());
+        let mut stream =
+            known.unwrap_or_else(|| Arc::new(Stream { run: run.clone(), tenant: "".into(), session: None }));
+        let mut events = Vec::with_capacity(records.len());
+        for record in records {
+            let mut envelope = decode(record, &stream)?;
+            if let Event::RunStarted { tenant, session, .. } = &envelope.event {
+                stream = Arc::new(Stream { run: run.clone(), tenant: tenant.clone(), session: session.clone() });
+                envelope.stream = stream.clone();
+            }
+            self.evolve(&envelope);
+            events.push(Arc::new(envelope));
+        }
+        match self.run.beginning() {
+            Some(_) => Ok(events),
+            None => {
+                Err(StoredError::Malformed { seq: 1, kind: String::new(), why: "the run does not begin".to_owned() })
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! A call on its way to the gate.
+
+use std::sync::Arc;
+
+use super::Known;
+use crate::model::Request;
+use crate::run::{CallId, Labels, Subject};
+use crate::runtime::fleet::Model;
+
+/// A call before the gate.
+pub(in crate::runtime) struct Call {
+    pub(in crate::runtime) id: CallId,
+    /// The event that it follows from.
+    pub(in crate::runtime) cause: u64,
+    /// What it was influenced by.
+    pub(in crate::runtime) labels: Labels,
+    pub(in crate::runtime) work: Work,
+    /// Which try of it is next, counted from 1: it may have been begun before a crash.
+    pub(in crate::runtime) attempt: u32,
+    /// What is known of its approval already.
+    pub(in crate::runtime) approval: Known,
+}
+
+impl Call {
+    /// Makes a call that has not been begun.
+    pub(in crate::runtime) fn new(id: CallId, cause: u64, labels: Labels, work: Work) -> Self {
+        Self { id, cause, labels, work, attempt: 1, approval: Known::Nothing }
+    }
+}
+
+/// What a call is.
+pub(in crate::runtime) enum Work {
+    /// A model call.
+    Model(ModelCall),
+    /// A tool call, a delegation or a handoff.
+    Act(Subject),
+    /// The question to another tool what became of a tool call that was cut off.
+    Reconcile { by: Arc<str>, subject: Subject },
+}
+
+/// A model call, of which each try gets its own limit on output.
+pub(in crate::runtime) struct ModelCall {
+    pub(in crate::runtime) model: Arc<Model>,
+    pub(in crate::runtime) name: Arc<str>,
+    /// What the agent's tools and schema add to each request at most.
+    pub(in crate::runtime) fixed_bytes: usize,
+    pub(in crate::runtime) request: Request,
+}
+
+impl ModelCall {
+    pub(super) fn subject(&self) -> Subject {
+        Subject::Model { model: self.name.clone(), max_output_tokens: self.request.max_output_tokens }
+    }
+}

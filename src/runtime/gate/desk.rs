@@ -1,0 +1,43 @@
+//! Where calls report.
+
+use ractor::ActorRef;
+
+use super::Admission;
+use crate::budget::Amount;
+use crate::run::{CallId, Event, Labels};
+use crate::runtime::run_supervisor::RunMessage;
+use crate::runtime::scope::{Happened, Over, record};
+
+/// Where a call reports: the run's supervisor, as this call sees it.
+pub(super) struct Desk {
+    pub(super) id: CallId,
+    pub(super) cause: u64,
+    pub(super) labels: Labels,
+    pub(super) supervisor: ActorRef<RunMessage>,
+}
+
+impl Desk {
+    /// Records an event, and waits until it has its number.
+    pub(super) async fn record(&self, event: Event) -> Result<(), Over> {
+        record(&self.supervisor, self.happened(event), false).await
+    }
+
+    /// Records an event, and waits until it is durable.
+    pub(super) async fn record_durably(&self, event: Event) -> Result<(), Over> {
+        record(&self.supervisor, self.happened(event), true).await
+    }
+
+    fn happened(&self, event: Event) -> Happened {
+        Happened { call: self.id.clone(), cause: self.cause, labels: self.labels.clone(), event }
+    }
+
+    pub(super) fn tell(&self, message: RunMessage) -> Result<(), Over> {
+        self.supervisor.cast(message).map_err(|_| Over)
+    }
+
+    /// Hands in the call's result. The supervisor records it, settles what was held, and gives the permit back before
+    /// the agent hears of it.
+    pub(super) fn over(&self, event: Event, admission: Option<(Admission, Amount)>) -> Result<(), Over> {
+        self.tell(RunMessage::CallOver { happened: Box::new(self.happened(event)), admission })
+    }
+}

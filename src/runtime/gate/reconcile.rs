@@ -1,0 +1,59 @@
+//! Asking a tool that knows what became of a call that was cut off.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::desk::Desk;
+use super::perform;
+use crate::run::{Body, Event, Resolution, Subject};
+use crate::runtime::run_supervisor::RunMessage;
+use crate::runtime::scope::{Over, Scope};
+use crate::spec::Permission;
+
+/// Makes the question to the tool `by` what became of a call.
+pub(super) fn question(desk: &Desk, by: &Arc<str>, subject: &Subject, scope: &Scope) -> Subject {
+    let Subject::Tool { tool, arguments } = subject else { return subject.clone() };
+    let arguments = json!({ "key": perform::key(desk, scope), "tool": tool, "arguments": arguments });
+    Subject::Tool { tool: by.clone(), arguments }
+}
+
+/// What a tool says that was asked what became of a call.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+enum Reconciled {
+    Done { result: Value },
+    NotDone,
+    Unknown,
+}
+
+/// Reads the answer to such a question; none where the tool failed, does not know, or says something else.
+fn resolution(answer: &Event) -> Option<Resolution> {
+    let Event::ToolReturned { message, failure: None, .. } = answer else { return None };
+    let Body::Tool { content, .. } = &message.body else { return None };
+    match serde_json::from_str(content).ok()? {
+        Reconciled::Done { result: Value::String(result) } => Some(Resolution::Done { result }),
+        Reconciled::Done { result } => Some(Resolution::Done { result: result.to_string() }),
+        Reconciled::NotDone => Some(Resolution::Retry),
+        Reconciled::Unknown => None,
+    }
+}
+
+/// Asks the tool that knows what became of a call. What nobody may be asked about, or nobody knows, stays in doubt.
+pub(super) async fn ask(
+    by: Arc<str>,
+    permission: Permission,
+    question: &Subject,
+    desk: &Desk,
+    scope: &Scope,
+) -> Result<(), Over> {
+    scope.may_begin().await;
+    let resolution = match (permission, question) {
+        (Permission::Allow, Subject::Tool { tool, arguments }) => {
+            resolution(&perform::tool(desk, tool, arguments, scope).await)
+        }
+        _ => None,
+    };
+    desk.tell(RunMessage::Reconciled { call: desk.id.clone(), by, resolution })
+}

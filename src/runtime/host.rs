@@ -1,0 +1,256 @@
+//! All networks and runs that one process has under way, and all that can be done with a run by its name, whether it
+//! is under way, interrupted, parked or over.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as Slot;
+use tokio::sync::Mutex;
+
+use super::offline::Offline;
+use super::run_supervisor::resolvable;
+use super::{Answers, Approver, Controls, Error, Past, Recorder, RunHandle, RunRequest, Runtime};
+use crate::run::{AgentId, CallId, Event, Resolution, RunEnd, RunId, Status};
+use crate::spec::Network;
+
+/// How often it is looked whether a run that is being taken up has been.
+const TAKING_UP: Duration = Duration::from_millis(5);
+
+/// All networks and runs that one process has under way, on one store.
+pub struct Host {
+    recorder: Arc<Recorder>,
+    approver: Option<Arc<dyn Approver>>,
+    /// The networks that have runs, by their text.
+    runtimes: Mutex<HashMap<Arc<str>, Arc<Runtime>>>,
+    /// The runs under way; none while one is being taken up.
+    live: DashMap<RunId, Option<Live>>,
+}
+
+/// A run under way.
+struct Live {
+    network: Arc<str>,
+    controls: Controls,
+}
+
+impl Host {
+    /// Makes a host on a store.
+    pub fn new(recorder: impl Into<Arc<Recorder>>) -> Self {
+        Self { recorder: recorder.into(), approver: None, runtimes: Mutex::default(), live: DashMap::new() }
+    }
+
+    /// Sets who is asked for approval by runs that are attended.
+    #[must_use]
+    pub fn with_approver(mut self, approver: impl Approver) -> Self {
+        self.approver = Some(Arc::new(approver));
+        self
+    }
+
+    /// Returns what the runs are written down by.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Starts a run of a network. See [`Runtime::start`]. To be awaited to its end: a run whose start was given up may be
+    /// under way without this host knowing of it.
+    ///
+    /// # Errors
+    /// As for [`Runtime::start`] and [`Builder::start`](super::Builder::start).
+    pub async fn start(&self, network: Network, request: RunRequest) -> Result<RunHandle, Error> {
+        let text: Arc<str> = network.to_text().into();
+        let runtime = self.runtime(&text, network).await?;
+        let handle = runtime.start(request).await?;
+        self.live.insert(handle.id().clone(), Some(Live { network: text, controls: handle.controls() }));
+        Ok(handle)
+    }
+
+    /// Takes up a run again that was interrupted or parked, on the network that it is kept with, changed by `change`.
+    /// A run that is under way goes on if it was paused; none is returned then. To be awaited to its end, as
+    /// [`Host::start`].
+    ///
+    /// # Errors
+    /// There is no such run, it has ended for good, or its network can't be started; see [`Runtime::resume`].
+    pub async fn resume<E: From<Error>>(
+        &self,
+        run: &RunId,
+        answers: Answers,
+        change: impl FnOnce(Network) -> Result<Network, E>,
+    ) -> Result<Option<RunHandle>, E> {
+        if let Some(controls) = self.controls(run) {
+            controls.unpause().await;
+            return Ok(None);
+        }
+        match self.live.entry(run.clone()) {
+            // Somebody else is taking it up.
+            Slot::Occupied(slot) if slot.get().is_none() => return Ok(None),
+            slot => drop(slot.insert(None)),
+        }
+        let taken_up = self.take_up(run, answers, change).await;
+        match &taken_up {
+            Ok((handle, network)) => {
+                let live = Live { network: network.clone(), controls: handle.controls() };
+                self.live.insert(run.clone(), Some(live));
+            }
+            Err(_) => drop(self.live.remove(run)),
+        }
+        taken_up.map(|(handle, _)| Some(handle))
+    }
+
+    async fn take_up<E: From<Error>>(
+        &self,
+        run: &RunId,
+        answers: Answers,
+        change: impl FnOnce(Network) -> Result<Network, E>,
+    ) -> Result<(RunHandle, Arc<str>), E> {
+        let past = self.recorder.past(run)?;
+        let text = past.network().clone();
+        let network = Network::from_text(&text)
+            .map_err(|source| Error::Network { run: run.clone(), source: Arc::new(source) })?;
+        let network = change(network)?;
+        let text: Arc<str> = network.to_text().into();
+        let runtime = self.runtime(&text, network).await?;
+        Ok((runtime.resume(past, answers).await?, text))
+    }
+
+    /// Returns the runtime of a network; it is started by the network's first run.
+    async fn runtime(&self, text: &Arc<str>, network: Network) -> Result<Arc<Runtime>, Error> {
+        let mut runtimes = self.runtimes.lock().await;
+        if let Some(runtime) = runtimes.get(text) {
+            return Ok(runtime.clone());
+        }
+        self.live.retain(|_, live| live.as_ref().is_none_or(|live| live.controls.is_live()));
+        let is_used =
+            |text: &Arc<str>| self.live.iter().any(|live| live.as_ref().is_none_or(|live| live.network == *text));
+        let idle: Vec<Arc<str>> = runtimes.keys().filter(|text| !is_used(text)).cloned().collect();
+        for text in idle {
+            // One that somebody is just about to use is left to live.
+            if let Some(runtime) = runtimes.remove(&text).and_then(Arc::into_inner) {
+                runtime.shutdown().await;
+            }
+        }
+        let mut builder = Runtime::builder(network).recorder(self.recorder.clone());
+        builder.approver = self.approver.clone();
+        let runtime = Arc::new(builder.start().await?);
+        runtimes.insert(text.clone(), runtime.clone());
+        Ok(runtime)
+    }
+
+    /// Returns how to tell a run something, if it is under way.
+    pub fn controls(&self, run: &RunId) -> Option<Controls> {
+        let live = self.live.get(run)?;
+        let controls = &live.as_ref()?.controls;
+        controls.is_live().then(|| controls.clone())
+    }
+
+    /// Returns the runs under way.
+    pub fn live(&self) -> Vec<RunId> {
+        let is_live = |live: &Option<Live>| live.as_ref().is_none_or(|live| live.controls.is_live());
+        self.live.iter().filter(|entry| is_live(entry.value())).map(|entry| entry.key().clone()).collect()
+    }
+
+    /// Cancels a run: one under way stops its calls; one that is interrupted or parked is ended where it stands. What
+    /// calls that were cut off had reserved is charged.
+    ///
+    /// # Errors
+    /// There is no such run, it has ended, or the store can't be written.
+    pub async fn cancel(&self, run: &RunId, reason: &str) -> Result<(), Error> {
+        if let Some(controls) = self.controls(run) {
+            controls.cancel(reason);
+            return Ok(());
+        }
+        let past = self.at_rest(run)?;
+        Offline::new(&self.recorder, past).end(RunEnd::without_answer(Status::Cancelled, reason)).await
+    }
+
+    /// Says what became of a call that is in doubt. A run under way goes on with it at once; one that is parked does
+    /// so when it is taken up again.
+    ///
+    /// # Errors
+    /// There is no such run, it has no such call in doubt, or the store can't be written.
+    pub async fn resolve(&self, run: &RunId, call: CallId, resolution: Resolution) -> Result<(), Error> {
+        let unfit = |why| Error::Unfit { run: run.clone(), why };
+        if let Some(controls) = self.controls(run) {
+            return controls.resolve(call, resolution).await.map_err(unfit);
+        }
+        let past = self.at_rest(run)?;
+        resolvable(&past.state, &call).map_err(unfit)?;
+        let mut offline = Offline::new(&self.recorder, past);
+        let agent = call.agent.clone();
+        let by = super::run_supervisor::PERSON.into();
+        offline.record(Some(&agent), Event::CallResolved { call, resolution, by });
+        offline.write().await
+    }
+
+    /// Pauses a run under way: it begins no more calls until it is resumed.
+    ///
+    /// # Errors
+    /// The run is not under way.
+    pub async fn pause(&self, run: &RunId) -> Result<(), Error> {
+        match self.controls(run) {
+            Some(controls) if controls.pause().await => Ok(()),
+            _ => Err(self.not_under_way(run)),
+        }
+    }
+
+    /// Tells an agent of a run under way something. See [`Controls::steer`].
+    ///
+    /// # Errors
+    /// The run is not under way, or has no such agent at work.
+    pub async fn steer(&self, run: &RunId, agent: Option<AgentId>, text: String) -> Result<(), Error> {
+        let Some(controls) = self.controls(run) else { return Err(self.not_under_way(run)) };
+        controls.steer(agent, text).await.map_err(|why| Error::Unfit { run: run.clone(), why })
+    }
+
+    fn not_under_way(&self, run: &RunId) -> Error {
+        match self.recorder.past(run) {
+            Ok(past) => {
+                let status = match past.state.status() {
+                    Status::Running => Status::Interrupted,
+                    status => status,
+                };
+                Error::Unfit { run: run.clone(), why: format!("is not under way: {}", status.word()) }
+            }
+            Err(error) => error,
+        }
+    }
+
+    /// Returns the past of a run that is not under way and has not ended for good.
+    fn at_rest(&self, run: &RunId) -> Result<Past, Error> {
+        let past = self.recorder.past(run)?;
+        let status = past.state.status();
+        match status.can_go_on() {
+            true => Ok(past),
+            false => Err(Error::Unfit { run: run.clone(), why: format!("has ended: {}", status.word()) }),
+        }
+    }
+
+    /// Waits until no run is under way.
+    pub async fn idle(&self) {
+        loop {
+            let next = self.live.iter().find_map(|entry| entry.value().as_ref().map(|live| live.controls.clone()));
+            match next.filter(Controls::is_live) {
+                Some(controls) => controls.ended().await,
+                None if self.live().is_empty() => return,
+                // One is just being taken up.
+                None => tokio::time::sleep(TAKING_UP).await,
+            }
+            self.live.retain(|_, live| live.as_ref().is_none_or(|live| live.controls.is_live()));
+        }
+    }
+
+    /// Cancels all runs, waits until they have ended, and lets the store go.
+    ///
+    /// # Errors
+    /// Something could not be written any more.
+    pub async fn shutdown(&self) -> Result<(), Error> {
+        let runtimes = std::mem::take(&mut *self.runtimes.lock().await);
+        for runtime in runtimes.into_values() {
+            runtime.stop().await;
+        }
+        match self.recorder.journal().cloned() {
+            Some(journal) => Ok(journal.close().await?),
+            None => Ok(()),
+        }
+    }
+}

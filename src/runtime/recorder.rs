@@ -1,0 +1,280 @@
+//! Where what happens is written down: the runs' events, and in the same transaction the ledger's entries that follow
+//! from them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Error;
+use super::clock;
+use crate::budget::{Amount, Entry, Ledger};
+use crate::journal::{self, Batch, Durable, Journal, Part, Record, Snapshot, Store, StreamName};
+use crate::run::{AgentId, AgentState, Envelope, Event, Fold, RunId, RunState, StoredError};
+
+/// The ledger's stream.
+const LEDGER: &str = "ledger";
+
+/// The version of the form in which the ledger's entries and snapshots are stored.
+const LEDGER_VERSION: u16 = 1;
+
+/// After how many entries the ledger gets a new snapshot, at the least; with many open accounts it is more, so that
+/// snapshots stay a small part of what is written.
+const ENTRIES_PER_SNAPSHOT: u64 = 4_096;
+
+/// How many records are read at once.
+const READ_AT_ONCE: usize = 4_096;
+
+/// What the runs of a process are written down by. Without a store it keeps the ledger alone, and what happens lives
+/// as long as the process.
+pub struct Recorder {
+    journal: Option<Journal>,
+    books: Mutex<Books>,
+    /// For reading what was written before; one reader at a time is enough.
+    past: Mutex<Option<Store>>,
+}
+
+#[derive(Default)]
+struct Books {
+    ledger: Ledger,
+    /// Up to which entry there is a snapshot.
+    snapshot: u64,
+}
+
+/// A run's past, as it was written down.
+pub struct Past {
+    /// The run as a whole.
+    pub state: RunState,
+    /// The agent instances that have not ended.
+    pub agents: BTreeMap<AgentId, AgentState>,
+    /// Its events; all of them, or those after its last snapshot.
+    pub events: Vec<Arc<Envelope>>,
+}
+
+impl Recorder {
+    /// Makes a recorder that keeps nothing: runs end with the process.
+    pub fn in_memory() -> Self {
+        Self { journal: None, books: Mutex::default(), past: Mutex::new(None) }
+    }
+
+    /// Opens the store of a data directory, which this process then holds, and folds its ledger.
+    ///
+    /// # Errors
+    /// As for [`Journal::open`]; or the ledger can't be read.
+    pub fn open(directory: &Path, take_over: bool) -> Result<Self, Error> {
+        let journal = Journal::open(directory, take_over)?;
+        let store = journal.store()?;
+        let ledger = read_ledger(&store)?;
+        let books = Mutex::new(Books { snapshot: ledger.head, ledger });
+        Ok(Self { journal: Some(journal), books, past: Mutex::new(Some(store)) })
+    }
+
+    /// Returns the store's writer, if there is a store.
+    pub fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
+    }
+
+    /// Returns the ledger as it stands; what it holds may not be durable yet.
+    pub fn ledger(&self) -> Ledger {
+        self.books().ledger.clone()
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the disk keeps up.
+    pub(super) async fn has_room(&self) {
+        if let Some(journal) = &self.journal {
+            journal.has_room().await;
+        }
+    }
+
+    /// Writes down what happened to a run, and what follows for the ledger: together, or not at all. Returns at once.
+    ///
+    /// # Errors
+    /// Nothing more can be written.
+    pub(super) fn append(&self, run: Part, entries: &[Entry], durable: Option<Durable>) -> Result<(), Error> {
+        // The lock is held until the batch is in the writer's queue, so that the ledger's entries are there in order.
+        let mut books = self.books();
+        entries.iter().for_each(|entry| books.ledger.evolve(entry));
+        let Some(journal) = &self.journal else {
+            drop(books);
+            durable.into_iter().for_each(|durable| durable(Ok(())));
+            return Ok(());
+        };
+        let mut parts = vec![run];
+        parts.extend(books.part(entries));
+        Ok(journal.append(Batch { parts, durable: durable.into_iter().collect() })?)
+    }
+
+    /// Reads a run's past, from its last snapshot on: its events are those that came after it.
+    ///
+    /// # Errors
+    /// There is no store or no such run in it, its events have been pruned, or they can't be read.
+    pub fn past(&self, run: &RunId) -> Result<Past, Error> {
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let store = match (&mut *past, &self.journal) {
+            (Some(store), _) => store,
+            (empty, Some(journal)) => empty.insert(journal.store()?),
+            (_, None) => return Err(Error::NoSuchRun(run.clone())),
+        };
+        Past::since_snapshot(store, run)
+    }
+}
+
+impl Past {
+    /// Reads a run's past, with all its events.
+    ///
+    /// # Errors
+    /// There is no such run, its events have been pruned, or they can't be read.
+    pub fn read(store: &Store, run: &RunId) -> Result<Self, Error> {
+        Self::after(store, run, Fold::default())
+    }
+
+    /// Reads a run's past with the help of its last snapshot: its events are those that came after it.
+    ///
+    /// # Errors
+    /// As for [`Past::read`].
+    pub fn since_snapshot(store: &Store, run: &RunId) -> Result<Self, Error> {
+        let snapshot = match store.snapshot(&stream_of(run)) {
+            Err(journal::Error::NoSuchStream { .. }) => return Err(Error::NoSuchRun(run.clone())),
+            snapshot => snapshot?,
+        };
+        Self::after(store, run, snapshot.as_ref().and_then(Fold::from_snapshot).unwrap_or_default())
+    }
+
+    fn after(store: &Store, run: &RunId, mut fold: Fold) -> Result<Self, Error> {
+        let records = match read_all(store, &stream_of(run), fold.run.head()) {
+            Err(journal::Error::NoSuchStream { .. }) => return Err(Error::NoSuchRun(run.clone())),
+            records => records?,
+        };
+        let events = fold.extend(run, &records)?;
+        Ok(Self { state: fold.run, agents: fold.agents, events })
+    }
+}
+
+impl Past {
+    /// Returns the network that the run is kept with, as text.
+    pub fn network(&self) -> Arc<str> {
+        self.state.beginning().map(|beginning| beginning.network.clone()).unwrap_or_else(|| "".into())
+    }
+}
+
+/// Says what an event that `state` is about to take up means for the ledger. `free` is what the run's account has left.
+pub(super) fn entry_of(state: &RunState, envelope: &Envelope, free: Amount) -> Option<Entry> {
+    let (run, seq, none) = (envelope.stream.run.clone(), envelope.seq, Amount::default());
+    let (call, spent) = match &envelope.event {
+        Event::CallIntended { reserved, .. } if *reserved != none => {
+            return Some(Entry::Reserved { run, seq, amount: *reserved });
+        }
+        Event::TryFailed { call, charged, .. }
+        | Event::ModelReplied { call, charged, .. }
+        | Event::ModelFailed { call, charged, .. }
+        | Event::CallAbandoned { call, charged } => (call, *charged),
+        _ => return None,
+    };
+    let held = state.open_call(call).map(|open| open.held).unwrap_or_default();
+    let debt = spent.minus(held).minus(free);
+    (held != none || spent != none).then_some(Entry::Settled { run, seq, held, spent, debt })
+}
+
+/// Names a run's stream.
+pub fn stream_of(run: &RunId) -> StreamName {
+    StreamName::new(format!("run/{run}"))
+}
+
+/// Names the run whose stream it is; none if it is no run's.
+pub fn run_of(stream: &StreamName) -> Option<RunId> {
+    stream.as_str().strip_prefix("run/").map(RunId::new)
+}
+
+/// Reads the ledger of a store: its last snapshot, and what came after it.
+///
+/// # Errors
+/// It can't be read.
+pub fn read_ledger(store: &Store) -> Result<Ledger, Error> {
+    let stream = StreamName::new(LEDGER);
+    let mut ledger = match store.snapshot(&stream) {
+        Ok(Some(snapshot)) if snapshot.version == LEDGER_VERSION => {
+            rmp_serde::from_slice(&snapshot.state).map_err(|error| malformed(snapshot.seq, "snapshot", &error))?
+        }
+        Ok(_) => Ledger::default(),
+        Err(journal::Error::NoSuchStream { .. }) => return Ok(Ledger::default()),
+        Err(error) => return Err(error.into()),
+    };
+    for record in read_all(store, &stream, ledger.head)? {
+        if record.version > LEDGER_VERSION {
+            let kind = record.kind.into_owned();
+            return Err(StoredError::Newer { seq: record.seq, kind, found: record.version }.into());
+        }
+        let entry = rmp_serde::from_slice(&record.payload);
+        ledger.evolve(&entry.map_err(|error| malformed(record.seq, &record.kind, &error))?);
+    }
+    Ok(ledger)
+}
+
+/// Reads the ledger's entries that have not been trimmed, each with its record.
+///
+/// # Errors
+/// They can't be read.
+pub fn read_entries(store: &Store) -> Result<Vec<(Record, Entry)>, Error> {
+    let stream = StreamName::new(LEDGER);
+    let first = match store.snapshot(&stream) {
+        Err(journal::Error::NoSuchStream { .. }) => return Ok(Vec::new()),
+        snapshot => snapshot?.map_or(0, |snapshot| snapshot.seq),
+    };
+    let records = match read_all(store, &stream, 0) {
+        // What the snapshot holds has been trimmed.
+        Err(journal::Error::Pruned { .. }) => read_all(store, &stream, first)?,
+        records => records?,
+    };
+    let read = |record: Record| match rmp_serde::from_slice(&record.payload) {
+        Ok(entry) => Ok((record, entry)),
+        Err(error) => Err(malformed(record.seq, &record.kind, &error)),
+    };
+    records.into_iter().map(read).collect()
+}
+
+fn malformed(seq: u64, kind: &str, error: &rmp_serde::decode::Error) -> Error {
+    StoredError::Malformed { seq, kind: format!("ledger: {kind}"), why: error.to_string() }.into()
+}
+
+fn read_all(store: &Store, stream: &StreamName, mut after: u64) -> Result<Vec<Record>, journal::Error> {
+    let mut records = Vec::new();
+    loop {
+        let some = store.read(stream, after, READ_AT_ONCE)?;
+        let Some(last) = some.last() else { return Ok(records) };
+        after = last.seq;
+        records.extend(some);
+    }
+}
+
+impl Books {
+    /// Returns the last entries as a part of a batch, and a snapshot when one is due.
+    fn part(&mut self, entries: &[Entry]) -> Option<Part> {
+        let first = self.ledger.head + 1 - entries.len() as u64;
+        let record = |(index, entry): (usize, &Entry)| Record {
+            seq: first + index as u64,
+            time_ms: clock::now_ms(),
+            agent: None,
+            incarnation: 0,
+            cause: None,
+            labels: Vec::new(),
+            kind: entry.kind().into(),
+            version: LEDGER_VERSION,
+            payload: rmp_serde::to_vec_named(entry).unwrap_or_default(),
+        };
+        let records: Vec<Record> = entries.iter().enumerate().map(record).collect();
+        if records.is_empty() {
+            return None;
+        }
+        let due = ENTRIES_PER_SNAPSHOT.max(8 * self.ledger.open.len() as u64);
+        let is_due = self.ledger.head - self.snapshot >= due;
+        let snapshot = is_due.then(|| {
+            self.snapshot = self.ledger.head;
+            let state = rmp_serde::to_vec_named(&self.ledger).unwrap_or_default();
+            Snapshot { seq: self.ledger.head, version: LEDGER_VERSION, state }
+        });
+        Some(Part { stream: StreamName::new(LEDGER), records, mark: None, snapshot })
+    }
+}

@@ -1,0 +1,233 @@
+//! How a run is taken up again in another process than the one in which it was, and what a person can tell it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ractor::ActorRef;
+use tokio::sync::oneshot;
+
+use super::{RunLoop, RunMessage};
+use crate::budget::Entry;
+use crate::run::{
+    AgentId, CallId, Event, Fold, Labels, Next, OpenCall, Origin, Resolution, RunState, Stage, Subject, ToolFailure,
+    tool_message,
+};
+use crate::runtime::gate::{Call, Work};
+use crate::runtime::run_supervisor::children::question;
+use crate::runtime::{Answers, gate};
+
+/// Why a model call that was cut off is tried again.
+const CUT_OFF: &str = "the process ended before the answer came";
+
+impl RunLoop {
+    /// Takes the run up where its events end.
+    pub(super) async fn take_up(&mut self, fold: Fold, resumed: Event, answers: Answers, me: &ActorRef<RunMessage>) {
+        self.state = fold.run.clone();
+        self.taken_up = (self.state.head(), fold.agents.clone());
+        self.folded = fold;
+        let (run, tenant) = (self.scope.stream.run.clone(), self.scope.stream.tenant.clone());
+        self.unwritten.entries.push(Entry::Opened { run, tenant });
+        self.record(None, None, resumed);
+        self.charge_cut_off_model_calls();
+        self.take_up_answers(answers.approvals);
+        if let Some(end) = self.state.cancelling().cloned() {
+            return self.end(end);
+        }
+        self.set_deadline(me);
+        let living = self.state.agents().iter().filter(|(_, instance)| instance.outcome.is_none());
+        let living: Vec<(AgentId, Arc<str>, u32)> =
+            living.map(|(id, instance)| (id.clone(), instance.name.clone(), instance.incarnation)).collect();
+        for (id, name, incarnation) in living {
+            self.take_up_agent(id, &name, incarnation, me).await;
+        }
+        self.end_if_front_has();
+    }
+
+    /// The provider may have billed a call whose answer never came: it is charged in full.
+    fn charge_cut_off_model_calls(&mut self) {
+        let is_cut_off = |(_, open): &(&CallId, &OpenCall)| {
+            matches!(open.subject, Subject::Model { .. }) && open.held != Default::default()
+        };
+        let open = self.state.open_calls().filter(is_cut_off);
+        let cut_off: Vec<(CallId, OpenCall)> = open.map(|(call, open)| (call.clone(), open.clone())).collect();
+        for (call, open) in cut_off {
+            let agent = call.agent.clone();
+            let (error, charged) = (CUT_OFF.to_owned(), open.held);
+            let event = Event::TryFailed { call, attempt: open.attempt, error, retry_in_ms: 0, charged };
+            self.record(Some(&agent), None, event);
+        }
+    }
+
+    fn take_up_answers(&mut self, approvals: BTreeMap<CallId, bool>) {
+        for (call, granted) in approvals {
+            let awaits = self.state.open_call(&call).is_some_and(|open| open.stage == Stage::AwaitingApproval);
+            if awaits {
+                let agent = call.agent.clone();
+                self.record(Some(&agent), None, Event::ApprovalDecided { call, granted });
+            }
+        }
+    }
+
+    /// Ends the run if the agent that stood for it had ended, and the run had not.
+    fn end_if_front_has(&mut self) {
+        if self.state.front().is_some() {
+            return;
+        }
+        let stood = self.state.agents().iter().rev().find(|(_, instance)| instance.parent.answers().is_none());
+        let last = stood.map(|(id, _)| id.clone());
+        if let Some(Next::End(end)) = last.and_then(|agent| self.state.after_agent(&agent)) {
+            self.end(end);
+        }
+    }
+
+    /// Says how a call that is open already goes on: `call` is changed to fit, and whether it passes the gate.
+    pub(super) fn take_up_call(&mut self, call: &mut Call, open: &OpenCall) -> bool {
+        call.attempt = open.attempt + 1;
+        call.labels = open.labels.clone();
+        match &open.stage {
+            Stage::InDoubt => false,
+            Stage::AwaitingApproval => {
+                call.approval = gate::Known::Asked;
+                true
+            }
+            Stage::Decided { granted } => {
+                call.approval = gate::Known::Decided(*granted);
+                true
+            }
+            Stage::Intended if matches!(open.subject, Subject::Delegate { .. } | Subject::Handoff { .. }) => false,
+            Stage::Intended if open.is_in_doubt(self.scope.effect(&open.subject)) => self.doubt(call, open),
+            // It passed the gate before, and what was decided then stands.
+            Stage::Intended | Stage::Resolved(Resolution::Retry) => {
+                call.approval = gate::Known::Decided(true);
+                true
+            }
+            Stage::Resolved(Resolution::Done { result }) => {
+                self.settle_doubt(&call.id, open, result.clone(), None);
+                false
+            }
+            Stage::Resolved(Resolution::Fail) => {
+                let why = "the call was cut off, and counts as failed".to_owned();
+                self.settle_doubt(&call.id, open, why, Some(ToolFailure::Failed));
+                false
+            }
+        }
+    }
+
+    /// A call is in doubt: the tool that knows is asked, if there is one, or else a person has to say.
+    fn doubt(&mut self, call: &mut Call, open: &OpenCall) -> bool {
+        let Subject::Tool { tool, .. } = &open.subject else { return false };
+        let spec = self.scope.fleet.network.spec();
+        let knows = spec.tools.get(&**tool).and_then(|spec| spec.reconcile.clone());
+        match knows {
+            Some(knows) => {
+                call.work = Work::Reconcile { by: knows.into(), subject: open.subject.clone() };
+                true
+            }
+            None => {
+                self.record(Some(&call.id.agent), None, Event::CallInDoubt { call: call.id.clone() });
+                false
+            }
+        }
+    }
+
+    /// The tool that knows has been asked.
+    pub(super) fn reconciled(
+        &mut self,
+        call: &CallId,
+        by: Arc<str>,
+        resolution: Option<Resolution>,
+        me: &ActorRef<RunMessage>,
+    ) {
+        let is_open = self.state.open_call(call).is_some_and(|open| open.stage == Stage::Intended);
+        if self.ending.is_some() || !is_open {
+            return;
+        }
+        match resolution {
+            None => drop(self.record(Some(&call.agent), None, Event::CallInDoubt { call: call.clone() })),
+            Some(resolution) => self.settle(call, resolution, by, me),
+        }
+    }
+
+    /// A person says what became of a call that is in doubt.
+    pub(super) fn resolve(
+        &mut self,
+        call: &CallId,
+        resolution: Resolution,
+        answer: oneshot::Sender<Result<(), String>>,
+        me: &ActorRef<RunMessage>,
+    ) {
+        if let Err(why) = resolvable(&self.state, call) {
+            return drop(answer.send(Err(why)));
+        }
+        if self.ending.is_some() {
+            return drop(answer.send(Err("is ending".to_owned())));
+        }
+        self.settle(call, resolution, PERSON.into(), me);
+        self.when_durable(move || drop(answer.send(Ok(()))));
+    }
+
+    fn settle(&mut self, call: &CallId, resolution: Resolution, by: Arc<str>, me: &ActorRef<RunMessage>) {
+        let resolved = Event::CallResolved { call: call.clone(), resolution, by };
+        let cause = self.record(Some(&call.agent), None, resolved).seq;
+        // The task that asked has not ended yet; it does nothing more.
+        self.live.remove(call);
+        let Some(open) = self.state.open_call(call).cloned() else { return };
+        let again = Call::new(call.clone(), cause, open.labels, Work::Act(open.subject));
+        self.begin_call(again, me);
+    }
+
+    fn settle_doubt(&mut self, call: &CallId, open: &OpenCall, content: String, failure: Option<ToolFailure>) {
+        let Subject::Tool { tool, .. } = &open.subject else { return };
+        let mut labels = open.labels.clone();
+        if let Some(bound) = self.scope.tools.get(tool) {
+            bound.spec.labels.reads.iter().for_each(|label| labels.add(label));
+        }
+        let origin = Origin::Tool(tool.to_string());
+        let message = tool_message(call, tool, content, failure.is_some(), labels, origin);
+        let event = Event::ToolReturned { call: call.clone(), message, failure };
+        self.result(&call.agent.clone(), self.state.head(), event);
+    }
+
+    /// Lets no more calls begin, or lets them begin again.
+    pub(super) fn pause(&mut self, paused: bool, answer: oneshot::Sender<()>) {
+        if self.ending.is_none() && self.state.is_paused() != paused {
+            self.record(None, None, if paused { Event::Paused } else { Event::Unpaused });
+            self.scope.paused.send_replace(paused);
+        }
+        self.when_durable(move || answer.send(()).unwrap_or_default());
+    }
+
+    /// Tells an agent something.
+    pub(super) fn steer(&mut self, agent: Option<AgentId>, text: String, answer: oneshot::Sender<Result<(), String>>) {
+        let wanted = agent.or_else(|| self.state.front().cloned());
+        let lives = |agent: &AgentId| self.children.contains_key(agent);
+        let Some(agent) = wanted.clone().filter(lives).filter(|_| self.ending.is_none()) else {
+            let why = match wanted {
+                Some(agent) => format!("has no agent `{agent}` at work"),
+                None => "has no agent at work".to_owned(),
+            };
+            return drop(answer.send(Err(why)));
+        };
+        let message = question(text.into(), Labels::default(), Origin::Person);
+        let cause = self.state.head();
+        self.result(&agent, cause, Event::Steered { message });
+        self.when_durable(move || drop(answer.send(Ok(()))));
+    }
+}
+
+/// Who resolves a call where no tool does.
+pub(in crate::runtime) const PERSON: &str = "person";
+
+/// Says why a person can't resolve a call, as the rest of a sentence that begins with the run.
+pub(in crate::runtime) fn resolvable(state: &RunState, call: &CallId) -> Result<(), String> {
+    match state.open_call(call) {
+        Some(open) if open.stage == Stage::InDoubt => Ok(()),
+        _ => {
+            let doubts: Vec<String> = state.in_doubt().map(|(call, _)| format!("`{call}`")).collect();
+            match doubts.is_empty() {
+                true => Err("has no call in doubt".to_owned()),
+                false => Err(format!("has no call `{call}` in doubt; in doubt: {}", doubts.join(", "))),
+            }
+        }
+    }
+}

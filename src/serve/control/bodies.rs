@@ -1,0 +1,157 @@
+//! What goes over the control socket, both ways.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::run::{AgentId, CallId, Resolution, RunId};
+use crate::runtime::RunRequest;
+
+/// `GET /health`: who holds the store.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Health {
+    /// The process.
+    pub pid: u32,
+    /// Its version of Provost.
+    pub version: String,
+    /// Under which epoch it holds the store.
+    pub epoch: Option<u64>,
+    /// The runs that it has under way.
+    pub runs: Vec<RunId>,
+}
+
+/// `POST /runs`: a run to start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartRun {
+    /// The network, as [`Network::to_text`](crate::spec::Network::to_text) writes it.
+    pub network: String,
+    /// The input, verbatim.
+    pub input: Arc<str>,
+    /// Variables for templates.
+    #[serde(default)]
+    pub vars: BTreeMap<String, String>,
+    /// Who the run belongs to.
+    #[serde(default = "default_tenant")]
+    pub tenant: Arc<str>,
+    /// The key that several runs share.
+    #[serde(default)]
+    pub session: Option<Arc<str>>,
+    /// The absolute directory that the network's relative paths are resolved against.
+    pub directory: PathBuf,
+    /// The run's id, which is not in use yet; a new one where it is left out.
+    #[serde(default)]
+    pub id: Option<RunId>,
+}
+
+fn default_tenant() -> Arc<str> {
+    RunRequest::DEFAULT_TENANT.into()
+}
+
+/// The run that was started.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Started {
+    /// The run; it is in the store.
+    pub run: RunId,
+}
+
+/// `POST /runs/{run}/resume`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResumeRun {
+    /// Calls that await approval, and whether they may happen.
+    pub approvals: BTreeMap<CallId, bool>,
+    /// Models to put in the place of the network's, as `--model` takes them.
+    pub models: Vec<String>,
+}
+
+/// The run that goes on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Resumed {
+    /// The run.
+    pub run: RunId,
+    /// Whether it was taken up by this request.
+    pub state: Resumption,
+}
+
+/// How a run goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resumption {
+    /// It was at rest, and has been taken up.
+    TakenUp,
+    /// It was under way, or somebody else is just taking it up; if it was paused, it goes on.
+    UnderWay,
+}
+
+/// `POST /runs/{run}/cancel`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CancelRun {
+    /// Why, in a sentence.
+    pub reason: Option<String>,
+}
+
+/// `POST /runs/{run}/pause`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PauseRun {}
+
+/// `POST /runs/{run}/steer`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SteerRun {
+    /// The agent instance; the one that stands for the run where it is left out.
+    #[serde(default)]
+    pub agent: Option<AgentId>,
+    /// What it is told.
+    pub text: String,
+}
+
+/// `POST /runs/{run}/resolve`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResolveRun {
+    /// The call in doubt.
+    pub call: CallId,
+    /// What became of it.
+    pub resolution: Resolution,
+}
+
+/// That something was done with a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Acted {
+    /// The run.
+    pub run: RunId,
+}
+
+/// `POST /prune`: which ended runs to keep.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prune {
+    /// Which.
+    pub keep: Keep,
+}
+
+/// Which ended runs are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// So many of those that began last.
+    Newest(usize),
+    /// Those that began within so many milliseconds.
+    YoungerMs(u64),
+}
+
+/// What pruning removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Runs.
+    pub runs: u64,
+    /// Their events, and entries of the ledger that a snapshot holds.
+    pub events: u64,
+    /// Blobs that nothing refers to any more.
+    pub blobs: u64,
+}

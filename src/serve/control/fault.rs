@@ -1,0 +1,151 @@
+//! What went wrong, as others are told: a stable code, a sentence and a hint.
+
+use std::error::Error as _;
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+use crate::runtime;
+use crate::spec::OverrideError;
+
+/// Why something could not be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    /// The kind of fault.
+    pub code: Code,
+    /// What went wrong, in a sentence.
+    pub message: String,
+    /// What to do about it; empty where there is nothing to say.
+    pub hint: String,
+}
+
+/// The kinds of faults; their words are public.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// The request is not what its path takes.
+    InvalidRequest,
+    /// The request, or the input in it, is too long.
+    TooLong,
+    /// There is no such path.
+    NoSuchPath,
+    /// There is no such run.
+    NoSuchRun,
+    /// What was asked can't be done with a run that stands so.
+    Unfit,
+    /// The network is not valid.
+    InvalidNetwork,
+    /// A model, a tool or a template of the network can't be made ready.
+    Setup,
+    /// The store can't be read or written.
+    Store,
+    /// The process is ending.
+    Stopped,
+    /// A newer Provost's.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Code {
+    fn status(self) -> StatusCode {
+        match self {
+            Self::InvalidRequest => StatusCode::BAD_REQUEST,
+            Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NoSuchPath | Self::NoSuchRun => StatusCode::NOT_FOUND,
+            Self::Unfit => StatusCode::CONFLICT,
+            Self::InvalidNetwork | Self::Setup => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Store | Self::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+/// A fault as the body of a response.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct FaultBody {
+    pub(super) error: Fault,
+}
+
+impl Fault {
+    pub(super) fn new(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: hint.into() }
+    }
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let status = self.code.status();
+        let body = serde_json::to_string(&FaultBody { error: self }).unwrap_or_default();
+        (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+    }
+}
+
+impl From<runtime::Error> for Fault {
+    fn from(error: runtime::Error) -> Self {
+        use runtime::Error as E;
+        let (code, hint) = match &error {
+            E::Model { .. } => (Code::Setup, "`--model sim` tries the network without a provider"),
+            E::Template { source, .. } if source.message.contains("undefined") => {
+                (Code::Setup, "give the variables that it names with --var KEY=VALUE")
+            }
+            E::NoSuchTool(_) | E::Tool { .. } | E::Template { .. } | E::Schema { .. } => (Code::Setup, ""),
+            E::InputTooLong(_) => (Code::TooLong, ""),
+            E::NoSuchRun(_) => (Code::NoSuchRun, "`provost runs list` says which there are"),
+            E::Unfit { .. } => (Code::Unfit, "`provost runs show RUN` says where it stands"),
+            E::Directory(_) => (Code::InvalidRequest, ""),
+            E::Network { .. } => (Code::Store, "the Provost that began the run reads it"),
+            E::Journal(error) => (Code::Store, store_hint(error)),
+            E::Stored(_) => (Code::Store, "`provost audit verify` says whether the store is whole"),
+            E::Stopped => (Code::Stopped, ""),
+        };
+        Self::new(code, chain(&error), hint)
+    }
+}
+
+impl From<crate::journal::Error> for Fault {
+    fn from(error: crate::journal::Error) -> Self {
+        runtime::Error::from(error).into()
+    }
+}
+
+impl From<OverrideError> for Fault {
+    fn from(error: OverrideError) -> Self {
+        match error {
+            OverrideError::NoSuchModel { .. } => {
+                Self::new(Code::InvalidRequest, format!("--model: {error}"), error.hint())
+            }
+            OverrideError::Invalid(invalid) => Self::new(Code::InvalidNetwork, invalid.to_string(), ""),
+        }
+    }
+}
+
+fn store_hint(error: &crate::journal::Error) -> &'static str {
+    use crate::journal::Error as E;
+    match error {
+        E::Absent { .. } => "`provost run` makes one; --data-dir names another directory",
+        E::Held { .. } => "wait until that process ends, or end it; --take-over fences it off",
+        E::Fenced { .. } => "its runs are the other process's now: provost runs list",
+        E::Foreign { .. } => "name another directory with --data-dir",
+        E::Newer { .. } => "use the Provost that wrote it, or a newer one",
+        E::Damaged { .. } => "provost audit verify names the first fault; put a backup in its place",
+        E::Pruned { .. } => "what it spent is still in the ledger",
+        E::OutOfOrder { .. } | E::NoSuchStream { .. } | E::Closed => "",
+        E::Io { .. } => "make room there, or name a directory that you may write with --data-dir",
+    }
+}
+
+/// Returns what an error says, and what its causes say.
+fn chain(error: &runtime::Error) -> String {
+    let (mut message, mut source) = (error.to_string(), error.source());
+    // An error that is passed on as it is says the same as its cause.
+    if matches!(error, runtime::Error::Journal(_)) {
+        return message;
+    }
+    while let Some(cause) = source {
+        message.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    message
+}

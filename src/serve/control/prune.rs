@@ -1,0 +1,64 @@
+//! Which runs are pruned, and pruning them.
+
+use std::time::{Duration, SystemTime};
+
+use super::bodies::{Keep, Removed};
+use crate::journal::{Store, StreamInfo, StreamName};
+use crate::run::RunId;
+use crate::runtime::{Error, Host, run_of, stream_of};
+
+/// How the marks of runs say that these have ended for good.
+const ENDED: [&str; 5] = ["done", "failed", "cancelled", "limit", "denied"];
+
+/// The ledger's stream, of which what lies before its snapshot can go.
+const LEDGER: &str = "ledger";
+
+/// Returns the ended runs of a store that are not to be kept, the oldest first. Runs that are under way, interrupted or
+/// parked are never among them.
+///
+/// # Errors
+/// The store can't be read.
+pub fn prunable(store: &Store, keep: Keep) -> Result<Vec<StreamInfo>, Error> {
+    let has_ended = |info: &StreamInfo| {
+        let is_over = info.mark.as_ref().is_some_and(|mark| mark.closed && ENDED.contains(&&*mark.state));
+        is_over && !info.pruned
+    };
+    let mut ended: Vec<StreamInfo> = store.streams("run/")?.into_iter().filter(has_ended).collect();
+    match keep {
+        Keep::Newest(count) => ended.truncate(ended.len().saturating_sub(count)),
+        Keep::YoungerMs(span_ms) => {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+            let oldest = u64::try_from(now.as_millis()).unwrap_or(u64::MAX).saturating_sub(span_ms);
+            ended.retain(|info| info.created_ms < oldest);
+        }
+    }
+    Ok(ended)
+}
+
+/// Removes the events of the ended runs that are not to be kept. What they spent stays in the ledger.
+///
+/// # Errors
+/// The store can't be read or written.
+pub async fn prune(host: &Host, keep: Keep) -> Result<Removed, Error> {
+    let Some(journal) = host.recorder().journal() else { return Ok(Removed::default()) };
+    let streams: Vec<StreamName> = {
+        let live = host.live();
+        let store = journal.store()?;
+        let is_at_rest = |info: &StreamInfo| run_of(&info.name).is_none_or(|run| !live.contains(&run));
+        prunable(&store, keep)?.into_iter().filter(is_at_rest).map(|info| info.name).collect()
+    };
+    let runs = streams.len() as u64;
+    let pruned = journal.prune(streams, vec![StreamName::new(LEDGER)]).await?;
+    // What is trimmed of the ledger is no run.
+    Ok(Removed { runs: pruned.streams.min(runs), events: pruned.events, blobs: pruned.blobs })
+}
+
+/// Whether a store has a run of this name.
+pub(super) fn has_run(host: &Host, run: &RunId) -> Result<bool, Error> {
+    let Some(journal) = host.recorder().journal() else { return Ok(false) };
+    match journal.store()?.stream(&stream_of(run)) {
+        Ok(_) => Ok(true),
+        Err(crate::journal::Error::NoSuchStream { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,167 @@
+//! What can be asked, one verb after the other.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use serde::de::DeserializeOwned;
+
+use super::Desk;
+use super::bodies::{
+    Acted, CancelRun, Health, PauseRun, Prune, Removed, ResolveRun, ResumeRun, Resumed, Resumption, StartRun, Started,
+    SteerRun,
+};
+use super::fault::{Code, Fault};
+use super::prune::has_run;
+use crate::run::RunId;
+use crate::runtime::{Answers, Error, RunRequest};
+use crate::spec::{ModelOverride, Network};
+
+/// How long a run's id may be: more than any of ours.
+const MAX_RUN_ID: usize = 64;
+
+/// Why a run is cancelled where nobody says why.
+const NO_REASON: &str = "cancelled on request";
+
+type Body = Result<Bytes, BytesRejection>;
+
+pub(super) async fn health(State(desk): State<Desk>) -> Json<Health> {
+    Json(Health {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        epoch: desk.host.recorder().journal().map(crate::journal::Journal::epoch),
+        runs: desk.host.live(),
+    })
+}
+
+pub(super) async fn start(State(desk): State<Desk>, body: Body) -> Result<Json<Started>, Fault> {
+    let asked: StartRun = read(body)?;
+    let unreadable = |error| Fault::new(Code::InvalidNetwork, format!("the network can't be read: {error}"), "");
+    let network = Network::from_text(&asked.network).map_err(unreadable)?;
+    if !asked.directory.is_absolute() {
+        return Err(Fault::new(Code::InvalidRequest, "the directory is not absolute", ""));
+    }
+    if let Some(id) = &asked.id {
+        is_id(id)?;
+    }
+    let host = desk.host.clone();
+    let started = desk.finish(async move {
+        if let Some(run) = &asked.id
+            && has_run(&host, run)?
+        {
+            return Err(Fault::new(Code::Unfit, format!("run {run} exists already"), ""));
+        }
+        let request = RunRequest {
+            input: asked.input,
+            vars: asked.vars,
+            tenant: asked.tenant,
+            session: asked.session,
+            id: asked.id,
+            directory: Some(asked.directory),
+            is_attended: false,
+        };
+        let handle = host.start(network, request).await?;
+        Ok(Started { run: handle.id().clone() })
+    });
+    Ok(Json(started.await?))
+}
+
+pub(super) async fn resume(
+    State(desk): State<Desk>,
+    Path(run): Path<String>,
+    body: Body,
+) -> Result<Json<Resumed>, Fault> {
+    let (run, asked): (_, ResumeRun) = (id(run)?, read(body)?);
+    let overrides: Result<Vec<ModelOverride>, String> = asked.models.iter().map(|model| model.parse()).collect();
+    let overrides = overrides.map_err(|how| Fault::new(Code::InvalidRequest, how, ""))?;
+    let answers = Answers { approvals: asked.approvals, is_attended: false };
+    let host = desk.host.clone();
+    let resumed = desk.finish(async move {
+        let change = |network| overrides.iter().try_fold(network, |network, with| Ok::<_, Fault>(with.apply(network)?));
+        let handle = host.resume(&run, answers, change).await?;
+        let state = if handle.is_some() { Resumption::TakenUp } else { Resumption::UnderWay };
+        Ok(Resumed { run, state })
+    });
+    Ok(Json(resumed.await?))
+}
+
+pub(super) async fn cancel(
+    State(desk): State<Desk>,
+    Path(run): Path<String>,
+    body: Body,
+) -> Result<Json<Acted>, Fault> {
+    let (run, asked): (_, CancelRun) = (id(run)?, read(body)?);
+    let (host, named) = (desk.host.clone(), run.clone());
+    let reason = asked.reason.unwrap_or_else(|| NO_REASON.to_owned());
+    act(&desk, run, async move { host.cancel(&named, &reason).await }).await
+}
+
+pub(super) async fn pause(State(desk): State<Desk>, Path(run): Path<String>, body: Body) -> Result<Json<Acted>, Fault> {
+    let (run, PauseRun {}) = (id(run)?, read(body)?);
+    let (host, named) = (desk.host.clone(), run.clone());
+    act(&desk, run, async move { host.pause(&named).await }).await
+}
+
+pub(super) async fn steer(State(desk): State<Desk>, Path(run): Path<String>, body: Body) -> Result<Json<Acted>, Fault> {
+    let (run, asked): (_, SteerRun) = (id(run)?, read(body)?);
+    let (host, named) = (desk.host.clone(), run.clone());
+    act(&desk, run, async move { host.steer(&named, asked.agent, asked.text).await }).await
+}
+
+pub(super) async fn resolve(
+    State(desk): State<Desk>,
+    Path(run): Path<String>,
+    body: Body,
+) -> Result<Json<Acted>, Fault> {
+    let (run, asked): (_, ResolveRun) = (id(run)?, read(body)?);
+    let (host, named) = (desk.host.clone(), run.clone());
+    act(&desk, run, async move { host.resolve(&named, asked.call, asked.resolution).await }).await
+}
+
+pub(super) async fn prune(State(desk): State<Desk>, body: Body) -> Result<Json<Removed>, Fault> {
+    let asked: Prune = read(body)?;
+    let host = desk.host.clone();
+    Ok(Json(desk.finish(async move { Ok(super::prune::prune(&host, asked.keep).await?) }).await?))
+}
+
+pub(super) async fn no_such_path(request: Request) -> Fault {
+    let what = format!("there is no {} {}", request.method(), request.uri().path());
+    Fault::new(Code::NoSuchPath, what, "docs/control.md says what there is")
+}
+
+/// Does something with a run.
+async fn act(
+    desk: &Desk,
+    run: RunId,
+    what: impl Future<Output = Result<(), Error>> + Send + 'static,
+) -> Result<Json<Acted>, Fault> {
+    desk.finish(async { Ok(what.await?) }).await?;
+    Ok(Json(Acted { run }))
+}
+
+/// Reads a body; an empty one says nothing, where nothing needs to be said.
+fn read<T: DeserializeOwned>(body: Body) -> Result<T, Fault> {
+    let bytes = body.map_err(|rejection| {
+        let is_too_long = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
+        Fault::new(if is_too_long { Code::TooLong } else { Code::InvalidRequest }, rejection.body_text(), "")
+    })?;
+    let text = if bytes.is_empty() { b"{}" } else { bytes.as_ref() };
+    serde_json::from_slice(text).map_err(|error| {
+        Fault::new(Code::InvalidRequest, error.to_string(), "docs/control.md says what each path takes")
+    })
+}
+
+fn id(text: String) -> Result<RunId, Fault> {
+    let run = RunId::new(text);
+    is_id(&run).map(|()| run)
+}
+
+fn is_id(run: &RunId) -> Result<(), Fault> {
+    let text = run.as_str();
+    let is_one = !text.is_empty()
+        && text.len() <= MAX_RUN_ID
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let why = || Fault::new(Code::InvalidRequest, "a run's id is made of lower-case letters and digits", "");
+    is_one.then_some(()).ok_or_else(why)
+}
