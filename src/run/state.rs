@@ -1,6 +1,6 @@
 //! The run as a whole, as a fold of its events: its agents, its calls, what it used and how it ended.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -19,7 +19,7 @@ pub struct RunState {
     beginning: Option<Beginning>,
     agents: IndexMap<AgentId, Instance>,
     open: BTreeMap<CallId, OpenCall>,
-    over: HashSet<CallId>,
+    over: BTreeSet<CallId>,
     totals: Totals,
     spent: Amount,
     paused: bool,

@@ -5,6 +5,7 @@
 mod aimock;
 mod check;
 mod cli;
+mod golden;
 mod journal;
 mod process;
 mod resume;

@@ -17,10 +17,10 @@ use crate::scripted::{Scripted, calls, network, results, runtime, said, step, te
 
 /// What the world has seen: each time that a tool did something, by its class and key.
 #[derive(Clone, Default)]
-struct World(Arc<Mutex<Vec<(Effect, String)>>>);
+pub(crate) struct World(pub(crate) Arc<Mutex<Vec<(Effect, String)>>>);
 
 impl World {
-    fn seen(&self, class: Effect) -> BTreeMap<String, usize> {
+    pub(crate) fn seen(&self, class: Effect) -> BTreeMap<String, usize> {
         let mut seen = BTreeMap::new();
         for (_, key) in self.0.lock().unwrap().iter().filter(|(of, _)| *of == class) {
             *seen.entry(key.clone()).or_default() += 1;
@@ -30,7 +30,7 @@ impl World {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Nothing {}
+pub(crate) struct Nothing {}
 
 /// Does something to the world, and says what.
 struct Act {
@@ -60,12 +60,12 @@ impl Tool for Act {
     }
 }
 
-fn agent(tools: &[&str]) -> AgentSpec {
+pub(crate) fn agent(tools: &[&str]) -> AgentSpec {
     AgentSpec { tools: tools.iter().map(|&tool| tool.to_owned()).collect(), ..AgentSpec::new("You act.") }
 }
 
 /// An agent that acts in all classes at once and asks another, which acts too; and one that it hands over to.
-fn spec() -> NetworkSpec {
+pub(crate) fn spec() -> NetworkSpec {
     let one = AgentSpec {
         delegates_to: vec!["two".to_owned()],
         hands_off_to: vec!["three".to_owned()],
@@ -84,7 +84,7 @@ fn model() -> Scripted {
     Scripted::new(says)
 }
 
-fn says(request: &Request) -> Result<Reply, provost::model::Error> {
+pub(crate) fn says(request: &Request) -> Result<Reply, provost::model::Error> {
     match (&*request.agent, step(request)) {
         ("one", 1) => {
             calls([("pure", "{}"), ("idempotent", "{}"), ("once", "{}"), ("ask_two", r#"{"message": "act"}"#)])
@@ -95,7 +95,7 @@ fn says(request: &Request) -> Result<Reply, provost::model::Error> {
     }
 }
 
-fn builder(spec: NetworkSpec, model: &Scripted, world: &World, recorder: Arc<Recorder>) -> Builder {
+pub(crate) fn builder(spec: NetworkSpec, model: &Scripted, world: &World, recorder: Arc<Recorder>) -> Builder {
     let act = |class| Act { class, world: world.clone() };
     runtime(spec, model)
         .tool("pure", act(Effect::Pure))
@@ -104,16 +104,16 @@ fn builder(spec: NetworkSpec, model: &Scripted, world: &World, recorder: Arc<Rec
         .recorder(recorder)
 }
 
-fn open(directory: &Path) -> Arc<Recorder> {
+pub(crate) fn open(directory: &Path) -> Arc<Recorder> {
     Arc::new(Recorder::open(directory, false).unwrap())
 }
 
-async fn close(recorder: &Recorder) {
+pub(crate) async fn close(recorder: &Recorder) {
     recorder.journal().unwrap().clone().close().await.unwrap();
 }
 
 /// Cuts a run off, as the end of its process would.
-async fn cut_off(recorder: &Recorder, run: RunHandle) {
+pub(crate) async fn cut_off(recorder: &Recorder, run: RunHandle) {
     close(recorder).await;
     // It notices when it next wants to write something down.
     run.controls().cancel("cut off");
@@ -275,9 +275,9 @@ fn class_of(name: &str) -> Effect {
 }
 
 /// Does it, and never says so.
-struct HangAs {
-    world: World,
-    class: Effect,
+pub(crate) struct HangAs {
+    pub(crate) world: World,
+    pub(crate) class: Effect,
 }
 
 impl Tool for HangAs {
