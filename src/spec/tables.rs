@@ -359,7 +359,10 @@ pub struct ToolSpec {
     /// What a second call with the same arguments would do; the tool's own word where it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effect: Option<Effect>,
-    /// Another tool of the network that is asked what became of a call of this one that was cut off, before a person is.
+    /// Another tool of the network that is asked what became of a call of this one that was cut off, before a person is:
+    /// a `process.run` with `effect = "pure"` and one program. The program's argument is the call's idempotency key, and
+    /// its stdin a JSON object with `key`, `tool` and `arguments`; it prints `{"state": "done", "result": "…"}`,
+    /// `{"state": "not_done"}` or `{"state": "unknown"}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reconcile: Option<String>,
     /// How long a call may take.

@@ -53,6 +53,22 @@ fn several_mistakes_are_all_reported_each_at_its_place() {
 }
 
 #[test]
+fn who_is_asked_what_became_of_a_call_must_be_able_to_say() {
+    let tools = |reconcile: &str, other: &str| {
+        format!(
+            "tools = [\"act\"]\n[policy]\ndefault = \"allow\"\n[tools.act]\nbuiltin = \"process.run\"\n\
+             allow = [\"true\"]\nreconcile = \"{reconcile}\"\n[tools.look]\n{other}\n"
+        )
+    };
+    let program = "builtin = \"process.run\"\nallow = [\"false\"]";
+    check_tail(&tools("look", &format!("{program}\neffect = \"pure\"")), &[]);
+    check_tail(&tools("look", program), &["cannot_reconcile 12:13"]);
+    check_tail(&tools("look", "builtin = \"clock.now\""), &["cannot_reconcile 12:13"]);
+    check_tail(&tools("act", "builtin = \"clock.now\""), &["unknown_tool 12:13", "unused_tool 13:8"]);
+    check_tail(&tools("lok", "builtin = \"clock.now\""), &["unknown_tool 12:13", "unused_tool 13:8"]);
+}
+
+#[test]
 fn what_later_versions_bring_is_refused_as_such() {
     insta::assert_snapshot!(rendered("later.toml"));
 }

@@ -8,6 +8,7 @@ mod cli;
 mod golden;
 mod journal;
 mod process;
+mod reconcile;
 mod resume;
 mod runs;
 mod runtime;

@@ -10,13 +10,25 @@ use super::perform;
 use crate::run::{Body, Event, Resolution, Subject};
 use crate::runtime::run_supervisor::RunMessage;
 use crate::runtime::scope::{Over, Scope};
-use crate::spec::Permission;
+use crate::spec::{Builtin, Permission};
 
 /// Makes the question to the tool `by` what became of a call.
 pub(super) fn question(desk: &Desk, by: &Arc<str>, subject: &Subject, scope: &Scope) -> Subject {
     let Subject::Tool { tool, arguments } = subject else { return subject.clone() };
-    let arguments = json!({ "key": perform::key(desk, scope), "tool": tool, "arguments": arguments });
+    let key = perform::key(desk, scope);
+    let asked = json!({ "key": key, "tool": tool, "arguments": arguments });
+    let program = scope.tools.get(by).filter(|bound| bound.builtin() == Some(Builtin::ProcessRun));
+    let arguments = match program.and_then(|bound| bound.spec.allow.first()) {
+        Some(program) => json!({ "argv": [program, key], "stdin": asked.to_string() }),
+        None => asked,
+    };
     Subject::Tool { tool: by.clone(), arguments }
+}
+
+/// What a program says is what it prints.
+#[derive(Deserialize)]
+struct Printed {
+    stdout: String,
 }
 
 /// What a tool says that was asked what became of a call.
@@ -32,7 +44,8 @@ enum Reconciled {
 fn resolution(answer: &Event) -> Option<Resolution> {
     let Event::ToolReturned { message, failure: None, .. } = answer else { return None };
     let Body::Tool { content, .. } = &message.body else { return None };
-    match serde_json::from_str(content).ok()? {
+    let printed = serde_json::from_str(content).map(|printed: Printed| printed.stdout);
+    match serde_json::from_str(printed.as_deref().unwrap_or(content)).ok()? {
         Reconciled::Done { result: Value::String(result) } => Some(Resolution::Done { result }),
         Reconciled::Done { result } => Some(Resolution::Done { result: result.to_string() }),
         Reconciled::NotDone => Some(Resolution::Retry),

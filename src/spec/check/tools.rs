@@ -4,14 +4,16 @@ use std::collections::HashSet;
 
 use super::{Check, Front};
 use crate::spec::findings::Place;
-use crate::spec::{Builtin, Permission, ToolSpec};
+use crate::spec::{Builtin, Effect, Permission, ToolSpec};
 
 impl Check<'_> {
     pub(super) fn tools(&mut self, reached: &[bool]) {
         let agents = self.spec.agents.values().zip(reached).filter(|(_, reached)| **reached);
-        let used: HashSet<&str> = agents.flat_map(|(agent, _)| agent.tools.iter().map(String::as_str)).collect();
+        let mut used: HashSet<&str> = agents.flat_map(|(agent, _)| agent.tools.iter().map(String::as_str)).collect();
+        used.extend(self.spec.tools.values().filter_map(|tool| tool.reconcile.as_deref()));
         for (name, tool) in &self.spec.tools {
             self.fields(name, tool);
+            self.reconcile(name, tool);
             if used.contains(name.as_str()) {
                 self.permission(name, tool);
             } else if !self.found.is_torn() && !self.found.is_broken_within(&["agents"]) {
@@ -87,6 +89,33 @@ impl Check<'_> {
                 "key_without_use",
                 format!("the tool `{name}` works in no directory"),
                 "take `root` out",
+            );
+        }
+    }
+
+    /// Looks whether the tool that is to be asked what became of a call can say so.
+    fn reconcile(&mut self, name: &str, tool: &ToolSpec) {
+        let Some(by) = &tool.reconcile else { return };
+        let path = ["tools", name, "reconcile"];
+        let Some(other) = self.spec.tools.get(by).filter(|_| by != name) else {
+            let message = match by == name {
+                true => format!("the tool `{name}` can't be asked what became of its own calls"),
+                false => format!("there is no tool `{by}`"),
+            };
+            return self.error(&path, Place::Value, "unknown_tool", message, "name another tool of the network");
+        };
+        let can_say = match other.builtin {
+            None => true,
+            Some(Builtin::ProcessRun) => other.allow.len() == 1 && other.effect == Some(Effect::Pure),
+            Some(_) => false,
+        };
+        if !can_say {
+            self.error(
+                &path,
+                Place::Value,
+                "cannot_reconcile",
+                format!("the tool `{by}` can't say what became of a call of `{name}`"),
+                "name a `process.run` with `effect = \"pure\"` and one program in `allow`: it gets the call's key as its argument",
             );
         }
     }
