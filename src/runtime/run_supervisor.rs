@@ -65,6 +65,8 @@ pub(super) enum RunMessage {
     Resolve { call: CallId, resolution: Resolution, answer: oneshot::Sender<Result<(), String>> },
     /// What happened could not be written down.
     StoreFailed(Error),
+    /// The run's end is durable.
+    EndWritten,
     /// The calls that were to stop have had their time.
     ShutdownTimeout,
 }
@@ -114,6 +116,8 @@ pub(super) struct RunLoop {
     restarts: VecDeque<Instant>,
     /// How the run ends, once that is settled and while its calls are stopping.
     ending: Option<RunEnd>,
+    /// Whether the end has been recorded; it may not be durable yet.
+    is_over: bool,
     /// Why nothing more is written down, once that is so; the run stops without an end.
     broken: Option<Error>,
     /// Rings when the calls that were to stop have had their time.
@@ -153,6 +157,7 @@ impl Actor for RunSupervisor {
             last_task: 0,
             restarts: VecDeque::new(),
             ending: None,
+            is_over: false,
             broken: None,
             shutdown_timer: None,
             report: Some(report),
@@ -201,6 +206,7 @@ impl Actor for RunSupervisor {
             RunMessage::Steer { agent, text, answer } => run.steer(agent, text, answer),
             RunMessage::Resolve { call, resolution, answer } => run.resolve(&call, resolution, answer, &me),
             RunMessage::StoreFailed(error) => run.break_off(error),
+            RunMessage::EndWritten => return Ok(run.end_written(&me)),
             RunMessage::ShutdownTimeout => run.abandon_calls(),
         }
         run.finish_if_over(&me).await;

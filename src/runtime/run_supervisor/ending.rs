@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use ractor::ActorRef;
-use tokio::sync::oneshot;
 
 use super::{RunLoop, RunMessage, Unwritten};
 use crate::budget::Entry;
@@ -64,7 +63,7 @@ impl RunLoop {
         }
     }
 
-    /// Records the end once all calls have stopped, and reports it.
+    /// Records the end once all calls have stopped; it is reported when it is durable.
     pub(super) async fn finish_if_over(&mut self, me: &ActorRef<RunMessage>) {
         self.park_if_stuck();
         let Some(end) = &self.ending else { return };
@@ -74,24 +73,29 @@ impl RunLoop {
             }
             return;
         }
-        let Some(report) = self.report.take() else { return };
         if let Some(timer) = self.shutdown_timer.take() {
             timer.abort();
         }
-        let end = end.clone();
-        self.forget_all();
-        self.tasks.abort_all();
-        match self.broken.take() {
-            Some(error) => drop(report.send(Err(error))),
-            None => self.record_end(end, report),
+        if self.broken.is_none() && !self.is_over {
+            self.is_over = true;
+            let end = end.clone();
+            self.forget_all();
+            self.tasks.abort_all();
+            self.record_end(end, me);
+            self.log.close();
+            self.write(me);
         }
-        self.log.close();
-        self.write(me);
-        me.stop(None);
+        if let Some(error) = self.broken.take() {
+            self.forget_all();
+            self.tasks.abort_all();
+            self.log.close();
+            self.report(Err(error), me);
+        }
     }
 
-    /// Records the run's end, and reports it once it is durable.
-    fn record_end(&mut self, end: RunEnd, report: oneshot::Sender<Result<Report, Error>>) {
+    /// Records the run's end. Until that is durable the run is under way: whoever looked into the store would not find
+    /// the end there, and take the run up once more.
+    fn record_end(&mut self, end: RunEnd, me: &ActorRef<RunMessage>) {
         for event in self.state.abandoned(&end) {
             let agent = event.call().map(|call| call.agent.clone());
             self.record(agent.as_ref(), None, event);
@@ -100,10 +104,24 @@ impl RunLoop {
         let (spent, debt) = (self.state.spent(), self.scope.account.with(|account| account.debt()));
         self.record(None, None, Event::RunEnded { end, spent, debt });
         self.unwritten.entries.push(Entry::Closed { run: self.scope.stream.run.clone() });
-        let said = Report::of(&self.state);
-        let summary = serde_json::to_vec(&said).ok();
+        let summary = serde_json::to_vec(&Report::of(&self.state)).ok();
         self.unwritten.mark = Some(Mark { state: status.word().into(), closed: !is_parked, summary });
-        self.when_durable(move || drop(report.send(Ok(said))));
+        let me = me.clone();
+        self.when_durable(move || drop(me.cast(RunMessage::EndWritten)));
+    }
+
+    /// The run's end is durable.
+    pub(super) fn end_written(&mut self, me: &ActorRef<RunMessage>) {
+        let report = Report::of(&self.state);
+        self.report(Ok(report), me);
+    }
+
+    fn report(&mut self, reported: Result<Report, Error>, me: &ActorRef<RunMessage>) {
+        if let Some(report) = self.report.take() {
+            // Whoever waited may have gone.
+            let _ = report.send(reported);
+        }
+        me.stop(None);
     }
 
     /// Gives up on calls that do not stop: their tasks are aborted, and the run ends without them.
