@@ -14,3 +14,5 @@ mod runs;
 mod runtime;
 mod scripted;
 mod tidy;
+mod torture;
+mod world;

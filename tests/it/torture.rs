@@ -1,0 +1,317 @@
+//! Fifty runs at once, all killed at some moment, taken up again, killed again, until they may end: nothing is lost,
+//! nothing is done twice, and the books are right.
+//!
+//! `PROVOST_TORTURE` says at how many moments; `PROVOST_TORTURE_SEED` with which one to begin. A seed is a plan: the
+//! points at which processes die, or how far they have come when they are killed. (What they were at just then is up
+//! to the machine.)
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::world::{Group, Running, Stage, TORTURE, World};
+
+/// How many processes there are at once.
+const PROCESSES: usize = 50;
+
+/// Where a process can be made to die.
+const POINTS: [&str; 15] = [
+    "gate.before_intent.model",
+    "gate.before_intent.pure",
+    "gate.before_intent.idempotent",
+    "gate.before_intent.once",
+    "gate.after_intent.model",
+    "gate.after_intent.pure",
+    "gate.after_intent.idempotent",
+    "gate.after_intent.once",
+    "gate.after_effect.model",
+    "gate.after_effect.pure",
+    "gate.after_effect.idempotent",
+    "gate.after_effect.once",
+    "journal.before_write",
+    "journal.before_sync",
+    "journal.after_sync",
+];
+
+/// Numbers that follow from a seed: SplitMix64.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn one_in(&mut self, many: u64) -> bool {
+        self.below(many) == 0
+    }
+}
+
+/// When all processes are killed.
+#[derive(Debug)]
+struct Cut {
+    /// When so many of the processes have said their runs' ids …
+    said: usize,
+    /// … and so many more things have been done …
+    deeds: usize,
+    /// … and so many microseconds later.
+    micros: u64,
+    /// Where each of them dies by itself before that.
+    point: Option<String>,
+}
+
+impl Cut {
+    fn draw(chance: &mut Chance, said: usize, most_deeds: u64) -> Self {
+        let deeds = chance.below(most_deeds) as usize;
+        let micros = chance.below(30_000);
+        let name = POINTS[chance.below(POINTS.len() as u64) as usize];
+        let nth = 1 + chance.below(if name.starts_with("journal") { 80 } else { 40 });
+        Self { said, deeds, micros, point: chance.one_in(3).then(|| format!("{name}@{nth}")) }
+    }
+
+    fn environment(&self) -> Vec<(&str, &str)> {
+        self.point.iter().map(|point| ("PROVOST_CRASH_AT", point.as_str())).collect()
+    }
+}
+
+/// What befalls fifty runs.
+#[derive(Debug)]
+struct Plan {
+    /// Whether the process that holds the store is killed alone before all are.
+    holder_falls: bool,
+    /// Whether the tools at work die with the processes that started them.
+    tools_die: bool,
+    run: Cut,
+    /// The cuts of `runs resume --all`, and whether what is in doubt is settled before each.
+    resume: Vec<(bool, Cut)>,
+}
+
+impl Plan {
+    fn draw(seed: u64) -> Self {
+        let mut chance = Chance(seed);
+        // In some, before all have begun.
+        let said = if chance.one_in(5) { chance.below(PROCESSES as u64) as usize } else { PROCESSES };
+        Self {
+            holder_falls: chance.one_in(4),
+            tools_die: chance.one_in(2),
+            run: Cut::draw(&mut chance, said, 200),
+            resume: (0..1 + chance.below(3)).map(|_| (chance.one_in(2), Cut::draw(&mut chance, 0, 60))).collect(),
+        }
+    }
+}
+
+/// What came of it, over all plans.
+#[derive(Debug, Default)]
+struct Tally {
+    /// Processes that were killed before they had ended.
+    killed: usize,
+    /// How many times a run was cut off.
+    cut: usize,
+    /// Cuts by which at least one run was.
+    cuts_that_cut: usize,
+    cuts: usize,
+    /// Runs that ended.
+    ended: usize,
+    /// Runs whose process died before it had said their ids, and that are not there.
+    absent: usize,
+    /// Calls in doubt that were parked and settled.
+    doubts: usize,
+    /// As many as the runs' events tell of.
+    doubts_told: usize,
+    /// Tries of model calls that were cut off and charged.
+    charged: u64,
+}
+
+/// Fifty runs, and what is known of them so far.
+struct Torture<'a> {
+    world: World,
+    plan: &'a Plan,
+    tally: &'a mut Tally,
+    /// The runs that were said.
+    said: Vec<String>,
+    /// How many times each call was made whose result was recorded.
+    completed: BTreeMap<String, u64>,
+}
+
+impl Torture<'_> {
+    /// Waits for the cut, kills all, and looks at what they leave.
+    fn cut(&mut self, cut: &Cut, group: &Group, mut processes: Vec<Running>) {
+        let mut deeds = None;
+        while !processes.iter_mut().all(Running::has_ended) {
+            let done = self.world.count_deeds();
+            if deeds.is_none() && processes.iter_mut().filter_map(Running::run).count() >= cut.said {
+                deeds = Some(done + cut.deeds);
+            }
+            if deeds.is_some_and(|deeds| done >= deeds) {
+                std::thread::sleep(Duration::from_micros(cut.micros));
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        group.kill();
+        for mut process in processes {
+            self.said.extend(process.run().map(str::to_owned));
+            let ended = process.end();
+            assert!(ended.was_killed() || [Some(0), Some(7)].contains(&ended.code()), "{}", ended.stderr);
+            self.tally.killed += usize::from(ended.was_killed());
+        }
+        self.world.settle(self.plan.tools_die);
+        let cut = self.look();
+        self.tally.cuts += 1;
+        self.tally.cuts_that_cut += usize::from(cut > 0);
+        self.tally.cut += cut;
+    }
+
+    /// Looks at what is there while nobody is at work; returns how many runs were cut off.
+    fn look(&mut self) -> usize {
+        let stories = self.world.check();
+        for run in &self.said {
+            assert!(stories.contains_key(run), "run {run} was said, and is lost");
+        }
+        let deeds = self.world.deeds();
+        for (run, story) in &stories {
+            for (call, told) in story.calls.iter().filter(|(_, told)| told.stage == Stage::Over) {
+                let key = format!("{run}/{call}");
+                let times = deeds.get(&(told.class.clone(), key.clone())).copied().unwrap_or_default();
+                let before = *self.completed.entry(key.clone()).or_insert(times);
+                assert_eq!(times, before, "{key} had been completed, and was made again");
+            }
+        }
+        self.world.runs().iter().filter(|run| run["status"] == "interrupted").count()
+    }
+
+    fn settle_doubts(&mut self) {
+        self.tally.doubts += self.world.resolve_all();
+    }
+
+    fn run(mut self) {
+        let plan = self.plan;
+        let group = Group::new();
+        let environment = plan.run.environment();
+        let start = |number| {
+            let input = format!("task {number}");
+            self.world.start(&["run", "n.toml", &input], &environment, Some(&group))
+        };
+        let processes: Vec<Running> = (0..PROCESSES).map(start).collect();
+        if plan.holder_falls {
+            kill_holder(&self.world);
+        }
+        self.cut(&plan.run, &group, processes);
+        for (settles, cut) in &plan.resume {
+            if *settles {
+                self.settle_doubts();
+            }
+            let group = Group::new();
+            let resume = self.world.start(&["runs", "resume", "--all"], &cut.environment(), Some(&group));
+            self.cut(cut, &group, vec![resume]);
+        }
+        self.end();
+    }
+
+    /// Lets all runs go on to their ends, and compares.
+    fn end(mut self) {
+        for round in 0.. {
+            assert!(round < 5, "they do not come to their ends");
+            let before = ids(&self.world.runs(), "interrupted");
+            let code = self.world.ask(&["runs", "resume", "--all"]).code();
+            self.look();
+            let runs = self.world.runs();
+            let parked = ids(&runs, "in_doubt");
+            let has_parked = before.iter().any(|run| parked.contains(run));
+            assert_eq!(code, Some(if has_parked { 7 } else { 0 }), "{parked:?}");
+            assert_eq!(ids(&runs, "done").len() + parked.len(), runs.len());
+            if parked.is_empty() {
+                break;
+            }
+            self.settle_doubts();
+        }
+        self.world.check_end(answer);
+        let (stories, _) = self.world.stories();
+        let doubts: u64 = stories.values().map(|story| story.doubts()).sum();
+        self.tally.doubts_match(doubts);
+        self.tally.ended += stories.len();
+        self.tally.absent += PROCESSES - stories.len();
+        self.tally.charged += stories.values().flat_map(|story| story.calls.values()).map(|told| told.cut).sum::<u64>();
+    }
+}
+
+impl Tally {
+    /// Each call that the runs of this plan had in doubt was settled once.
+    fn doubts_match(&mut self, doubts: u64) {
+        self.doubts_told += doubts as usize;
+        assert_eq!(self.doubts, self.doubts_told, "a call was in doubt without being parked");
+    }
+}
+
+fn ids(runs: &[Value], status: &str) -> Vec<String> {
+    let ids = runs.iter().filter(|run| run["status"] == status).map(|run| run["run"].as_str().unwrap().to_owned());
+    ids.collect()
+}
+
+/// What a run of the network answers that nobody has cut.
+fn answer(input: &str) -> String {
+    format!(
+        "{input}: clerk hands over to you: pure of clerk#1.0; idempotent of clerk#1.1; once of clerk#1.2; helped with \
+         once of clerk/helper.1.3#1.0 and pure of clerk/helper.1.3#1.1;  | idempotent of clerk~1.closer#1.0; once of \
+         clerk~1.closer#1.1"
+    )
+}
+
+/// Kills the process that holds the store alone, as soon as there is one; others take its runs over.
+fn kill_holder(world: &World) {
+    for _ in 0..2_000 {
+        let locks = std::fs::read_dir(world.data("")).into_iter().flatten().flatten();
+        let locks = locks.filter(|entry| entry.file_name().to_string_lossy().starts_with("holder-"));
+        let pid = locks.filter_map(|lock| std::fs::read_to_string(lock.path()).ok()?.trim().parse().ok()).next();
+        if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn whenever_fifty_runs_are_killed_nothing_is_lost_and_nothing_is_done_twice() {
+    let (points, first) = (number("PROVOST_TORTURE", 2), number("PROVOST_TORTURE_SEED", 1));
+    let mut tally = Tally::default();
+    for seed in first..first + points {
+        let plan = Plan::draw(seed);
+        // Shown where the test fails, or is asked to be told.
+        println!("PROVOST_TORTURE=1 PROVOST_TORTURE_SEED={seed}: {plan:?}");
+        let (world, tally) = (World::new(TORTURE), &mut tally);
+        Torture { world, plan: &plan, tally, said: Vec::new(), completed: BTreeMap::new() }.run();
+        println!("  {tally:?}");
+    }
+    let Tally { cuts, cuts_that_cut, cut, ended, absent, .. } = tally;
+    assert_eq!(ended + absent, points as usize * PROCESSES);
+    assert!(ended >= points as usize * PROCESSES / 2, "hardly a run had begun: {tally:?}");
+    assert!(cuts_that_cut * 3 >= cuts * 2 && cut >= points as usize * PROCESSES / 4, "hardly a run was cut: {tally:?}");
+}
+
+#[test]
+fn fifty_runs_at_once_end_with_nobody_taking_over_and_nothing_in_doubt() {
+    let world = World::new(TORTURE);
+    let start = |number| world.start(&["run", "n.toml", &format!("task {number}")], &[], None);
+    let processes: Vec<Running> = (0..PROCESSES).map(start).collect();
+    for (number, process) in processes.into_iter().enumerate() {
+        let ended = process.end();
+        assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+        assert_eq!(ended.stdout.trim_end(), answer(&format!("task {number}")));
+        assert!(!ended.stderr.contains("taken over"), "{}", ended.stderr);
+    }
+    world.check_end(answer);
+    assert!(world.deeds().values().all(|&times| times == 1));
+}
