@@ -97,18 +97,27 @@ impl World {
         fs::read(self.path().join("ledger")).map_or(0, |bytes| bytes.iter().filter(|&&byte| byte == b'\n').count())
     }
 
-    /// Returns what the store says of each run, checked; and what its ledger says.
-    pub(crate) fn stories(&self) -> (BTreeMap<String, Story>, BTreeMap<String, Account>) {
-        let (mut stories, mut accounts) = (BTreeMap::<_, Story>::new(), BTreeMap::<_, Account>::new());
+    /// Looks at what is there while nobody is at work, and checks what must always hold: each call's events follow the
+    /// rules, every effect has its intent, and nothing was done twice that must not be.
+    pub(crate) fn look(&self) -> Seen {
+        let mut seen = Seen { deeds: self.deeds(), ..Seen::default() };
         for line in self.ask_for(0, &["audit", "export", "--ledger"]).lines() {
             let line: Value = serde_json::from_str(line).unwrap();
             let run = line["run"].as_str().unwrap().to_owned();
             match line.get("ledger") {
-                None => stories.entry(run).or_default().take(&line),
-                Some(_) => accounts.entry(run).or_default().take(&line),
+                None => seen.stories.entry(run).or_default().take(&line),
+                Some(_) => seen.accounts.entry(run).or_default().take(&line),
             }
         }
-        (stories, accounts)
+        for ((class, key), &times) in &seen.deeds {
+            let (run, call) = key.split_once('/').unwrap();
+            let story = seen.stories.get(run).unwrap_or_else(|| panic!("the store has lost the run of {key}"));
+            let intents = story.calls.get(call).map_or(0, |told| told.intents);
+            // The intent of a pure call need not be durable before it.
+            assert!(class == "pure" || times <= intents, "{class} {key} was done {times} times for {intents} intents");
+            assert!(class != "once" || times == 1, "{key} was done {times} times");
+        }
+        seen
     }
 
     /// Returns the tools that a dead process has left, and whatever else is at work in this directory.
@@ -142,15 +151,12 @@ impl World {
     }
 
     /// Says of each call in doubt what the world knows of it; returns how many there were.
-    pub(crate) fn resolve_all(&self) -> usize {
-        let (stories, _) = self.stories();
-        let deeds = self.deeds();
+    pub(crate) fn resolve_all(&self, seen: &Seen) -> usize {
         let mut resolved = 0;
-        for (run, story) in &stories {
+        for (run, story) in &seen.stories {
             for call in story.calls.iter().filter(|(_, told)| told.stage == Stage::InDoubt).map(|(call, _)| call) {
-                let key = format!("{run}/{call}");
                 let result = format!(r#"{{"status":{{"exit_code":0}},"stdout":"once of {call}","stderr":""}}"#);
-                match deeds.contains_key(&("once".to_owned(), key)) {
+                match seen.deeds.contains_key(&("once".to_owned(), format!("{run}/{call}"))) {
                     true => self.ask_for(0, &["runs", "resolve", run, call, "--done", &result]),
                     false => self.ask_for(0, &["runs", "resolve", run, call, "--retry"]),
                 };
@@ -160,27 +166,10 @@ impl World {
         resolved
     }
 
-    /// Checks what must hold whenever nobody is at work: the store is whole, every effect has its intent, and nothing
-    /// was done twice that must not be.
-    pub(crate) fn check(&self) -> BTreeMap<String, Story> {
-        self.ask_for(0, &["audit", "verify"]);
-        let (stories, _) = self.stories();
-        for ((class, key), times) in self.deeds() {
-            let (run, call) = key.split_once('/').unwrap();
-            let story = stories.get(run).unwrap_or_else(|| panic!("the store has lost the run of {key}"));
-            let intents = story.calls.get(call).map_or(0, |told| told.intents);
-            // The intent of a pure call need not be durable before it.
-            assert!(class == "pure" || times <= intents, "{class} {key} was done {times} times for {intents} intents");
-            assert!(class != "once" || times == 1, "{key} was done {times} times");
-        }
-        stories
-    }
-
     /// Checks what must hold when all runs have ended as they should have: answers, effects and books.
-    pub(crate) fn check_end(&self, answer: impl Fn(&str) -> String) {
-        let stories = self.check();
-        let (_, accounts) = self.stories();
-        let deeds = self.deeds();
+    pub(crate) fn check_end(&self, seen: &Seen, answer: impl Fn(&str) -> String) {
+        self.ask_for(0, &["audit", "verify"]);
+        let Seen { stories, accounts, deeds } = seen;
         let runs = self.runs();
         assert_eq!(runs.len(), stories.len());
         for report in runs {
@@ -202,13 +191,21 @@ impl World {
             let cost_usd = story.charged.nano_usd as f64 / 1e9;
             assert!((usage["cost_usd"].as_f64().unwrap() - cost_usd).abs() < 1e-12, "{run}: {usage}, not {cost_usd}");
             let account = &accounts[run];
-            assert_eq!(
-                (account.spent, account.held, account.is_open),
-                (story.charged, Money::default(), false),
-                "{run}"
-            );
+            let expected = (story.charged, Money::default(), false);
+            assert_eq!((account.spent, account.held, account.is_open), expected, "{run}");
         }
     }
+}
+
+/// What was there at some moment.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// What each run's events say.
+    pub(crate) stories: BTreeMap<String, Story>,
+    /// What the ledger says of each run.
+    pub(crate) accounts: BTreeMap<String, Account>,
+    /// How many times each thing was done, by class and key.
+    pub(crate) deeds: BTreeMap<(String, String), u64>,
 }
 
 /// What is charged and held: that part of it which is compared.
