@@ -206,7 +206,10 @@ impl Actor for RunSupervisor {
             RunMessage::Steer { agent, text, answer } => run.steer(agent, text, answer),
             RunMessage::Resolve { call, resolution, answer } => run.resolve(&call, resolution, answer, &me),
             RunMessage::StoreFailed(error) => run.break_off(error),
-            RunMessage::EndWritten => return Ok(run.end_written(&me)),
+            RunMessage::EndWritten => {
+                run.end_written(&me);
+                return Ok(());
+            }
             RunMessage::ShutdownTimeout => run.abandon_calls(),
         }
         run.finish_if_over(&me).await;
