@@ -107,8 +107,7 @@ fn open(directory: &Path) -> Arc<Recorder> {
 }
 
 async fn close(recorder: &Recorder) {
-    let journal = recorder.journal().expect("it has a store").clone();
-    journal.close().await.expect("all is written");
+    recorder.close().await.expect("all is written");
 }
 
 /// The bytes of a store's files.

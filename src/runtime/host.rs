@@ -248,9 +248,6 @@ impl Host {
         for runtime in runtimes.into_values() {
             runtime.stop().await;
         }
-        match self.recorder.journal().cloned() {
-            Some(journal) => Ok(journal.close().await?),
-            None => Ok(()),
-        }
+        self.recorder.close().await
     }
 }

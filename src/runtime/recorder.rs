@@ -73,6 +73,17 @@ impl Recorder {
         self.journal.as_ref()
     }
 
+    /// Writes what is queued and lets the store go. Runs that are still under way break off, as if their process had ended.
+    ///
+    /// # Errors
+    /// Something that was queued could not be written.
+    pub async fn close(&self) -> Result<(), Error> {
+        match self.journal.clone() {
+            Some(journal) => Ok(journal.close().await?),
+            None => Ok(()),
+        }
+    }
+
     /// Returns the ledger as it stands; what it holds may not be durable yet.
     pub fn ledger(&self) -> Ledger {
         self.books().ledger.clone()

@@ -137,7 +137,7 @@ async fn write_the_golden_runs() {
 }
 
 async fn keep(recorder: &Recorder, directory: &Path) {
-    recorder.journal().unwrap().clone().close().await.unwrap();
+    recorder.close().await.unwrap();
     assert!(
         !directory.join("provost.db-wal").exists()
             || fs::metadata(directory.join("provost.db-wal")).unwrap().len() == 0

@@ -109,7 +109,7 @@ pub(crate) fn open(directory: &Path) -> Arc<Recorder> {
 }
 
 pub(crate) async fn close(recorder: &Recorder) {
-    recorder.journal().unwrap().clone().close().await.unwrap();
+    recorder.close().await.unwrap();
 }
 
 /// Cuts a run off, as the end of its process would.
