@@ -6,6 +6,7 @@ mod aimock;
 mod check;
 mod cli;
 mod golden;
+mod crash;
 mod journal;
 mod process;
 mod reconcile;
