@@ -119,7 +119,8 @@ fn go_on(world: &World, verb: &[&str], is_in_doubt: bool, answer: &str) -> Seen 
 fn dies(place: &str, class: &str, nth: u64, uncut: Money) {
     let point = format!("gate.{place}.{class}@{nth}");
     let world = World::new(STEPS);
-    assert!(run(&world, &point).was_killed(), "{point} was not passed");
+    let died = run(&world, &point);
+    assert!(died.was_killed(), "{point} was not passed");
     let step = match class {
         "model" => nth,
         "pure" => 3 * nth - 2,
@@ -129,6 +130,11 @@ fn dies(place: &str, class: &str, nth: u64, uncut: Money) {
     let is_model = class == "model";
     let id = if is_model { format!("a#{step}") } else { format!("a#{step}.0") };
     let left = world.look();
+    if left.stories.is_empty() {
+        // The first call may come so far before the run's beginning is durable; nobody has been told of it then.
+        assert_eq!((place, class, nth), ("before_intent", "model", 1));
+        return assert!(!died.stderr.contains("run "), "{point}: a run that was said is lost: {}", died.stderr);
+    }
     let intents = call(&left, &id).map_or(0, |told| told.intents);
     match (place, class) {
         ("before_intent", _) => assert_eq!(intents, 0, "{point}"),
@@ -232,7 +238,7 @@ fn dies_at_each(point: &str) {
         let cut = call(&left, "a#1.0").is_some_and(|told| told.stage == Stage::Intended);
         go_on(&world, &["runs", "resume", "--all"], cut, TWO_ANSWER);
     }
-    assert!(died >= 8, "{point} was passed {died} times");
+    assert!(died >= 5, "{point} was passed {died} times");
 }
 
 #[test]
