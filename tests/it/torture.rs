@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::world::{Group, Running, Seen, Stage, TORTURE, World};
+use crate::world::{Ended, Group, Running, Seen, Stage, TORTURE, World};
 
 /// How many processes there are at once.
 const PROCESSES: usize = 50;
@@ -112,6 +112,8 @@ impl Plan {
 struct Tally {
     /// Processes that were killed before they had ended.
     killed: usize,
+    /// Processes that gave up on a holder that had too much to do to answer.
+    turned_away: usize,
     /// How many times a run was cut off.
     cut: usize,
     /// Cuts by which at least one run was.
@@ -161,8 +163,11 @@ impl Torture<'_> {
         for mut process in processes {
             self.said.extend(process.run().map(str::to_owned));
             let ended = process.end();
-            assert!(ended.was_killed() || [Some(0), Some(7)].contains(&ended.code()), "{}", ended.stderr);
+            let is_turned_away = process_was_turned_away(&ended);
+            let is_fair = ended.was_killed() || is_turned_away || [Some(0), Some(7)].contains(&ended.code());
+            assert!(is_fair, "{:?}: {}", ended.code(), ended.stderr);
             self.tally.killed += usize::from(ended.was_killed());
+            self.tally.turned_away += usize::from(is_turned_away);
         }
         self.world.settle(self.plan.tools_die);
         self.look();
@@ -258,6 +263,16 @@ fn ids(runs: &[Value], status: &str) -> Vec<String> {
     ids.collect()
 }
 
+/// Whether the process gave up before its run began, because the holder did not answer for seconds: on a machine with
+/// too much to do that is fair, as long as it says so.
+fn process_was_turned_away(ended: &Ended) -> bool {
+    let said = &ended.stderr;
+    ended.code() == Some(8)
+        && said.contains("does not answer")
+        && said.contains("--take-over")
+        && !said.contains("run 0")
+}
+
 /// What a run of the network answers that nobody has cut.
 fn answer(input: &str) -> String {
     format!(
@@ -316,13 +331,19 @@ fn fifty_runs_at_once_end_with_nobody_taking_over_and_nothing_in_doubt() {
     let world = World::new(TORTURE);
     let start = |number| world.start(&["run", "n.toml", &format!("task {number}")], &[], None);
     let processes: Vec<Running> = (0..PROCESSES).map(start).collect();
+    let mut turned_away = 0;
     for (number, process) in processes.into_iter().enumerate() {
         let ended = process.end();
+        if process_was_turned_away(&ended) {
+            turned_away += 1;
+            continue;
+        }
         assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
         assert_eq!(ended.stdout.trim_end(), answer(&format!("task {number}")));
         assert!(!ended.stderr.contains("taken over"), "{}", ended.stderr);
     }
     let seen = world.look();
     world.check_end(&seen, answer);
+    assert!(seen.stories.len() == PROCESSES - turned_away && turned_away < PROCESSES / 5, "{turned_away}");
     assert!(seen.deeds.values().all(|&times| times == 1));
 }
