@@ -107,8 +107,12 @@ fn inspect(path: &Path) -> Result<(), Error> {
     // A database that is opened as immutable is read without its log, and nothing is made beside it. What tells whose it
     // is stands in the main file from its first moment.
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(immutable(path), flags);
-    check_header(&connection.map_err(|source| Error::sqlite(path, "opened", source))?, path)
+    let failed = |source| Error::sqlite(path, "opened", source);
+    let connection = Connection::open_with_flags(immutable(path), flags).map_err(failed)?;
+    // A move of the log to the main file that was cut off, by a kill or a full disk, leaves a first page that speaks of
+    // more pages than are there yet; with the log, nothing is missing. This makes SQLite read the header all the same.
+    connection.execute_batch("PRAGMA writable_schema = ON").map_err(failed)?;
+    check_header(&connection, path)
 }
 
 fn check_header(connection: &Connection, path: &Path) -> Result<(), Error> {
