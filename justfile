@@ -11,6 +11,18 @@ gate:
 test:
     cargo test
 
+# Kill fifty runs at once at 200 moments, and compare what is left with what should be. PROVOST_TORTURE_SEED begins elsewhere.
+torture moments="200":
+    PROVOST_TORTURE={{moments}} cargo test --test it torture:: -- --nocapture
+
+# Flip bits of a store, and read it.
+flips times="100000":
+    PROVOST_FLIPS={{times}} cargo test --release --lib journal::tests::damage -- --nocapture
+
+# Let two processes want one store, over and over.
+race rounds="1000":
+    PROVOST_RACES={{rounds}} cargo test --test it journal::of_two_processes -- --nocapture
+
 # The benches; each prints its floor beside it.
 bench:
     cargo bench

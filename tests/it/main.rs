@@ -7,6 +7,7 @@ mod check;
 mod cli;
 mod golden;
 mod crash;
+mod faults;
 mod journal;
 mod process;
 mod reconcile;
