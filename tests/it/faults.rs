@@ -233,7 +233,7 @@ fn a_changed_byte_of_an_event_is_found_where_it_is_and_other_runs_are_read() {
 
     let verified = world.ask(&["audit", "verify"]);
     assert_eq!((verified.code(), verified.stdout.as_str()), (Some(8), ""));
-    let hit = runs.iter().find(|run| verified.stderr.contains(&format!("run/{run}"))).expect(&verified.stderr);
+    let hit = runs.iter().find(|run| verified.stderr.contains(&format!("run/{run}"))).unwrap();
     let other = runs.iter().find(|run| *run != hit).unwrap();
     // The first answer is the fourth event: begun, an agent started, asked, answered.
     assert!(verified.stderr.contains('4'), "{}", verified.stderr);
@@ -298,7 +298,7 @@ fn a_log_that_is_cut_anywhere_leaves_what_was_written_before_or_is_damage() {
         let codes = [&["runs", "list", "--json"][..], &["audit", "verify", "--json"], &["runs", "resume", "--all"]]
             .map(|command| {
                 let ended = world.ask(command);
-                let code = ended.code().expect("it ended by itself");
+                let code = ended.code().unwrap();
                 assert!([0, 7, 8].contains(&code), "{cut}: {command:?}: {}", ended.stderr);
                 assert!(
                     code != 8 || ended.stderr.contains("damaged") || ended.stdout.contains("fault"),

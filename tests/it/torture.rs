@@ -301,7 +301,6 @@ fn number(variable: &str, default: u64) -> u64 {
 }
 
 #[test]
-#[cfg(debug_assertions)]
 fn whenever_fifty_runs_are_killed_nothing_is_lost_and_nothing_is_done_twice() {
     let (points, first) = (number("PROVOST_TORTURE", 2), number("PROVOST_TORTURE_SEED", 1));
     let mut tally = Tally::default();

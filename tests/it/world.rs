@@ -225,8 +225,8 @@ impl Money {
     }
 
     fn take(&mut self, other: Self) {
-        let less =
-            |one: u64, other: u64| one.checked_sub(other).unwrap_or_else(|| panic!("more is given back than was held"));
+        // More is never given back than was held.
+        let less = |one: u64, other: u64| one.checked_sub(other).unwrap();
         (self.tokens, self.nano_usd) = (less(self.tokens, other.tokens), less(self.nano_usd, other.nano_usd));
     }
 }
