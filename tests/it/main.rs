@@ -5,9 +5,9 @@
 mod aimock;
 mod check;
 mod cli;
-mod golden;
 mod crash;
 mod faults;
+mod golden;
 mod journal;
 mod process;
 mod reconcile;
