@@ -33,6 +33,7 @@ pub use report::{AgentReport, Report, UsageReport};
 
 use self::fleet::{Fleet, Model, Values};
 use self::network_supervisor::{NetworkMessage, NetworkSupervisor};
+use self::recorder::Claim;
 use self::run_supervisor::{Launch, Opening, RunMessage};
 use self::scope::{Scope, SharedAccount};
 use crate::budget::{Account, Rates};
@@ -298,6 +299,7 @@ impl Runtime {
             return Err(Error::InputTooLong(input.len()));
         }
         let run = id.unwrap_or_else(new_run_id);
+        let claim = self.recorder.claim(&run, 0)?;
         let stream = Arc::new(Stream { run, tenant: tenant.clone(), session: session.clone() });
         let account = Account::new(&self.fleet.network.spec().network.limits);
         let scope = self.scope(stream, &Values { input: &input, vars: &vars }, &directory, account, is_attended)?;
@@ -311,14 +313,14 @@ impl Runtime {
             vars: Arc::new(vars),
             version: VERSION.into(),
         };
-        self.launch(scope, Opening::Fresh(started), Arc::default()).await
+        self.launch(scope, Opening::Fresh(started), Arc::default(), claim).await
     }
 
     /// Takes up a run again that was interrupted or parked, from where its events end. Calls that were cut off are
     /// made again or not by the rule of their effect class. When this returns, the run is marked as taken up.
     ///
     /// # Errors
-    /// The run has ended for good, or is of another network than this runtime's (see [`Past`]); else as for
+    /// The run has ended for good, is under way, or has gone on since its past was read; else as for
     /// [`Runtime::start`].
     pub async fn resume(&self, past: Past, answers: Answers) -> Result<RunHandle, Error> {
         let Past { state, agents, events } = past;
@@ -328,6 +330,7 @@ impl Runtime {
         if !status.can_go_on() {
             return Err(Error::Unfit { run, why: format!("has ended: {}", status.word()) });
         }
+        let claim = self.recorder.claim(&run, state.head())?;
         let mut account = Account::new(&self.fleet.network.spec().network.limits);
         account.carry(state.spent().plus(state.held()));
         let values = Values { input: &beginning.input, vars: &beginning.vars };
@@ -336,8 +339,8 @@ impl Runtime {
         let is_other = beginning.network != self.text;
         let resumed = Event::RunResumed { network: is_other.then(|| self.text.clone()), version: VERSION.into() };
         let log = Arc::new(Log::of(events));
-        self.launch(scope, Opening::Resumed { fold: Box::new(Fold { run: state, agents }), resumed, answers }, log)
-            .await
+        let opening = Opening::Resumed { fold: Box::new(Fold { run: state, agents }), resumed, answers };
+        self.launch(scope, opening, log, claim).await
     }
 
     fn scope(
@@ -365,11 +368,17 @@ impl Runtime {
         }))
     }
 
-    async fn launch(&self, scope: Arc<Scope>, opening: Opening, log: Arc<Log<Envelope>>) -> Result<RunHandle, Error> {
+    async fn launch(
+        &self,
+        scope: Arc<Scope>,
+        opening: Opening,
+        log: Arc<Log<Envelope>>,
+        claim: Claim,
+    ) -> Result<RunHandle, Error> {
         let id = scope.stream.run.clone();
         let (report, reported) = oneshot::channel();
         let (begun, durable) = oneshot::channel();
-        let launch = Box::new(Launch { scope, log: log.clone(), opening, begun, report });
+        let launch = Box::new(Launch { scope, log: log.clone(), opening, claim, begun, report });
         let (started, actor) = oneshot::channel();
         self.supervisor.cast(NetworkMessage::Start { launch, started }).map_err(|_| Error::Stopped)?;
         let supervisor = actor.await.map_err(|_| Error::Stopped)?;

@@ -7,6 +7,7 @@ mod there;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,9 @@ use crate::run::{CallId, RunId};
 use crate::runtime::{self, Report, RunRequest};
 use crate::serve::control::Client;
 use crate::spec::{ModelOverride, Network};
+
+/// The pause before a run is looked for anew whose process has ended.
+const GONE: Duration = Duration::from_millis(100);
 
 /// What is to be done with a run.
 #[derive(Clone)]
@@ -197,9 +201,12 @@ impl Journey<'_> {
                 Ok(Went::Over(attended)) => return Ok(*attended),
                 Ok(Went::On) => {}
                 Ok(Went::Gone) => {
-                    let words = "note: the process that had this run has ended; it is taken over\n";
-                    self.screen.suspend(|| print::notice(words));
+                    if !is_taken_over {
+                        let words = "note: the process that had this run has ended; another takes it over\n";
+                        self.screen.suspend(|| print::notice(words));
+                    }
                     is_taken_over = true;
+                    tokio::time::sleep(GONE).await;
                 }
                 Err(error) => {
                     // Somebody else may have taken it over, and gone with it to its end.

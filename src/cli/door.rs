@@ -115,6 +115,9 @@ impl Door {
                 Err(ClientError::Silent | ClientError::Absent | ClientError::Broken(_)) => {
                     return Self::take_over(address, pid);
                 }
+                // It can't write any more, and is about to end.
+                Err(ClientError::Fault(_)) if began.elapsed() < STARTING => sleep(PAUSE).await,
+                Err(ClientError::Fault(_)) if address.take_over => return Self::take_over(address, pid),
                 Err(error) => return Err(unreachable(&error)),
             }
         }
@@ -126,7 +129,12 @@ impl Door {
             return Err(silent(pid, address));
         }
         match Recorder::open(&address.directory, true) {
-            Ok(recorder) => Ok(Self::Here(Holder::new(recorder, address))),
+            Ok(recorder) => {
+                print::notice(&format!(
+                    "note: process {pid} writes nothing more; what it has started may still be at work until it is ended\n"
+                ));
+                Ok(Self::Here(Holder::new(recorder, address)))
+            }
             Err(runtime::Error::Journal(journal::Error::Held { pid, .. })) => Err(silent(pid, address)),
             Err(error) => Err(error.into()),
         }

@@ -120,6 +120,8 @@ pub(super) struct Queue {
     wake: Condvar,
     /// Tells those in [`Queue::has_room`] that there may be room.
     room: Notify,
+    /// Tells those in [`Queue::failed`].
+    failed: Notify,
     commits: AtomicU64,
 }
 
@@ -238,6 +240,7 @@ impl Queue {
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
         self.wake.notify_one();
+        self.failed.notify_waiters();
     }
 
     /// Accepts nothing more, for good; what is in line has failed.
@@ -248,7 +251,26 @@ impl Queue {
         (state.bytes, state.taken_bytes) = (0, 0);
         drop(state);
         self.room.notify_waiters();
+        self.failed.notify_waiters();
         work.iter_mut().for_each(|work| work.fail(error));
+    }
+
+    /// Returns why nothing is accepted any more, if that is so.
+    fn over(&self) -> Option<Error> {
+        let state = self.lock();
+        state.failure.clone().or_else(|| state.is_closed.then_some(Error::Closed))
+    }
+
+    /// Waits until something has failed, or the line is closed.
+    pub(super) async fn failed(&self) -> Error {
+        loop {
+            let told = self.failed.notified();
+            let over = self.over();
+            match over {
+                Some(error) => return error,
+                None => told.await,
+            }
+        }
     }
 
     /// Returns why nothing is accepted any more, if something has failed.

@@ -116,6 +116,12 @@ impl Journal {
         self.shared.queue.failure()
     }
 
+    /// Waits until nothing is accepted any more, because something has failed or the journal has been closed, and
+    /// returns why. Cancel-safe.
+    pub async fn failed(&self) -> Error {
+        self.shared.queue.failed().await
+    }
+
     /// Opens the store for reading.
     ///
     /// # Errors

@@ -58,11 +58,24 @@ impl Host {
     /// # Errors
     /// As for [`Runtime::start`] and [`Builder::start`](super::Builder::start).
     pub async fn start(&self, network: Network, request: RunRequest) -> Result<RunHandle, Error> {
+        self.recorder.check()?;
         let text: Arc<str> = network.to_text().into();
         let runtime = self.runtime(&text, network).await?;
-        let handle = runtime.start(request).await?;
-        self.live.insert(handle.id().clone(), Some(Live { network: text, controls: handle.controls() }));
-        Ok(handle)
+        let run = request.id.clone().unwrap_or_else(super::new_run_id);
+        match self.live.entry(run.clone()) {
+            Slot::Occupied(slot) if slot.get().as_ref().is_none_or(|live| live.controls.is_live()) => {
+                return Err(Error::Unfit { run, why: "exists already".to_owned() });
+            }
+            slot => drop(slot.insert(None)),
+        }
+        let started = runtime.start(RunRequest { id: Some(run.clone()), ..request }).await;
+        match &started {
+            Ok(handle) => {
+                drop(self.live.insert(run, Some(Live { network: text, controls: handle.controls() })));
+            }
+            Err(_) => drop(self.live.remove(&run)),
+        }
+        started
     }
 
     /// Takes up a run again that was interrupted or parked, on the network that it is kept with, changed by `change`.
@@ -77,6 +90,7 @@ impl Host {
         answers: Answers,
         change: impl FnOnce(Network) -> Result<Network, E>,
     ) -> Result<Option<RunHandle>, E> {
+        self.recorder.check()?;
         if let Some(controls) = self.controls(run) {
             controls.unpause().await;
             return Ok(None);
@@ -155,12 +169,13 @@ impl Host {
     /// # Errors
     /// There is no such run, it has ended, or the store can't be written.
     pub async fn cancel(&self, run: &RunId, reason: &str) -> Result<(), Error> {
+        self.recorder.check()?;
         if let Some(controls) = self.controls(run) {
             controls.cancel(reason);
             return Ok(());
         }
         let past = self.at_rest(run)?;
-        Offline::new(&self.recorder, past).end(RunEnd::without_answer(Status::Cancelled, reason)).await
+        Offline::new(&self.recorder, run, past)?.end(RunEnd::without_answer(Status::Cancelled, reason)).await
     }
 
     /// Says what became of a call that is in doubt. A run under way goes on with it at once; one that is parked does
@@ -169,13 +184,14 @@ impl Host {
     /// # Errors
     /// There is no such run, it has no such call in doubt, or the store can't be written.
     pub async fn resolve(&self, run: &RunId, call: CallId, resolution: Resolution) -> Result<(), Error> {
+        self.recorder.check()?;
         let unfit = |why| Error::Unfit { run: run.clone(), why };
         if let Some(controls) = self.controls(run) {
             return controls.resolve(call, resolution).await.map_err(unfit);
         }
         let past = self.at_rest(run)?;
         resolvable(&past.state, &call).map_err(unfit)?;
-        let mut offline = Offline::new(&self.recorder, past);
+        let mut offline = Offline::new(&self.recorder, run, past)?;
         let agent = call.agent.clone();
         let by = super::run_supervisor::PERSON.into();
         offline.record(Some(&agent), Event::CallResolved { call, resolution, by });
@@ -187,6 +203,7 @@ impl Host {
     /// # Errors
     /// The run is not under way.
     pub async fn pause(&self, run: &RunId) -> Result<(), Error> {
+        self.recorder.check()?;
         match self.controls(run) {
             Some(controls) if controls.pause().await => Ok(()),
             _ => Err(self.not_under_way(run)),
@@ -198,6 +215,7 @@ impl Host {
     /// # Errors
     /// The run is not under way, or has no such agent at work.
     pub async fn steer(&self, run: &RunId, agent: Option<AgentId>, text: String) -> Result<(), Error> {
+        self.recorder.check()?;
         let Some(controls) = self.controls(run) else { return Err(self.not_under_way(run)) };
         controls.steer(agent, text).await.map_err(|why| Error::Unfit { run: run.clone(), why })
     }

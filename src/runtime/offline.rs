@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::recorder::entry_of;
+use super::recorder::{Claim, entry_of};
 use super::report::Report;
 use super::{Error, Past, Recorder, clock, stream_of};
 use crate::budget::{Amount, Entry};
 use crate::journal::{Mark, Part, Record};
-use crate::run::{AgentId, Envelope, Event, RunEnd, RunState, Stream, encode};
+use crate::run::{AgentId, Envelope, Event, RunEnd, RunId, RunState, Stream, encode};
 
 /// A run that is not under way, and what is to be added to its events.
 pub(super) struct Offline<'a> {
     recorder: &'a Recorder,
+    /// Nobody else adds events to the run while this lives.
+    _claim: Claim,
     state: RunState,
     stream: Option<Arc<Stream>>,
     records: Vec<Record>,
@@ -21,9 +23,15 @@ pub(super) struct Offline<'a> {
 }
 
 impl<'a> Offline<'a> {
-    pub(super) fn new(recorder: &'a Recorder, past: Past) -> Self {
+    /// Takes a run in hand.
+    ///
+    /// # Errors
+    /// Somebody else has it, or it has gone on since its past was read.
+    pub(super) fn new(recorder: &'a Recorder, run: &RunId, past: Past) -> Result<Self, Error> {
+        let claim = recorder.claim(run, past.state.head())?;
         let stream = past.state.beginning().map(|beginning| beginning.stream.clone());
-        Self { recorder, state: past.state, stream, records: Vec::new(), entries: Vec::new() }
+        let (records, entries) = (Vec::new(), Vec::new());
+        Ok(Self { recorder, _claim: claim, state: past.state, stream, records, entries })
     }
 
     /// Adds an event.

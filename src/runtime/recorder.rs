@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dashmap::DashSet;
+
 use super::Error;
 use super::clock;
 use crate::budget::{Amount, Entry, Ledger};
@@ -31,6 +33,20 @@ pub struct Recorder {
     books: Mutex<Books>,
     /// For reading what was written before; one reader at a time is enough.
     past: Mutex<Option<Store>>,
+    /// The runs that somebody in this process may add events to.
+    claims: Arc<DashSet<RunId>>,
+}
+
+/// The right to add events to a run: nobody else in this process has it. Given back when dropped.
+pub(super) struct Claim {
+    run: RunId,
+    claims: Arc<DashSet<RunId>>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.claims.remove(&self.run);
+    }
 }
 
 #[derive(Default)]
@@ -53,7 +69,7 @@ pub struct Past {
 impl Recorder {
     /// Makes a recorder that keeps nothing: runs end with the process.
     pub fn in_memory() -> Self {
-        Self { journal: None, books: Mutex::default(), past: Mutex::new(None) }
+        Self { journal: None, books: Mutex::default(), past: Mutex::new(None), claims: Arc::default() }
     }
 
     /// Opens the store of a data directory, which this process then holds, and folds its ledger.
@@ -65,7 +81,7 @@ impl Recorder {
         let store = journal.store()?;
         let ledger = read_ledger(&store)?;
         let books = Mutex::new(Books { snapshot: ledger.head, ledger });
-        Ok(Self { journal: Some(journal), books, past: Mutex::new(Some(store)) })
+        Ok(Self { journal: Some(journal), books, past: Mutex::new(Some(store)), claims: Arc::default() })
     }
 
     /// Returns the store's writer, if there is a store.
@@ -118,18 +134,75 @@ impl Recorder {
         Ok(journal.append(Batch { parts, durable: durable.into_iter().collect() })?)
     }
 
+    /// Claims a run that stands at event `head`; 0 for one that is to begin.
+    ///
+    /// # Errors
+    /// Somebody in this process has the run, or the store has other events of it than was thought.
+    pub(super) fn claim(&self, run: &RunId, head: u64) -> Result<Claim, Error> {
+        let unfit = |why: &str| Error::Unfit { run: run.clone(), why: why.to_owned() };
+        if !self.claims.insert(run.clone()) {
+            return Err(unfit("is under way already, or being changed"));
+        }
+        let claim = Claim { run: run.clone(), claims: self.claims.clone() };
+        match self.with_store(run, |store| Ok(store.stream(&stream_of(run))?.head)) {
+            Ok(found) if found == head => Ok(claim),
+            Ok(_) if head == 0 => Err(unfit("exists already")),
+            Ok(_) => Err(unfit("has gone on meanwhile")),
+            Err(Error::NoSuchRun(_) | Error::Journal(journal::Error::NoSuchStream { .. })) if head == 0 => Ok(claim),
+            // Without a store there is nothing that could be written twice.
+            Err(Error::NoSuchRun(_)) if self.journal.is_none() => Ok(claim),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns why nothing can be written any more, if that is so.
+    ///
+    /// # Errors
+    /// An earlier write has failed.
+    pub fn check(&self) -> Result<(), Error> {
+        match self.journal.as_ref().and_then(Journal::failure) {
+            Some(failure) => Err(failure.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until nothing can be written any more, and returns why. Without a store that never comes.
+    pub(super) async fn failed(&self) -> Error {
+        match &self.journal {
+            Some(journal) => journal.failed().await.into(),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tells when all that was appended before is durable.
+    ///
+    /// # Errors
+    /// Nothing more can be written.
+    pub(super) fn when_durable(&self, durable: Durable) -> Result<(), Error> {
+        match &self.journal {
+            Some(journal) => Ok(journal.append(Batch { parts: Vec::new(), durable: vec![durable] })?),
+            None => {
+                durable(Ok(()));
+                Ok(())
+            }
+        }
+    }
+
     /// Reads a run's past, from its last snapshot on: its events are those that came after it.
     ///
     /// # Errors
     /// There is no store or no such run in it, its events have been pruned, or they can't be read.
     pub fn past(&self, run: &RunId) -> Result<Past, Error> {
+        self.with_store(run, |store| Past::since_snapshot(store, run))
+    }
+
+    fn with_store<T>(&self, run: &RunId, read: impl FnOnce(&Store) -> Result<T, Error>) -> Result<T, Error> {
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        let store = match (&mut *past, &self.journal) {
-            (Some(store), _) => store,
-            (empty, Some(journal)) => empty.insert(journal.store()?),
-            (_, None) => return Err(Error::NoSuchRun(run.clone())),
-        };
-        Past::since_snapshot(store, run)
+        match (&mut *past, &self.journal) {
+            (Some(store), _) => read(store),
+            (empty, Some(journal)) => read(empty.insert(journal.store()?)),
+            (_, None) => Err(Error::NoSuchRun(run.clone())),
+        }
     }
 }
 

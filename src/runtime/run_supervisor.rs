@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use self::children::Child;
 use super::gate::Admission;
-use super::recorder::entry_of;
+use super::recorder::{Claim, entry_of};
 use super::report::Report;
 use super::scope::{Happened, Scope};
 use super::{Answers, Error, clock, stream_of};
@@ -76,6 +76,7 @@ pub(super) struct Launch {
     pub(super) scope: Arc<Scope>,
     pub(super) log: Arc<Log<Envelope>>,
     pub(super) opening: Opening,
+    pub(super) claim: Claim,
     /// Told when the run's beginning is durable.
     pub(super) begun: oneshot::Sender<Result<(), Error>>,
     /// Where the report goes when the run has ended.
@@ -100,6 +101,8 @@ type Told = Box<dyn FnOnce() + Send + Sync>;
 pub(super) struct RunLoop {
     scope: Arc<Scope>,
     log: Arc<Log<Envelope>>,
+    /// Nobody else adds events to the run while this is there; none once it is reported.
+    claim: Option<Claim>,
     state: RunState,
     /// The fold that a snapshot was taken of last, or that the run was taken up from; empty before.
     folded: Fold,
@@ -144,10 +147,11 @@ impl Actor for RunSupervisor {
     type Arguments = Launch;
 
     async fn pre_start(&self, _: ActorRef<RunMessage>, launch: Launch) -> Result<Self::State, ActorProcessingErr> {
-        let Launch { scope, log, opening, begun, report } = launch;
+        let Launch { scope, log, opening, claim, begun, report } = launch;
         let run = RunLoop {
             scope,
             log,
+            claim: Some(claim),
             state: RunState::default(),
             folded: Fold::default(),
             taken_up: (0, BTreeMap::new()),
@@ -173,6 +177,7 @@ impl Actor for RunSupervisor {
             Opening::Fresh(started) => run.begin(started, &me).await,
             Opening::Resumed { fold, resumed, answers } => run.take_up(*fold, resumed, answers, &me).await,
         }
+        run.watch_the_store(&me);
         run.unwritten.mark = Some(Mark { state: Status::Running.word().into(), closed: false, summary: None });
         run.write_beginning(begun);
         run.finish_if_over(&me).await;
@@ -247,6 +252,14 @@ impl RunLoop {
         let entry: Arc<str> = self.scope.fleet.network.spec().network.entry.as_str().into();
         let task = vec![children::question(input, Labels::default(), crate::run::Origin::Input)];
         self.start_agent(AgentId::new(entry.clone()), entry, Parent::Run, 0, task, cause, me).await;
+    }
+
+    /// Lets the run break off as soon as nothing can be written any more: it may be in the midst of a long call.
+    fn watch_the_store(&mut self, me: &ActorRef<RunMessage>) {
+        let (scope, me) = (self.scope.clone(), me.clone());
+        self.tasks.spawn(async move {
+            let _ = me.cast(RunMessage::StoreFailed(scope.recorder.failed().await));
+        });
     }
 
     /// Lets the run end when it has been under way for as long as it may.
@@ -328,9 +341,8 @@ impl RunLoop {
 
     /// Writes down what the present message has made happen.
     fn write(&mut self, me: &ActorRef<RunMessage>) {
-        if self.unwritten.records.is_empty() {
-            // What is asked for without anything happening is as durable as what happened before it.
-            return std::mem::take(&mut self.unwritten.when_durable).into_iter().for_each(|told| told());
+        if self.unwritten.records.is_empty() && self.unwritten.when_durable.is_empty() {
+            return;
         }
         let mut written = std::mem::take(&mut self.unwritten);
         let told = std::mem::take(&mut written.when_durable);
@@ -347,6 +359,13 @@ impl RunLoop {
 
     fn hand_over(&mut self, written: Unwritten, durable: Option<Durable>) {
         let Unwritten { records, entries, mark, .. } = written;
+        if records.is_empty() {
+            // What is asked for without anything happening is as durable as what happened before it.
+            if let Some(Err(error)) = durable.map(|durable| self.scope.recorder.when_durable(durable)) {
+                self.break_off(error);
+            }
+            return;
+        }
         let snapshot = self.is_snapshot_due().then(|| self.snapshot());
         let part = Part { stream: stream_of(&self.scope.stream.run), records, mark, snapshot };
         if let Err(error) = self.scope.recorder.append(part, &entries, durable) {

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use provost::budget::Amount;
+use provost::journal::Store;
 use provost::model::{Reply, Request};
 use provost::run::{CallId, Event, Origin, Resolution, RunId, Status, Subject};
 use provost::runtime::{Answers, Builder, Error, Host, Past, Recorder, Report, RunHandle, RunRequest};
-use provost::spec::{AgentSpec, Effect, NetworkSpec, Permission};
+use provost::spec::{AgentSpec, Builtin, Effect, Network, NetworkSpec, Permission, ToolSpec};
 use provost::tool::{self, Tool};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -115,8 +116,6 @@ pub(crate) async fn close(recorder: &Recorder) {
 /// Cuts a run off, as the end of its process would.
 pub(crate) async fn cut_off(recorder: &Recorder, run: RunHandle) {
     close(recorder).await;
-    // It notices when it next wants to write something down.
-    run.controls().cancel("cut off");
     assert!(matches!(run.wait().await, Err(Error::Journal(_))));
 }
 
@@ -129,8 +128,6 @@ async fn live(recorder: &Recorder, run: RunHandle, events: usize) -> Option<Repo
         seen += 1;
     }
     close(recorder).await;
-    // It notices when it next wants to write something down.
-    run.controls().cancel("cut off");
     match run.wait().await {
         Ok(report) => Some(report),
         Err(Error::Journal(_)) => None,
@@ -542,4 +539,98 @@ async fn a_long_run_is_taken_up_from_its_last_snapshot() {
     let second = builder(spec, &model, &world, recorder.clone()).start().await.unwrap();
     let report = second.resume(late, Answers::default()).await.unwrap().wait().await.unwrap();
     assert_eq!(report.answer_text().as_deref(), Some("299 results"), "{:?}", report.reason);
+}
+
+#[tokio::test]
+async fn of_many_who_change_a_run_at_once_one_does_and_no_other_run_is_harmed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut asking = NetworkSpec::default();
+    (asking.network.name, asking.network.entry) = ("n".to_owned(), "a".to_owned());
+    asking.agents.insert("a".to_owned(), agent(&["write"]));
+    asking.tools.insert("write".to_owned(), ToolSpec { builtin: Some(Builtin::FsWrite), ..ToolSpec::default() });
+    asking.policy.default = Permission::Ask;
+    let call = r#"{"calls": [{"name": "write", "arguments": {"path": "x", "text": "x"}}]}"#;
+    asking.sim.script.insert("a".to_owned(), vec![call.to_owned()]);
+    let host = Host::new(open(directory.path()));
+    let network = Network::new(asking).unwrap();
+    let request = |id: &str| RunRequest {
+        id: Some(RunId::new(id)),
+        directory: Some(directory.path().to_owned()),
+        ..RunRequest::new("x")
+    };
+
+    let starts = (0..16).map(|_| host.start(network.clone(), request("01one")));
+    let started: Vec<_> = futures_util::future::join_all(starts).await;
+    assert_eq!(started.iter().filter(|started| started.is_ok()).count(), 1);
+    let run = started.into_iter().find_map(Result::ok).unwrap();
+    let id = run.id().clone();
+    assert_eq!(run.wait().await.unwrap().status, Status::AwaitingApproval);
+
+    let cancels: Vec<_> = futures_util::future::join_all((0..20).map(|_| host.cancel(&id, "enough"))).await;
+    assert_eq!(cancels.iter().filter(|cancelled| cancelled.is_ok()).count(), 1, "{cancels:?}");
+    let others = host.start(network.clone(), request("01two")).await.unwrap();
+    assert_eq!(others.wait().await.unwrap().status, Status::AwaitingApproval, "the store takes no more");
+
+    let two = RunId::new("01two");
+    let (resumed, cancelled) =
+        tokio::join!(host.resume::<Error>(&two, Answers::default(), Ok), host.cancel(&two, "enough"),);
+    assert!(resumed.is_ok() || cancelled.is_ok(), "{cancelled:?}");
+    host.recorder().check().unwrap();
+    host.shutdown().await.unwrap();
+    provost::journal::verify(directory.path()).unwrap();
+}
+
+/// Is what `class` says, and looks whether the intent of its call can be read from the disk by then.
+struct Careful {
+    class: Effect,
+    directory: std::path::PathBuf,
+    seen: Arc<Mutex<Vec<bool>>>,
+}
+
+fn is_stored(directory: &Path, run: &RunId, call: &CallId) -> bool {
+    let store = Store::open(directory).unwrap();
+    let past = Past::read(&store, run).unwrap();
+    past.state.open_call(call).is_some_and(|open| open.attempt > 0)
+}
+
+impl Tool for Careful {
+    type Arguments = Nothing;
+    type Output = String;
+
+    fn description(&self) -> String {
+        "Looks.".to_owned()
+    }
+
+    fn effect(&self) -> Effect {
+        self.class
+    }
+
+    async fn call(&self, _: Nothing, call: tool::Call) -> Result<String, tool::Error> {
+        self.seen.lock().unwrap().push(is_stored(&self.directory, &call.run, &call.id));
+        Ok("looked".to_owned())
+    }
+}
+
+#[tokio::test]
+async fn an_intent_is_on_disk_before_its_effect() {
+    for class in [Effect::Idempotent, Effect::Once] {
+        let directory = tempfile::tempdir().unwrap();
+        let seen: Arc<Mutex<Vec<bool>>> = Arc::default();
+        let (beneath, models) = (directory.path().to_owned(), seen.clone());
+        let model = Scripted::new(move |request| {
+            models.lock().unwrap().push(is_stored(&beneath, &request.run, &request.call));
+            match step(request) {
+                4 => text("done"),
+                _ => calls([("look", "{}")]),
+            }
+        });
+        let mut spec = network([("one", agent(&["look"]))]);
+        spec.tools.insert("look".to_owned(), Default::default());
+        spec.policy.default = Permission::Allow;
+        let careful = Careful { class, directory: directory.path().to_owned(), seen: seen.clone() };
+        let recorder = open(directory.path());
+        let runtime = runtime(spec, &model).tool("look", careful).recorder(recorder).start().await.unwrap();
+        assert_eq!(runtime.run("x").await.unwrap().status, Status::Done);
+        assert_eq!(*seen.lock().unwrap(), [true; 7], "{class:?}");
+    }
 }

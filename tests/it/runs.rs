@@ -284,7 +284,7 @@ fn runs_outlive_the_process_that_has_them() {
     for (number, guest) in guests.into_iter().enumerate() {
         let (code, stdout, stderr) = guest.end();
         assert_eq!((code, stdout), (Some(0), format!("guest {number} is done\n")), "{stderr}");
-        taken_over += usize::from(stderr.contains("has ended; it is taken over"));
+        taken_over += usize::from(stderr.contains("has ended; another takes it over"));
     }
     assert_eq!(taken_over, 5);
     let interrupted = list(dir.path(), &["--status", "interrupted"]);
@@ -374,7 +374,7 @@ fn a_holder_waits_for_its_guests_or_leaves_them_at_a_signal() {
     let (code, stdout, stderr) = holder.end();
     assert_eq!(code, Some(130), "{stderr}");
     assert!(stdout.contains("\"cancelled\""), "its result is there before: {stdout}");
-    guest.wait_for("it is taken over");
+    guest.wait_for("another takes it over");
     open_gate(dir.path());
     assert_eq!(guest.end().0, Some(0));
 }

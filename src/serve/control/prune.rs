@@ -4,8 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::bodies::{Keep, Removed};
 use crate::journal::{Store, StreamInfo, StreamName};
-use crate::run::RunId;
-use crate::runtime::{Error, Host, run_of, stream_of};
+use crate::runtime::{Error, Host, Past, run_of};
 
 /// How the marks of runs say that these have ended for good.
 const ENDED: [&str; 5] = ["done", "failed", "cancelled", "limit", "denied"];
@@ -44,21 +43,19 @@ pub async fn prune(host: &Host, keep: Keep) -> Result<Removed, Error> {
     let streams: Vec<StreamName> = {
         let live = host.live();
         let store = journal.store()?;
-        let is_at_rest = |info: &StreamInfo| run_of(&info.name).is_none_or(|run| !live.contains(&run));
-        prunable(&store, keep)?.into_iter().filter(is_at_rest).map(|info| info.name).collect()
+        let mut streams = Vec::new();
+        for info in prunable(&store, keep)? {
+            let Some(run) = run_of(&info.name).filter(|run| !live.contains(run)) else { continue };
+            // What counts is what its events say: a mark is no part of the chain.
+            let end = Past::since_snapshot(&store, &run)?.state.end().map(|end| end.status);
+            if end.is_some_and(|status| !status.is_parked()) {
+                streams.push(info.name);
+            }
+        }
+        streams
     };
     let runs = streams.len() as u64;
     let pruned = journal.prune(streams, vec![StreamName::new(LEDGER)]).await?;
     // What is trimmed of the ledger is no run.
     Ok(Removed { runs: pruned.streams.min(runs), events: pruned.events, blobs: pruned.blobs })
-}
-
-/// Whether a store has a run of this name.
-pub(super) fn has_run(host: &Host, run: &RunId) -> Result<bool, Error> {
-    let Some(journal) = host.recorder().journal() else { return Ok(false) };
-    match journal.store()?.stream(&stream_of(run)) {
-        Ok(_) => Ok(true),
-        Err(crate::journal::Error::NoSuchStream { .. }) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
 }

@@ -13,7 +13,6 @@ use super::bodies::{
     SteerRun,
 };
 use super::fault::{Code, Fault};
-use super::prune::has_run;
 use crate::run::RunId;
 use crate::runtime::{Answers, Error, RunRequest};
 use crate::spec::{ModelOverride, Network};
@@ -26,13 +25,15 @@ const NO_REASON: &str = "cancelled on request";
 
 type Body = Result<Bytes, BytesRejection>;
 
-pub(super) async fn health(State(desk): State<Desk>) -> Json<Health> {
-    Json(Health {
+pub(super) async fn health(State(desk): State<Desk>) -> Result<Json<Health>, Fault> {
+    // Who can't write any more holds the store to no purpose, and says so until it has ended.
+    desk.host.recorder().check()?;
+    Ok(Json(Health {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         epoch: desk.host.recorder().journal().map(crate::journal::Journal::epoch),
         runs: desk.host.live(),
-    })
+    }))
 }
 
 pub(super) async fn start(State(desk): State<Desk>, body: Body) -> Result<Json<Started>, Fault> {
@@ -47,11 +48,6 @@ pub(super) async fn start(State(desk): State<Desk>, body: Body) -> Result<Json<S
     }
     let host = desk.host.clone();
     let started = desk.finish(async move {
-        if let Some(run) = &asked.id
-            && has_run(&host, run)?
-        {
-            return Err(Fault::new(Code::Unfit, format!("run {run} exists already"), ""));
-        }
         let request = RunRequest {
             input: asked.input,
             vars: asked.vars,
