@@ -95,7 +95,12 @@ fn connect(path: &Path, name: &Path, flags: OpenFlags) -> Result<Connection, Err
 fn inspect(path: &Path) -> Result<(), Error> {
     let file = match fs::metadata(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(Error::Absent { path: path.to_owned() }),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(match has_log(path) {
+                true => Error::damaged(path, "its log is there, and the file is not"),
+                false => Error::Absent { path: path.to_owned() },
+            });
+        }
         Err(error) => return Err(Error::io(path, "opened", error)),
     };
     if !file.is_file() {

@@ -162,6 +162,9 @@ pub enum Event {
     CallInDoubt {
         /// The call.
         call: CallId,
+        /// The tool that was asked and did not know, if one was.
+        #[serde(default)]
+        asked: Option<Arc<str>>,
     },
     /// A call in doubt was settled.
     CallResolved {
@@ -230,7 +233,7 @@ impl Event {
             | Self::ToolReturned { call, .. }
             | Self::ApprovalRequested { call, .. }
             | Self::ApprovalDecided { call, .. }
-            | Self::CallInDoubt { call }
+            | Self::CallInDoubt { call, .. }
             | Self::CallResolved { call, .. }
             | Self::CallAbandoned { call, .. } => Some(call),
             Self::RunStarted { .. }

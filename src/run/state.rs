@@ -314,7 +314,7 @@ impl RunState {
                 self.open.insert(call.clone(), asked);
             }
             Event::ApprovalDecided { call, granted } => self.stage(call, Stage::Decided { granted: *granted }),
-            Event::CallInDoubt { call } => self.stage(call, Stage::InDoubt),
+            Event::CallInDoubt { call, .. } => self.stage(call, Stage::InDoubt),
             Event::CallResolved { call, resolution, .. } => self.stage(call, Stage::Resolved(resolution.clone())),
             Event::CallAbandoned { call, charged } => {
                 self.charge(call, charged);

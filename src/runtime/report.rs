@@ -90,7 +90,10 @@ impl Report {
             tenant: beginning.map(|beginning| beginning.stream.tenant.clone()).unwrap_or_default(),
             session: beginning.and_then(|beginning| beginning.stream.session.clone()),
             status: state.status(),
-            reason: end.as_ref().and_then(|end| end.reason.clone()),
+            reason: match &end {
+                Some(end) => end.reason.clone(),
+                None => state.is_paused().then(|| "paused; `provost runs resume` lets it go on".to_owned()),
+            },
             answer: end.and_then(|end| end.answer),
             agents: state.agents().iter().map(agent).collect(),
             usage: usage(&state.totals(), spent.tokens, spent.cost_nano_usd),

@@ -632,3 +632,25 @@ fn the_control_socket_speaks_http() {
     assert_eq!(code, Some(130));
     assert!(stderr.contains("cancelled: enough"), "{stderr}");
 }
+
+#[test]
+fn what_the_list_says_is_checked_against_the_events_and_nothing_is_removed_on_its_word() {
+    let dir = gated();
+    let mut holder = provost(dir.path()).args(["run", "n.toml", "x"]).spawn().unwrap();
+    until_stored(dir.path(), "\"tool\":\"wait\"");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert_eq!(output(dir.path(), &["audit", "verify"]).0, Some(0));
+    let store = rusqlite::Connection::open(dir.path().join(".provost/provost.db")).unwrap();
+    store.execute("UPDATE streams SET state = 'done', closed = 1 WHERE name LIKE 'run/%'", ()).unwrap();
+    drop(store);
+    let (code, _, stderr) = output(dir.path(), &["audit", "verify"]);
+    assert!(code == Some(8) && stderr.contains("the list of runs says `done`"), "{stderr}");
+    let (code, pruned, stderr) = output(dir.path(), &["runs", "prune", "--keep", "0"]);
+    assert!(code == Some(0) && !format!("{pruned}{stderr}").contains("removed 1"), "{pruned} {stderr}");
+    open_gate(dir.path());
+    let run = output(dir.path(), &["runs", "list", "--json"]).1;
+    let run: Value = serde_json::from_str(&run).unwrap();
+    assert_eq!(output(dir.path(), &["runs", "resume", run[0]["run"].as_str().unwrap()]).0, Some(0));
+    assert_eq!(output(dir.path(), &["audit", "verify"]).0, Some(0));
+}

@@ -8,9 +8,9 @@ use crate::budget::{Amount, Entry};
 use crate::cli::door::Address;
 use crate::cli::exit::Code;
 use crate::cli::{Cli, Error, print};
-use crate::journal::{self, Store, Verified};
-use crate::run::{Event, RunId};
-use crate::runtime::{self, Past, read_entries, read_ledger, run_of};
+use crate::journal::{self, Store, StreamInfo, Verified};
+use crate::run::{Event, RunId, RunState, Status};
+use crate::runtime::{self, Past, Report, read_entries, read_ledger, run_of};
 
 /// What `provost audit verify` takes.
 #[derive(Debug, clap::Args)]
@@ -82,7 +82,10 @@ fn compare(store: &Store) -> Result<Compared, Error> {
     for info in store.streams("run/")? {
         let Some(run) = run_of(&info.name) else { continue };
         match Past::read(store, &run) {
-            Ok(past) => drop(runs.insert(run, charged(&past))),
+            Ok(past) => {
+                check_mark(&run, &info, &past.state)?;
+                runs.insert(run, charged(&past));
+            }
             Err(runtime::Error::Journal(journal::Error::Pruned { .. })) => compared.pruned += 1,
             Err(error) => return Err(at(&run, &error.to_string())),
         }
@@ -119,6 +122,25 @@ fn compare(store: &Store) -> Result<Compared, Error> {
         }
     }
     Ok(compared)
+}
+
+/// Compares what the list of runs says of one with what its events say.
+fn check_mark(run: &RunId, info: &StreamInfo, state: &RunState) -> Result<(), Error> {
+    let Some(mark) = &info.mark else { return Err(at(run, "the list of runs says nothing of it")) };
+    if info.head != state.head() {
+        // It has gone on since the list was read.
+        return Ok(());
+    }
+    let report = Report::of(state);
+    let is_running = report.status == Status::Running;
+    let summary = mark.summary.as_deref().and_then(|summary| serde_json::from_slice::<Report>(summary).ok());
+    let says_so = mark.state == report.status.word()
+        && mark.closed != report.status.can_go_on()
+        && (is_running || summary.as_ref() == Some(&report));
+    match says_so {
+        true => Ok(()),
+        false => Err(at(run, &format!("the list of runs says `{}`, and its events say something else", mark.state))),
+    }
 }
 
 fn charged(past: &Past) -> Charged {

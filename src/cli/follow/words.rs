@@ -68,7 +68,10 @@ fn what(event: &Event) -> String {
         Event::ApprovalDecided { call, granted } => {
             format!("{} {}", if *granted { "may make call" } else { "may not make call" }, shown(call))
         }
-        Event::CallInDoubt { call } => format!("does not know what became of call {}", shown(call)),
+        Event::CallInDoubt { call, asked: None } => format!("does not know what became of call {}", shown(call)),
+        Event::CallInDoubt { call, asked: Some(tool) } => {
+            format!("does not know what became of call {}, and neither does {}", shown(call), visible(tool))
+        }
         Event::CallResolved { call, resolution, .. } => {
             let how = match resolution {
                 Resolution::Done { .. } => "was made",

@@ -66,29 +66,34 @@ impl Arguments {
 }
 
 pub(super) async fn run(cli: &Cli, address: &Address, arguments: &Arguments) -> Result<Code, Error> {
-    let reports = reports(address, arguments).await?;
+    let (reports, fault) = reports(address, arguments).await?;
     if cli.json {
         let reports: Vec<_> = reports.iter().map(outcome::to_json).collect::<Result<_, _>>()?;
         print::json(&reports.into())?;
-    } else if reports.is_empty() {
+    } else if reports.is_empty() && fault.is_none() {
         let directory = visible(&address.directory.display().to_string());
         print::notice(&format!("no runs at {directory}\n"));
     } else {
         print::result(&table(&reports))?;
     }
-    Ok(Code::Done)
+    // The others have been listed.
+    fault.map_or(Ok(Code::Done), Err)
 }
 
-async fn reports(address: &Address, arguments: &Arguments) -> Result<Vec<Report>, Error> {
-    let Some(store) = address.store()? else { return Ok(Vec::new()) };
-    let (mut found, mut reports) = (Vec::new(), Reports::new(address));
+/// Returns the runs that are meant, and why one of them can't be read, if that is so.
+async fn reports(address: &Address, arguments: &Arguments) -> Result<(Vec<Report>, Option<Error>), Error> {
+    let Some(store) = address.store()? else { return Ok((Vec::new(), None)) };
+    let (mut found, mut reports, mut fault) = (Vec::new(), Reports::new(address), None);
     for info in store.streams("run/")?.iter().rev().filter(|info| arguments.may_be(info)) {
         if arguments.limit.is_some_and(|limit| found.len() >= limit) {
             break;
         }
-        found.extend(reports.of(&store, info).await?.filter(|report| arguments.is_meant(report)));
+        match reports.of(&store, info).await {
+            Ok(report) => found.extend(report.filter(|report| arguments.is_meant(report))),
+            Err(error) => drop(fault.get_or_insert(error)),
+        }
     }
-    Ok(found)
+    Ok((found, fault))
 }
 
 fn table(reports: &[Report]) -> String {

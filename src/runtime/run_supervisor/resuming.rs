@@ -124,7 +124,8 @@ impl RunLoop {
                 true
             }
             None => {
-                self.record(Some(&call.id.agent), None, Event::CallInDoubt { call: call.id.clone() });
+                let doubt = Event::CallInDoubt { call: call.id.clone(), asked: None };
+                self.record(Some(&call.id.agent), None, doubt);
                 false
             }
         }
@@ -143,7 +144,10 @@ impl RunLoop {
             return;
         }
         match resolution {
-            None => drop(self.record(Some(&call.agent), None, Event::CallInDoubt { call: call.clone() })),
+            None => {
+                let doubt = Event::CallInDoubt { call: call.clone(), asked: Some(by) };
+                self.record(Some(&call.agent), None, doubt);
+            }
             Some(resolution) => self.settle(call, resolution, by, me),
         }
     }

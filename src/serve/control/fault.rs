@@ -96,6 +96,7 @@ impl From<runtime::Error> for Fault {
             E::Unfit { .. } => (Code::Unfit, "`provost runs show RUN` says where it stands"),
             E::Directory(_) => (Code::InvalidRequest, ""),
             E::Network { .. } => (Code::Store, "the Provost that began the run reads it"),
+            E::Journal(error @ crate::journal::Error::Pruned { .. }) => (Code::Unfit, store_hint(error)),
             E::Journal(error) => (Code::Store, store_hint(error)),
             E::Stored(_) => (Code::Store, "`provost audit verify` says whether the store is whole"),
             E::Stopped => (Code::Stopped, ""),
@@ -132,7 +133,9 @@ fn store_hint(error: &crate::journal::Error) -> &'static str {
         E::Damaged { .. } => "provost audit verify names the first fault; put a backup in its place",
         E::Pruned { .. } => "what it spent is still in the ledger",
         E::OutOfOrder { .. } | E::NoSuchStream { .. } | E::Closed => "",
-        E::Io { .. } => "make room there, or name a directory that you may write with --data-dir",
+        E::Io { .. } => {
+            "make room there, or name a directory that you may write with --data-dir; where there is room, the disk may be failing"
+        }
     }
 }
 
