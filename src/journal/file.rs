@@ -151,9 +151,10 @@ fn immutable(path: &Path) -> String {
 
 /// Makes an empty store beside its place, whole, and only then puts it there: so that nobody ever sees half of one, and
 /// of several that do so at once one's is taken.
-fn make(directory: &Path, path: &Path) -> Result<(), Error> {
+pub(super) fn make(directory: &Path, path: &Path) -> Result<(), Error> {
     let failed = |source| Error::io(path, "opened", source);
-    if has_log(path) {
+    // Where somebody else has made the store meanwhile, and has begun to write to it, it was there before its log.
+    if has_log(path) && !path.try_exists().map_err(failed)? {
         return Err(Error::damaged(path, "its log is there, and the file is not"));
     }
     let made = tempfile_in(directory).map_err(failed)?;

@@ -194,6 +194,23 @@ fn at_once(directory: &Path, take_over: bool, start: impl FnOnce()) -> Vec<Journ
     opened.collect()
 }
 
+/// Who finds no store may come to make one when somebody else has made it and writes to it already.
+#[test]
+fn a_store_that_was_made_meanwhile_is_taken_and_a_log_without_one_is_damage() {
+    let (dir, journal) = journal();
+    let path = file::path(dir.path());
+    journal.append(batch(vec![part("run/a", records(1..=5))])).unwrap();
+    let before = contents(dir.path());
+    file::make(dir.path(), &path).unwrap();
+    assert_eq!(contents(dir.path()).keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+    drop(journal);
+    assert_eq!(read(dir.path(), "run/a").unwrap(), records(1..=5));
+
+    let empty = tempfile::tempdir().unwrap();
+    fs::write(empty.path().join("provost.db-wal"), "what is left of a store").unwrap();
+    assert!(matches!(Journal::open(empty.path(), false), Err(Error::Damaged { .. })));
+}
+
 #[test]
 fn of_those_who_open_at_once_one_gets_the_store() {
     for _ in 0..10 {
