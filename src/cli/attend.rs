@@ -208,11 +208,18 @@ impl Journey<'_> {
                     is_taken_over = true;
                     tokio::time::sleep(GONE).await;
                 }
-                Err(error) => {
+                Err(error) if is_taken_over => {
                     // Somebody else may have taken it over, and gone with it to its end.
-                    let report = if is_taken_over { self.ended_since(0)? } else { None };
-                    return report.map(|report| Attended { report, holder: None }).ok_or(error);
+                    if let Some(report) = self.ended_since(0)? {
+                        return Ok(Attended { report, holder: None });
+                    }
+                    // Or it had begun in the process that ended, and nobody could say so any more.
+                    if !matches!(self.task, Task::Start { .. }) || self.feed.state().head() == 0 {
+                        return Err(error);
+                    }
+                    self.task = Task::resume();
                 }
+                Err(error) => return Err(error),
             }
         }
     }
