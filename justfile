@@ -11,7 +11,7 @@ gate:
 test:
     cargo test
 
-# Kill fifty runs at once at 200 moments, and compare what is left with what should be. PROVOST_TORTURE_SEED begins elsewhere.
+# Kill fifty runs at once at 200 moments, and compare what is left with what should be. PROVOST_TORTURE_SEED says where to begin.
 torture moments="200":
     PROVOST_TORTURE={{moments}} cargo test --test it torture:: -- --nocapture
 

@@ -1,8 +1,8 @@
-//! Fifty runs at once, all killed at some moment, taken up again, killed again, until they may end: nothing is lost,
+//! Many runs at once, all killed at some moment, taken up again, killed again, until they may end: nothing is lost,
 //! nothing is done twice, and the books are right.
 //!
-//! `PROVOST_TORTURE` says at how many moments; `PROVOST_TORTURE_SEED` with which one to begin. A seed is a plan: the
-//! points at which processes die, or how far they have come when they are killed. (What they were at just then is up
+//! `PROVOST_TORTURE` says at how many moments (without it they are few, and of fewer runs); `PROVOST_TORTURE_SEED` with
+//! which one to begin, `PROVOST_TORTURE_PROCESSES` of how many runs. A seed is a plan: the points at which processes die, or how far they have come when they are killed. (What they were at just then is up
 //! to the machine.)
 
 use std::collections::BTreeMap;
@@ -14,6 +14,9 @@ use crate::world::{Ended, Group, Running, Seen, Stage, TORTURE, World};
 
 /// How many processes there are at once.
 const PROCESSES: usize = 50;
+
+/// How many there are where nobody asked for more, so that it does not take long.
+const FEW_PROCESSES: usize = 15;
 
 /// Where a process can be made to die.
 const POINTS: [&str; 15] = [
@@ -81,9 +84,10 @@ impl Cut {
     }
 }
 
-/// What befalls fifty runs.
+/// What befalls so many runs.
 #[derive(Debug)]
 struct Plan {
+    processes: usize,
     /// Whether the process that holds the store is killed alone before all are.
     holder_falls: bool,
     /// Whether the tools at work die with the processes that started them.
@@ -94,15 +98,18 @@ struct Plan {
 }
 
 impl Plan {
-    fn draw(seed: u64) -> Self {
-        let mut chance = Chance(seed);
+    fn draw(seed: u64, processes: usize) -> Self {
+        let (mut chance, many) = (Chance(seed), processes as u64);
         // In some, before all have begun.
-        let said = if chance.one_in(5) { chance.below(PROCESSES as u64) as usize } else { PROCESSES };
+        let said = if chance.one_in(5) { chance.below(many) as usize } else { processes };
         Self {
+            processes,
             holder_falls: chance.one_in(4),
             tools_die: chance.one_in(2),
-            run: Cut::draw(&mut chance, said, 200),
-            resume: (0..1 + chance.below(3)).map(|_| (chance.one_in(2), Cut::draw(&mut chance, 0, 60))).collect(),
+            run: Cut::draw(&mut chance, said, 4 * many),
+            resume: (0..1 + chance.below(3))
+                .map(|_| (chance.one_in(2), Cut::draw(&mut chance, 0, 6 * many / 5)))
+                .collect(),
         }
     }
 }
@@ -131,7 +138,7 @@ struct Tally {
     charged: u64,
 }
 
-/// Fifty runs, and what is known of them so far.
+/// These runs, and what is known of them so far.
 struct Torture<'a> {
     world: World,
     plan: &'a Plan,
@@ -207,7 +214,7 @@ impl Torture<'_> {
             let input = format!("task {number}");
             self.world.start(&["run", "n.toml", &input], &environment, Some(&group))
         };
-        let processes: Vec<Running> = (0..PROCESSES).map(start).collect();
+        let processes: Vec<Running> = (0..plan.processes).map(start).collect();
         if plan.holder_falls {
             kill_holder(&self.world);
         }
@@ -245,7 +252,7 @@ impl Torture<'_> {
         let doubts: u64 = stories.values().map(|story| story.doubts()).sum();
         self.tally.doubts_match(doubts);
         self.tally.ended += stories.len();
-        self.tally.absent += PROCESSES - stories.len();
+        self.tally.absent += self.plan.processes - stories.len();
         self.tally.charged += stories.values().flat_map(|story| story.calls.values()).map(|told| told.cut).sum::<u64>();
     }
 }
@@ -301,13 +308,15 @@ fn number(variable: &str, default: u64) -> u64 {
 }
 
 #[test]
-fn whenever_fifty_runs_are_killed_nothing_is_lost_and_nothing_is_done_twice() {
-    let (points, first) = (number("PROVOST_TORTURE", 2), number("PROVOST_TORTURE_SEED", 1));
+fn whenever_many_runs_are_killed_nothing_is_lost_and_nothing_is_done_twice() {
+    let (points, first) = (number("PROVOST_TORTURE", 3), number("PROVOST_TORTURE_SEED", 1));
+    let processes = if std::env::var_os("PROVOST_TORTURE").is_some() { PROCESSES } else { FEW_PROCESSES };
+    let processes = number("PROVOST_TORTURE_PROCESSES", processes as u64) as usize;
     let mut tally = Tally::default();
     for seed in first..first + points {
-        let (plan, began) = (Plan::draw(seed), Instant::now());
+        let (plan, began) = (Plan::draw(seed, processes), Instant::now());
         // Shown where the test fails, or is asked to be told.
-        println!("PROVOST_TORTURE=1 PROVOST_TORTURE_SEED={seed}: {plan:?}");
+        println!("PROVOST_TORTURE=1 PROVOST_TORTURE_SEED={seed} PROVOST_TORTURE_PROCESSES={processes}: {plan:?}");
         Torture {
             world: World::new(TORTURE),
             plan: &plan,
@@ -320,9 +329,10 @@ fn whenever_fifty_runs_are_killed_nothing_is_lost_and_nothing_is_done_twice() {
         println!("  {:.1} s: {tally:?}", began.elapsed().as_secs_f64());
     }
     let Tally { cuts, cuts_that_cut, cut, ended, absent, .. } = tally;
-    assert_eq!(ended + absent, points as usize * PROCESSES);
-    assert!(ended >= points as usize * PROCESSES / 2, "hardly a run had begun: {tally:?}");
-    assert!(cuts_that_cut * 3 >= cuts * 2 && cut >= points as usize * PROCESSES / 4, "hardly a run was cut: {tally:?}");
+    let runs = points as usize * processes;
+    assert_eq!(ended + absent, runs);
+    assert!(ended >= runs / 2, "hardly a run had begun: {tally:?}");
+    assert!(cuts_that_cut * 3 >= cuts * 2 && cut >= runs / 4, "hardly a run was cut: {tally:?}");
 }
 
 #[test]
