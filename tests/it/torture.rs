@@ -2,8 +2,8 @@
 //! nothing is done twice, and the books are right.
 //!
 //! `PROVOST_TORTURE` says at how many moments (without it they are few, and of fewer runs); `PROVOST_TORTURE_SEED` with
-//! which one to begin, `PROVOST_TORTURE_PROCESSES` of how many runs. A seed is a plan: the points at which processes die, or how far they have come when they are killed. (What they were at just then is up
-//! to the machine.)
+//! which one to begin, and `PROVOST_TORTURE_PROCESSES` of how many runs. A seed is a plan: the points at which processes
+//! die, or how far they have come when they are killed. (What they were at just then is up to the machine.)
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
