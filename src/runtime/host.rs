@@ -96,8 +96,8 @@ impl Host {
             return Ok(None);
         }
         match self.live.entry(run.clone()) {
-            // Somebody else is taking it up.
-            Slot::Occupied(slot) if slot.get().is_none() => return Ok(None),
+            // Somebody else is taking it up, or just has.
+            Slot::Occupied(slot) if slot.get().as_ref().is_none_or(|live| live.controls.is_live()) => return Ok(None),
             slot => drop(slot.insert(None)),
         }
         let taken_up = self.take_up(run, answers, change).await;
