@@ -6,7 +6,6 @@
 
 mod blob;
 mod commit;
-pub(crate) mod crash;
 mod directory;
 mod error;
 mod file;

@@ -3,6 +3,8 @@
 pub mod budget;
 #[doc(hidden)]
 pub mod cli;
+#[doc(hidden)]
+pub mod fault;
 pub mod journal;
 pub mod model;
 pub mod policy;

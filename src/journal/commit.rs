@@ -11,7 +11,8 @@ use super::format::{Columns, CommitColumns, GENESIS, Hash, Hasher, SnapshotColum
 use super::heads::{Encoder, Tombstone};
 use super::queue::{Prepared, PreparedPart, Queue, Work, tell};
 use super::rows::{self, StreamRow};
-use super::{Error, Mark, Record, Snapshot, StreamName, crash};
+use super::{Error, Mark, Record, Snapshot, StreamName};
+use crate::fault;
 
 /// So many streams' heads are kept in memory, about 200 bytes each; beyond, they are looked up again.
 const HEADS_KEPT: usize = 1 << 16;
@@ -151,14 +152,14 @@ impl<'c> Writer<'c> {
             })
         }
         if batches(work).any(|batch| !batch.parts.is_empty()) {
-            crash::point("journal.before_write");
+            fault::point("journal.before_write");
             self.begin()?;
             for prepared in batches(work).flat_map(|batch| &batch.parts) {
                 self.part(prepared)?;
             }
             self.commit()?;
             queue.count_commit();
-            crash::point("journal.after_sync");
+            fault::point("journal.after_sync");
         }
         batches(work).for_each(|batch| tell(&mut batch.durable, &Ok(())));
         Ok(())
@@ -189,8 +190,8 @@ impl<'c> Writer<'c> {
         let hash = self.hasher.commit(&self.last.1, &columns);
         let row = (id.cast_signed(), self.epoch.cast_signed(), columns.time_ms.cast_signed(), &heads, hash);
         self.sql.commit_row.execute(row).map_err(|source| self.failed(source))?;
-        crash::point("journal.before_sync");
-        crash::fault("journal.sync").map_err(|source| Error::io(self.path, "written", source))?;
+        fault::point("journal.before_sync");
+        fault::fails("journal.sync").map_err(|source| Error::io(self.path, "written", source))?;
         self.sql.commit.execute(()).map_err(|source| self.failed(source))?;
         self.last = (id, hash);
         for stream in self.closed.drain(..) {
@@ -257,7 +258,7 @@ impl<'c> Writer<'c> {
     fn part(&mut self, PreparedPart { part, blobs }: &PreparedPart) -> Result<(), Error> {
         let mut head = self.head(&part.stream, part.records.first())?;
         for record in &part.records {
-            crash::fault("journal.write").map_err(|source| Error::io(self.path, "written", source))?;
+            fault::fails("journal.write").map_err(|source| Error::io(self.path, "written", source))?;
             if record.seq != head.row.head + 1 {
                 return Err(out_of_order(&part.stream, record.seq, &head));
             }

@@ -12,6 +12,7 @@ use super::{
     AgentId, AgentOutcome, Answer, Body, CallId, Definition, Envelope, Event, Labels, Message, Origin, Subject,
     TargetKind, ToolCall, ToolFailure,
 };
+use crate::fault::{self, Bug};
 use crate::model::Finish;
 
 /// How many tool calls one step may make. The rest is refused with a word to the model: a reply may hold thousands.
@@ -232,6 +233,11 @@ fn think(definition: &Definition, state: &AgentState) -> Effect {
     if state.step >= definition.max_steps {
         let reason = format!("agent `{}` reached max_steps = {}", definition.name, definition.max_steps);
         return limit("max_steps", reason);
+    }
+    if let (true, Some(Body::Tool { content, .. })) =
+        (fault::is_planted(Bug::DecidesOtherwise), state.transcript.last().map(|message| &message.body))
+    {
+        return Effect::End(AgentOutcome::Done(Answer::Text(content.as_str().into())));
     }
     Effect::CallModel { call: CallId::model(&state.id, state.step + 1), messages: state.transcript.clone() }
 }

@@ -6,6 +6,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::run_supervisor::RunMessage;
+use crate::fault;
 use crate::run::{self, AgentId, AgentState, Definition, Envelope};
 
 /// A message to an agent: something that happened, numbered already.
@@ -65,6 +66,7 @@ impl Actor for AgentActor {
     async fn handle(&self, _: ActorRef<Mail>, mail: Mail, me: &mut Incarnation) -> Result<(), ActorProcessingErr> {
         let envelope = &mail.envelope;
         me.state.evolve(envelope);
+        fault::panics("agent.decide");
         let effects = run::decide(&me.seed.definition, &me.state, &envelope.event);
         // The supervisor outlives its agents; if it is gone, so is this incarnation.
         let _ = me.seed.supervisor.cast(RunMessage::Decided {

@@ -7,16 +7,21 @@ use std::path::{Path, PathBuf};
 use provost::spec::Network;
 
 /// For each room, the rooms of ours that it may use, and the crates that it may not.
-const ROOMS: [(&str, &[&str], &[&str]); 13] = [
+const ROOMS: [(&str, &[&str], &[&str]); 14] = [
+    ("fault", &[], &["ractor", "reqwest", "axum", "clap", "tokio"]),
     ("route", &["spec"], PURE),
-    ("run", &["spec", "model", "budget", "journal"], PURE),
-    ("budget", &["run", "spec"], PURE),
+    ("run", &["spec", "model", "budget", "journal", "fault"], PURE),
+    ("budget", &["run", "spec", "fault"], PURE),
     ("policy", &["run", "spec"], PURE),
     ("spec", &["route"], &["tokio", "tokio_util", "ractor", "reqwest", "axum"]),
-    ("journal", &[], &["ractor", "reqwest", "axum", "clap"]),
+    ("journal", &["fault"], &["ractor", "reqwest", "axum", "clap"]),
     ("model", &["run", "spec"], &["ractor", "axum", "clap", "dashmap"]),
     ("tool", &["run", "spec"], &["ractor", "reqwest", "axum", "clap"]),
-    ("runtime", &["budget", "journal", "model", "policy", "run", "spec", "tool"], &["reqwest", "axum", "toml", "clap"]),
+    (
+        "runtime",
+        &["budget", "fault", "journal", "model", "policy", "run", "spec", "tool"],
+        &["reqwest", "axum", "toml", "clap"],
+    ),
     ("serve", &["journal", "model", "run", "runtime", "spec"], &["ractor", "clap"]),
     ("telemetry", &[], &["ractor", "reqwest", "axum", "clap"]),
     (

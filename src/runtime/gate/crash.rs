@@ -3,6 +3,6 @@
 /// Passes a place, on behalf of a call of some class. In a release build nothing happens here.
 pub(super) fn point(place: &str, class: &str) {
     if cfg!(debug_assertions) {
-        crate::journal::crash::point(&format!("gate.{place}.{class}"));
+        crate::fault::point(&format!("gate.{place}.{class}"));
     }
 }
