@@ -12,6 +12,7 @@ mod file;
 mod format;
 mod heads;
 mod hold;
+mod inline;
 mod log;
 mod prune;
 mod queue;
@@ -24,6 +25,7 @@ mod writer;
 
 pub use directory::data_directory;
 pub use error::Error;
+pub use inline::{Inline, Moment};
 pub use log::{Log, Reader};
 pub use record::{Batch, Durable, Mark, Part, Record, Snapshot, StreamInfo, StreamName};
 pub use store::Store;

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ractor::{Actor, ActorRef, ActorStatus};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use gate::{Approver, Question};
@@ -35,7 +35,7 @@ use self::fleet::{Fleet, Model, Values};
 use self::network_supervisor::{NetworkMessage, NetworkSupervisor};
 use self::recorder::Claim;
 use self::run_supervisor::{Launch, Opening, RunMessage};
-use self::scope::{Scope, SharedAccount};
+use self::scope::{Pause, Scope, SharedAccount};
 use crate::budget::{Account, Rates};
 use crate::journal::{self, Log, Reader};
 use crate::model::{self, Provider};
@@ -362,7 +362,7 @@ impl Runtime {
             prompts,
             definitions,
             cancelled: CancellationToken::new(),
-            paused: watch::Sender::new(false),
+            pause: Pause::default(),
             recorder: self.recorder.clone(),
             approver: self.fleet.approver.clone().filter(|_| is_attended),
         }))

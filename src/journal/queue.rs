@@ -118,6 +118,8 @@ pub(super) struct Queue {
     state: Mutex<State>,
     /// Tells the writer that there may be something to do.
     wake: Condvar,
+    /// Tells the same to a writer that is a task.
+    pushed: Notify,
     /// Tells those in [`Queue::has_room`] that there may be room.
     room: Notify,
     /// Tells those in [`Queue::failed`].
@@ -173,6 +175,7 @@ impl Queue {
         drop(state);
         if wakes {
             self.wake.notify_one();
+            self.pushed.notify_one();
         }
         Ok(())
     }
@@ -183,10 +186,7 @@ impl Queue {
         let mut state = self.lock();
         loop {
             if state.is_due() || (state.is_closed && !state.work.is_empty()) {
-                std::mem::swap(&mut state.work, taken);
-                state.taken_bytes = std::mem::take(&mut state.bytes);
-                state.taken = Some((Instant::now(), state.waited_for));
-                (state.waited_for, state.waiting_since, state.since) = (0, None, None);
+                state.take(taken);
                 return true;
             }
             if state.is_closed {
@@ -199,6 +199,28 @@ impl Queue {
                 None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
+    }
+
+    /// Waits until something is in line, however long ago it came, and says whether somebody waits for it; none once the
+    /// line is closed and empty.
+    pub(super) async fn is_due(&self) -> Option<bool> {
+        loop {
+            let pushed = self.pushed.notified();
+            let state = self.lock();
+            if !state.work.is_empty() {
+                return Some(state.waited_for > 0);
+            }
+            if state.is_closed {
+                return None;
+            }
+            drop(state);
+            pushed.await;
+        }
+    }
+
+    /// Takes all that is in line; `taken` must be empty.
+    pub(super) fn take_all(&self, taken: &mut Vec<Work>) {
+        self.lock().take(taken);
     }
 
     /// Says that all that was taken has been written.
@@ -240,6 +262,7 @@ impl Queue {
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
         self.wake.notify_one();
+        self.pushed.notify_one();
         self.failed.notify_waiters();
     }
 
@@ -288,6 +311,13 @@ impl Queue {
 }
 
 impl State {
+    fn take(&mut self, taken: &mut Vec<Work>) {
+        std::mem::swap(&mut self.work, taken);
+        self.taken_bytes = std::mem::take(&mut self.bytes);
+        self.taken = Some((Instant::now(), self.waited_for));
+        (self.waited_for, self.waiting_since, self.since) = (0, None, None);
+    }
+
     fn is_due(&self) -> bool {
         let has_gathered = self.waiting_since.is_some_and(|since| since.elapsed() >= self.gather);
         let is_old = || self.since.is_some_and(|since| since.elapsed() >= RIDE);

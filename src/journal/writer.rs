@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 use super::commit::Writer;
 use super::hold::{self, Hold};
 use super::queue::{Prepared, Prune, Queue, Work};
-use super::{Batch, Error, Store, StreamName, file};
+use super::{Batch, Error, Inline, Store, StreamName, file};
 
 /// A store, held and open for writing. Clones share one writer.
 ///
@@ -50,19 +50,41 @@ impl Journal {
     /// # Errors
     /// The store is held, is no store of ours, is of a newer format, is damaged, or can't be opened or written.
     pub fn open(directory: &Path, take_over: bool) -> Result<Self, Error> {
-        let connection = file::open_for_writing(directory)?;
-        let (hold, epoch) = hold::acquire(&connection, directory, take_over)?;
-        let queue = Arc::new(Queue::default());
+        let writing = Writing::begin(directory, take_over)?;
+        let (epoch, queue) = (writing.epoch, writing.queue.clone());
         let (end, ended) = watch::channel(false);
-        let path = file::path(directory);
-        let (line, name) = (queue.clone(), path.clone());
         let work = move || {
-            write(&path, connection, epoch, hold, &line);
+            writing.until_closed();
             end.send_replace(true);
         };
         let thread = thread::Builder::new().name("journal".to_owned()).spawn(work);
-        let thread = Mutex::new(Some(thread.map_err(|source| Error::io(&name, "opened", source))?));
-        Ok(Self { shared: Arc::new(Shared { directory: directory.to_owned(), epoch, queue, thread, ended }) })
+        let thread = thread.map_err(|source| Error::io(&file::path(directory), "opened", source))?;
+        Ok(Self::of(directory, epoch, queue, Some(thread), ended))
+    }
+
+    /// Opens the store as [`Journal::open`] does, but writes nothing by itself: what is appended is written by the
+    /// [`Inline`] that is returned, whenever its task has its turn. For simulation: nothing waits for the medium.
+    ///
+    /// # Errors
+    /// As for [`Journal::open`].
+    pub fn open_inline(directory: &Path, take_over: bool) -> Result<(Self, Inline), Error> {
+        let writing = Writing::begin(directory, take_over)?;
+        let unsynced = writing.connection.execute_batch("PRAGMA synchronous = OFF");
+        unsynced.map_err(|source| Error::sqlite(&writing.path, "opened", source))?;
+        let (end, ended) = watch::channel(false);
+        let journal = Self::of(directory, writing.epoch, writing.queue.clone(), None, ended);
+        Ok((journal, Inline::new(writing, end)))
+    }
+
+    fn of(
+        directory: &Path,
+        epoch: u64,
+        queue: Arc<Queue>,
+        thread: Option<JoinHandle<()>>,
+        ended: watch::Receiver<bool>,
+    ) -> Self {
+        let (directory, thread) = (directory.to_owned(), Mutex::new(thread));
+        Self { shared: Arc::new(Shared { directory, epoch, queue, thread, ended }) }
     }
 
     /// Returns the data directory.
@@ -171,34 +193,53 @@ impl Drop for Shared {
     }
 }
 
-/// The writer's thread. After a failure it keeps the store until it is closed: what this process still has under way
-/// must have ended before another takes over.
-fn write(path: &Path, connection: Connection, epoch: u64, hold: Hold, queue: &Queue) {
-    let mut taken = Vec::new();
-    let work = std::panic::AssertUnwindSafe(|| {
-        let mut writer = Writer::new(&connection, path, epoch)?;
-        while queue.take(&mut taken) {
-            writer.write(&mut taken, queue)?;
-            taken.clear();
-            queue.written();
-            writer.checkpoint()?;
-        }
-        writer.put_away();
-        Ok(())
-    });
-    let failed = match std::panic::catch_unwind(work) {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error),
-        Err(_) => Some(Error::io(path, "written", "the writer has panicked")),
-    };
-    if let Some(error) = failed {
-        // Neither this process nor SQLite, when it closes the file, is to touch it any more.
-        let _ = connection.execute_batch("ROLLBACK");
-        let _ = connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
-        queue.fail(&error);
-        taken.iter_mut().for_each(|work| work.fail(&error));
-        queue.wait_closed();
+/// What a writer writes with.
+pub(super) struct Writing {
+    pub(super) path: PathBuf,
+    pub(super) connection: Connection,
+    pub(super) epoch: u64,
+    pub(super) queue: Arc<Queue>,
+    _hold: Hold,
+}
+
+impl Writing {
+    fn begin(directory: &Path, take_over: bool) -> Result<Self, Error> {
+        let connection = file::open_for_writing(directory)?;
+        let (_hold, epoch) = hold::acquire(&connection, directory, take_over)?;
+        Ok(Self { path: file::path(directory), connection, epoch, queue: Arc::default(), _hold })
     }
-    drop(connection);
-    drop(hold);
+
+    /// The writer's thread. After a failure it keeps the store until it is closed: what this process still has under way
+    /// must have ended before another takes over.
+    fn until_closed(self) {
+        let mut taken = Vec::new();
+        let work = std::panic::AssertUnwindSafe(|| {
+            let mut writer = Writer::new(&self.connection, &self.path, self.epoch)?;
+            while self.queue.take(&mut taken) {
+                writer.write(&mut taken, &self.queue)?;
+                taken.clear();
+                self.queue.written();
+                writer.checkpoint()?;
+            }
+            writer.put_away();
+            Ok(())
+        });
+        let failed = match std::panic::catch_unwind(work) {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error),
+            Err(_) => Some(Error::io(&self.path, "written", "the writer has panicked")),
+        };
+        if let Some(error) = failed {
+            self.fail(&mut taken, &error);
+            self.queue.wait_closed();
+        }
+    }
+
+    /// Accepts nothing more. Neither this process nor SQLite, when it closes the file, is to touch it again.
+    pub(super) fn fail(&self, taken: &mut [Work], error: &Error) {
+        let _ = self.connection.execute_batch("ROLLBACK");
+        let _ = self.connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        self.queue.fail(error);
+        taken.iter_mut().for_each(|work| work.fail(error));
+    }
 }

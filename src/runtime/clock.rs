@@ -1,8 +1,24 @@
-//! The time of day, for people to read; nothing is decided by it.
+//! The time of day, for people to read; nothing is decided by it but how long a run has been under way.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Returns milliseconds since 1970 (UTC); 0 if the machine's clock stands before that.
-pub(super) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+use tokio::time::Instant;
+
+/// Where the time of day comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Clock {
+    /// The machine.
+    Machine,
+    /// Tokio's clock, which a simulation pauses: it stood at `then_ms` at some instant.
+    Simulated { then_ms: u64, then: Instant },
+}
+
+impl Clock {
+    /// Returns milliseconds since 1970 (UTC); 0 if the machine's clock stands before that.
+    pub(super) fn now_ms(self) -> u64 {
+        match self {
+            Self::Machine => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+            Self::Simulated { then_ms, then } => then_ms + then.elapsed().as_millis() as u64,
+        }
+    }
 }

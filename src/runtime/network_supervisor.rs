@@ -1,8 +1,8 @@
 //! The root of a network's actors: it starts the runs' supervisors, and outlives them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
@@ -20,7 +20,7 @@ pub(super) enum NetworkMessage {
 
 pub(super) struct Runs {
     fleet: Arc<Fleet>,
-    running: HashMap<ActorId, (RunId, ActorRef<RunMessage>)>,
+    running: IndexMap<ActorId, (RunId, ActorRef<RunMessage>)>,
     shutdown: Option<oneshot::Sender<()>>,
 }
 
@@ -32,7 +32,7 @@ impl Actor for NetworkSupervisor {
     type Arguments = Arc<Fleet>;
 
     async fn pre_start(&self, _: ActorRef<NetworkMessage>, fleet: Arc<Fleet>) -> Result<Runs, ActorProcessingErr> {
-        Ok(Runs { fleet, running: HashMap::new(), shutdown: None })
+        Ok(Runs { fleet, running: IndexMap::new(), shutdown: None })
     }
 
     async fn handle(
@@ -73,10 +73,10 @@ impl Actor for NetworkSupervisor {
     ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorTerminated(who, _, _) => {
-                runs.running.remove(&who.get_id());
+                runs.running.swap_remove(&who.get_id());
             }
             SupervisionEvent::ActorFailed(who, error) => {
-                if let Some((run, _)) = runs.running.remove(&who.get_id()) {
+                if let Some((run, _)) = runs.running.swap_remove(&who.get_id()) {
                     tracing::error!(%run, %error, "the run's supervisor failed; the run is lost");
                     runs.fleet.router.strike_run(&run);
                 }

@@ -41,7 +41,7 @@ impl<'a> Offline<'a> {
         let envelope = Envelope {
             stream,
             seq: self.state.head() + 1,
-            time_ms: clock::now_ms(),
+            time_ms: self.recorder.now_ms(),
             agent: agent.cloned(),
             incarnation,
             cause: None,

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dashmap::DashSet;
 
 use super::Error;
-use super::clock;
+use super::clock::Clock;
 use crate::budget::{Amount, Entry, Ledger};
-use crate::journal::{self, Batch, Durable, Journal, Part, Record, Snapshot, Store, StreamName};
+use crate::journal::{self, Batch, Durable, Inline, Journal, Part, Record, Snapshot, Store, StreamName};
 use crate::run::{AgentId, AgentState, Envelope, Event, Fold, RunId, RunState, StoredError};
 
 /// The ledger's stream.
@@ -23,6 +23,9 @@ const LEDGER_VERSION: u16 = 1;
 /// snapshots stay a small part of what is written.
 const ENTRIES_PER_SNAPSHOT: u64 = 4_096;
 
+/// After how many events a run gets a new snapshot, at the least: folding fewer takes no time.
+const EVENTS_PER_SNAPSHOT: u64 = 512;
+
 /// How many records are read at once.
 const READ_AT_ONCE: usize = 4_096;
 
@@ -30,6 +33,8 @@ const READ_AT_ONCE: usize = 4_096;
 /// as long as the process.
 pub struct Recorder {
     journal: Option<Journal>,
+    clock: Clock,
+    events_per_snapshot: u64,
     books: Mutex<Books>,
     /// For reading what was written before; one reader at a time is enough.
     past: Mutex<Option<Store>>,
@@ -69,7 +74,7 @@ pub struct Past {
 impl Recorder {
     /// Makes a recorder that keeps nothing: runs end with the process.
     pub fn in_memory() -> Self {
-        Self { journal: None, books: Mutex::default(), past: Mutex::new(None), claims: Arc::default() }
+        Self::of(None, None, Ledger::default())
     }
 
     /// Opens the store of a data directory, which this process then holds, and folds its ledger.
@@ -80,8 +85,47 @@ impl Recorder {
         let journal = Journal::open(directory, take_over)?;
         let store = journal.store()?;
         let ledger = read_ledger(&store)?;
-        let books = Mutex::new(Books { snapshot: ledger.head, ledger });
-        Ok(Self { journal: Some(journal), books, past: Mutex::new(Some(store)), claims: Arc::default() })
+        Ok(Self::of(Some(journal), Some(store), ledger))
+    }
+
+    /// Opens the store as [`Recorder::open`] does, for a simulated process: what is appended is written by the
+    /// [`Inline`] that is returned, the time of day is tokio's clock, at `now_ms` now, and snapshots come as often as is
+    /// wanted. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// As for [`Recorder::open`].
+    pub fn simulated(
+        directory: &Path,
+        take_over: bool,
+        now_ms: u64,
+        events_per_snapshot: u64,
+    ) -> Result<(Self, Inline), Error> {
+        let (journal, inline) = Journal::open_inline(directory, take_over)?;
+        let store = journal.store()?;
+        let ledger = read_ledger(&store)?;
+        let clock = Clock::Simulated { then_ms: now_ms, then: tokio::time::Instant::now() };
+        Ok((Self { clock, events_per_snapshot, ..Self::of(Some(journal), Some(store), ledger) }, inline))
+    }
+
+    fn of(journal: Option<Journal>, past: Option<Store>, ledger: Ledger) -> Self {
+        Self {
+            journal,
+            clock: Clock::Machine,
+            events_per_snapshot: EVENTS_PER_SNAPSHOT,
+            books: Mutex::new(Books { snapshot: ledger.head, ledger }),
+            past: Mutex::new(past),
+            claims: Arc::default(),
+        }
+    }
+
+    /// Returns the time of day, in milliseconds since 1970 (UTC).
+    pub(super) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    /// Returns after how many events a run gets a new snapshot, at the least.
+    pub(super) fn events_per_snapshot(&self) -> u64 {
+        self.events_per_snapshot
     }
 
     /// Returns the store's writer, if there is a store.
@@ -130,7 +174,7 @@ impl Recorder {
             return Ok(());
         };
         let mut parts = vec![run];
-        parts.extend(books.part(entries));
+        parts.extend(books.part(entries, self.now_ms()));
         Ok(journal.append(Batch { parts, durable: durable.into_iter().collect() })?)
     }
 
@@ -335,11 +379,11 @@ fn read_all(store: &Store, stream: &StreamName, mut after: u64) -> Result<Vec<Re
 
 impl Books {
     /// Returns the last entries as a part of a batch, and a snapshot when one is due.
-    fn part(&mut self, entries: &[Entry]) -> Option<Part> {
+    fn part(&mut self, entries: &[Entry], time_ms: u64) -> Option<Part> {
         let first = self.ledger.head + 1 - entries.len() as u64;
         let record = |(index, entry): (usize, &Entry)| Record {
             seq: first + index as u64,
-            time_ms: clock::now_ms(),
+            time_ms,
             agent: None,
             incarnation: 0,
             cause: None,

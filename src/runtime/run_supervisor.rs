@@ -16,6 +16,7 @@ mod resuming;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
@@ -26,7 +27,7 @@ use super::gate::Admission;
 use super::recorder::{Claim, entry_of};
 use super::report::Report;
 use super::scope::{Happened, Scope};
-use super::{Answers, Error, clock, stream_of};
+use super::{Answers, Error, stream_of};
 use crate::budget::{Amount, Entry, Limit};
 use crate::journal::{Durable, Log, Mark, Part, Record, Snapshot};
 use crate::run::{
@@ -91,9 +92,6 @@ pub(super) enum Opening {
     Resumed { fold: Box<Fold>, resumed: Event, answers: Answers },
 }
 
-/// After how many events a run gets a new snapshot, at the least: folding fewer takes no time.
-const EVENTS_PER_SNAPSHOT: u64 = 512;
-
 /// Is called when something is durable.
 type Told = Box<dyn FnOnce() + Send + Sync>;
 
@@ -108,7 +106,8 @@ pub(super) struct RunLoop {
     folded: Fold,
     /// The agents as they were when the run was taken up, and up to which event; none if it began in this process.
     taken_up: (u64, BTreeMap<AgentId, AgentState>),
-    children: HashMap<AgentId, Child>,
+    /// In an order that does not depend on chance.
+    children: IndexMap<AgentId, Child>,
     /// The tasks of calls under way; all are aborted when this is dropped.
     tasks: JoinSet<()>,
     /// The calls whose tasks have not ended, with the number of the task.
@@ -155,7 +154,7 @@ impl Actor for RunSupervisor {
             state: RunState::default(),
             folded: Fold::default(),
             taken_up: (0, BTreeMap::new()),
-            children: HashMap::new(),
+            children: IndexMap::new(),
             tasks: JoinSet::new(),
             live: HashMap::new(),
             last_task: 0,
@@ -296,7 +295,7 @@ impl RunLoop {
         let envelope = Arc::new(Envelope {
             stream: self.scope.stream.clone(),
             seq: self.state.head() + 1,
-            time_ms: clock::now_ms(),
+            time_ms: self.scope.recorder.now_ms(),
             incarnation: agent.and_then(|id| self.children.get(id)).map_or(0, Child::incarnation),
             agent: agent.cloned(),
             cause,
@@ -377,7 +376,8 @@ impl RunLoop {
     /// a run that has ended needs none.
     fn is_snapshot_due(&self) -> bool {
         let last = self.folded.run.head();
-        self.state.end().is_none() && self.state.head() >= (2 * last).max(last + EVENTS_PER_SNAPSHOT)
+        self.state.end().is_none()
+            && self.state.head() >= (2 * last).max(last + self.scope.recorder.events_per_snapshot())
     }
 
     fn snapshot(&mut self) -> Snapshot {

@@ -1,10 +1,11 @@
 //! What the calls of one run may reach, and how they tell the run's supervisor what became of them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ractor::ActorRef;
 use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::Approver;
@@ -25,7 +26,7 @@ pub(super) struct Scope {
     pub(super) definitions: Definitions,
     pub(super) cancelled: CancellationToken,
     /// Whether calls that have not begun wait.
-    pub(super) paused: watch::Sender<bool>,
+    pub(super) pause: Pause,
     pub(super) recorder: Arc<Recorder>,
     /// Who can be asked for approval now.
     pub(super) approver: Option<Arc<dyn Approver>>,
@@ -50,9 +51,33 @@ impl Scope {
 
     /// Waits while the run is paused, and until the disk keeps up.
     pub(super) async fn may_begin(&self) {
-        // The sender lives as long as the scope.
-        let _ = self.paused.subscribe().wait_for(|paused| !paused).await;
+        self.pause.over().await;
         self.recorder.has_room().await;
+    }
+}
+
+/// Whether a run is paused. Those who wait go on in the order in which they came.
+#[derive(Default)]
+pub(super) struct Pause {
+    is_paused: AtomicBool,
+    over: Notify,
+}
+
+impl Pause {
+    pub(super) fn set(&self, is_paused: bool) {
+        self.is_paused.store(is_paused, Ordering::Release);
+        self.over.notify_waiters();
+    }
+
+    /// Waits while the run is paused.
+    async fn over(&self) {
+        loop {
+            let over = self.over.notified();
+            if !self.is_paused.load(Ordering::Acquire) {
+                return;
+            }
+            over.await;
+        }
     }
 }
 

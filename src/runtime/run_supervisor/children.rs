@@ -233,7 +233,7 @@ impl RunLoop {
     /// Lets go of an agent that has ended.
     pub(super) fn forget(&mut self, agent: &AgentId) {
         self.scope.fleet.router.strike(&self.address(agent));
-        if let Some(child) = self.children.remove(agent) {
+        if let Some(child) = self.children.swap_remove(agent) {
             child.actor.stop(None);
         }
     }
