@@ -382,7 +382,8 @@ impl Runtime {
         let (started, actor) = oneshot::channel();
         self.supervisor.cast(NetworkMessage::Start { launch, started }).map_err(|_| Error::Stopped)?;
         let supervisor = actor.await.map_err(|_| Error::Stopped)?;
-        durable.await.map_err(|_| Error::Stopped)??;
+        // Where the store had failed before, nobody could be told so by it.
+        durable.await.unwrap_or_else(|_| self.recorder.check().and(Err(Error::Stopped)))?;
         Ok(RunHandle { id, log, supervisor, reported })
     }
 

@@ -29,4 +29,22 @@ macro_rules! bugs {
 
 bugs! {
     DecidesOtherwise "decides_otherwise" "an agent that has a tool's result answers with it, and asks the model no more"
+    IntentNotDurable "intent_not_durable" "a call is made when its intent has its number, before that is on disk"
+    EffectBeforeIntent "effect_before_intent" "a tool is called first, and its intent recorded with its result"
+    ToldBeforeCommit "told_before_commit" "who waits for a commit is told before it is made"
+    EndToldBeforeDurable "end_told_before_durable" "a run's end is reported before it is on disk"
+    EpochNotChecked "epoch_not_checked" "a commit does not look whether the store is still the process's own"
+    ClaimNotHeld "claim_not_held" "two may take up one run at the same time"
+    OnceMadeAgain "once_made_again" "a call of a `once` tool that was cut off is made again without a word"
+    CompletedMadeAgain "completed_made_again" "a run that is taken up makes calls again that have their results"
+    RefusalForgotten "refusal_forgotten" "a call that a person refused before a crash is let through after it"
+    CutOffNotCharged "cut_off_not_charged" "a model call that a crash cut off is not charged"
+    AbandonedNotCharged "abandoned_not_charged" "a model call that is under way when its run is cancelled is not charged"
+    FailedTryNotInLedger "failed_try_not_in_ledger" "what a failed try of a model call cost is not entered in the ledger"
+    ReservedInTwo "reserved_in_two" "a reservation looks at the account and changes it in two steps, between which others have their turn"
+    FreedNotTold "freed_not_told" "who waits for budget is not told that some is free"
+    PermitLostOnCancel "permit_lost_on_cancel" "the permit of a model call that is cancelled is not given back"
+    MailLostOnRestart "mail_lost_on_restart" "an agent that is restarted does not get the mail again that its last incarnation had not dealt with"
+    SnapshotMissesLast "snapshot_misses_last" "a snapshot is said to hold an event that its agents have not taken up"
+    DeadlineBeginsAnew "deadline_begins_anew" "a run that is taken up has all of its time once more"
 }

@@ -205,7 +205,9 @@ pub fn take_up(definition: &Definition, state: &AgentState) -> Vec<Effect> {
         (Phase::Thinking, _) => vec![think(definition, state)],
         (Phase::Acting { results, .. }, Some(message)) => {
             let wanted = act(definition, state, &CallId::model(&state.id, state.step), message);
-            let has_no_result = |(_, result): &(Effect, &Option<Arc<Message>>)| result.is_none();
+            let has_no_result = |(_, result): &(Effect, &Option<Arc<Message>>)| {
+                result.is_none() || fault::is_planted(Bug::CompletedMadeAgain)
+            };
             wanted.into_iter().zip(results).filter(has_no_result).map(|(effect, _)| effect).collect()
         }
         (Phase::Answered { finish, malformed }, Some(message)) => {

@@ -11,6 +11,7 @@ use super::{
     Stream, Subject, ToolFailure, tool_message,
 };
 use crate::budget::Amount;
+use crate::fault::{self, Bug};
 use crate::spec::Effect;
 
 /// Where a run stands.
@@ -124,6 +125,7 @@ impl OpenCall {
     /// result, and a second try would do it again. The stricter of what was known then and is known now holds.
     pub fn is_in_doubt(&self, present: Option<Effect>) -> bool {
         let is_tool = matches!(self.subject, Subject::Tool { .. });
+        let is_tool = is_tool && !fault::is_planted(Bug::OnceMadeAgain);
         is_tool && self.stage == Stage::Intended && self.effect.max(present).unwrap_or(Effect::Once) == Effect::Once
     }
 }
@@ -465,8 +467,11 @@ impl RunState {
             Stage::Intended => !end.status.is_parked() || open.held != Amount::default(),
             _ => !end.status.is_parked(),
         };
-        let abandon =
-            |(call, open): (&CallId, &OpenCall)| Event::CallAbandoned { call: call.clone(), charged: open.held };
+        let charged = |held| if fault::is_planted(Bug::AbandonedNotCharged) { Amount::default() } else { held };
+        let abandon = |(call, open): (&CallId, &OpenCall)| Event::CallAbandoned {
+            call: call.clone(),
+            charged: charged(open.held),
+        };
         self.open.iter().filter(is_let_go).map(abandon).collect()
     }
 }

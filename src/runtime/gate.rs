@@ -30,6 +30,7 @@ use self::permit::Permit;
 use super::run_supervisor::RunMessage;
 use super::scope::{Hold, Over, Scope};
 use crate::budget::{Account, Amount, Limit, Refusal};
+use crate::fault::{self, Bug};
 use crate::policy;
 use crate::run::{Event, Subject, ToolFailure};
 use crate::spec::Effect;
@@ -44,7 +45,7 @@ impl Admission {
     /// Settles the reservation, then releases the permit.
     pub(super) fn settle(self, actual: Amount) {
         self.hold.settle(actual);
-        drop(self.permit);
+        self.permit.release();
     }
 }
 
@@ -118,11 +119,15 @@ async fn admit(call: &ModelCall, attempt: u32, scope: &Scope) -> Result<Admissio
         let freed = scope.account.freed();
         let reserve =
             |account: &mut Account| account.reserve(counts, input, wanted, model.spec.min_output_tokens, &model.rates);
-        match scope.account.reserve(counts, reserve) {
+        let reserved = match fault::is_planted(Bug::ReservedInTwo) {
+            true => scope.account.reserve_in_two(counts, reserve).await,
+            false => scope.account.reserve(counts, reserve),
+        };
+        match reserved {
             Ok(hold) => return Ok(Admission { hold, permit }),
             Err(Refusal::Exhausted(limit)) => return Err(limit),
             Err(Refusal::Held(_)) => {
-                drop(permit);
+                permit.release();
                 freed.await;
             }
         }
@@ -138,6 +143,11 @@ async fn act(subject: Subject, attempt: u32, desk: &Desk, scope: &Scope) -> Resu
     };
     let effect = scope.effect(&subject);
     let class = effect.map_or("", Effect::word);
+    if fault::is_planted(Bug::EffectBeforeIntent) {
+        let result = perform::tool(desk, tool, arguments, scope).await;
+        desk.record(intent(desk, subject.clone(), attempt, effect, Amount::default())).await?;
+        return desk.over(result, None);
+    }
     crash::point("before_intent", class);
     let intent = intent(desk, subject.clone(), attempt, effect, Amount::default());
     // What changes nothing may be forgotten, and is made again; what changes something must be known before it does.

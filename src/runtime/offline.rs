@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::recorder::{Claim, entry_of};
 use super::report::Report;
-use super::{Error, Past, Recorder, clock, stream_of};
+use super::{Error, Past, Recorder, stream_of};
 use crate::budget::{Amount, Entry};
 use crate::journal::{Mark, Part, Record};
 use crate::run::{AgentId, Envelope, Event, RunEnd, RunId, RunState, Stream, encode};

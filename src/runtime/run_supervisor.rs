@@ -29,6 +29,7 @@ use super::report::Report;
 use super::scope::{Happened, Scope};
 use super::{Answers, Error, stream_of};
 use crate::budget::{Amount, Entry, Limit};
+use crate::fault::{self, Bug};
 use crate::journal::{Durable, Log, Mark, Part, Record, Snapshot};
 use crate::run::{
     AgentId, AgentState, CallId, Effect, Envelope, Event, Fold, Labels, Parent, Resolution, RunEnd, RunState, Status,
@@ -264,7 +265,8 @@ impl RunLoop {
     /// Lets the run end when it has been under way for as long as it may.
     fn set_deadline(&mut self, me: &ActorRef<RunMessage>) {
         let Some(deadline) = self.scope.fleet.network.spec().network.limits.deadline else { return };
-        let left = deadline.0.saturating_sub(std::time::Duration::from_millis(self.state.active_ms()));
+        let active_ms = if fault::is_planted(Bug::DeadlineBeginsAnew) { 0 } else { self.state.active_ms() };
+        let left = deadline.0.saturating_sub(std::time::Duration::from_millis(active_ms));
         let reason = format!("the run reached its deadline of {deadline}");
         let (me, end) = (me.clone(), RunEnd::without_answer(Status::Limit, reason));
         self.tasks.spawn(async move {
@@ -383,7 +385,12 @@ impl RunLoop {
     fn snapshot(&mut self) -> Snapshot {
         let last = self.folded.run.head();
         let since = self.log.snapshot();
-        since.iter().filter(|envelope| envelope.seq > last).for_each(|envelope| self.folded.evolve(envelope));
+        for envelope in since.iter().filter(|envelope| envelope.seq > last) {
+            match envelope.seq == self.state.head() && fault::is_planted(Bug::SnapshotMissesLast) {
+                true => self.folded.run.evolve(envelope),
+                false => self.folded.evolve(envelope),
+            }
+        }
         self.folded.to_snapshot()
     }
 }

@@ -13,6 +13,7 @@ use super::fleet::{BoundTool, Definitions, Fleet, Prompts, Tools};
 use super::recorder::Recorder;
 use super::run_supervisor::RunMessage;
 use crate::budget::{Account, Amount, Refusal};
+use crate::fault::{self, Bug};
 use crate::run::{CallId, Event, Labels, Stream, Subject};
 use crate::spec::{Builtin, Effect};
 
@@ -130,8 +131,25 @@ impl SharedAccount {
         counts: Amount,
         reserve: impl FnOnce(&mut Account) -> Result<(u32, Amount), Refusal>,
     ) -> Result<Hold, Refusal> {
-        let (max_output_tokens, held) = self.with(reserve)?;
-        Ok(Hold { account: self.clone(), held, counts, max_output_tokens, intended: false, settled: false })
+        let reserved = self.with(reserve)?;
+        Ok(self.hold(counts, reserved))
+    }
+
+    fn hold(self: &Arc<Self>, counts: Amount, (max_output_tokens, held): (u32, Amount)) -> Hold {
+        Hold { account: self.clone(), held, counts, max_output_tokens, intended: false, settled: false }
+    }
+
+    /// Does the same with the bug [`Bug::ReservedInTwo`].
+    pub(super) async fn reserve_in_two(
+        self: &Arc<Self>,
+        counts: Amount,
+        reserve: impl FnOnce(&mut Account) -> Result<(u32, Amount), Refusal>,
+    ) -> Result<Hold, Refusal> {
+        let mut seen = self.with(|account| account.clone());
+        let reserved = reserve(&mut seen)?;
+        tokio::task::yield_now().await;
+        self.with(|account| *account = seen);
+        Ok(self.hold(counts, reserved))
     }
 }
 
@@ -158,7 +176,9 @@ impl Hold {
     pub(super) fn settle(mut self, actual: Amount) {
         self.settled = true;
         self.account.with(|account| account.settle(self.held, actual));
-        self.account.freed.notify_waiters();
+        if !fault::is_planted(Bug::FreedNotTold) {
+            self.account.freed.notify_waiters();
+        }
     }
 }
 

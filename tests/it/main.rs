@@ -15,6 +15,7 @@ mod resume;
 mod runs;
 mod runtime;
 mod scripted;
+mod sim;
 mod tidy;
 mod torture;
 mod world;

@@ -4,6 +4,7 @@ use ractor::ActorRef;
 
 use super::Admission;
 use crate::budget::Amount;
+use crate::fault::{self, Bug};
 use crate::run::{CallId, Event, Labels};
 use crate::runtime::run_supervisor::RunMessage;
 use crate::runtime::scope::{Happened, Over, record};
@@ -24,7 +25,8 @@ impl Desk {
 
     /// Records an event, and waits until it is durable.
     pub(super) async fn record_durably(&self, event: Event) -> Result<(), Over> {
-        record(&self.supervisor, self.happened(event), true).await
+        let durable = !fault::is_planted(Bug::IntentNotDurable);
+        record(&self.supervisor, self.happened(event), durable).await
     }
 
     fn happened(&self, event: Event) -> Happened {

@@ -4,20 +4,35 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::fault::{self, Bug};
 use crate::runtime::fleet::{Fleet, Model};
 
 /// Room for one call; given back on drop.
 pub(in crate::runtime) struct Permit {
-    _model: Option<OwnedSemaphorePermit>,
-    _fleet: Option<OwnedSemaphorePermit>,
+    rooms: [Option<OwnedSemaphorePermit>; 2],
+}
+
+impl Permit {
+    /// Gives the room back.
+    pub(super) fn release(mut self) {
+        self.rooms = [None, None];
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if fault::is_planted(Bug::PermitLostOnCancel) {
+            self.rooms.iter_mut().filter_map(Option::take).for_each(OwnedSemaphorePermit::forget);
+        }
+    }
 }
 
 /// Waits for room, first come first served. The model's comes first: who waits for a narrow model keeps no other
 /// model's call waiting.
 pub(super) async fn take(model: &Model, fleet: &Fleet) -> Permit {
-    let _model = one(model.permits.as_ref()).await;
-    let _fleet = one(fleet.model_calls.as_ref()).await;
-    Permit { _model, _fleet }
+    let of_model = one(model.permits.as_ref()).await;
+    let of_fleet = one(fleet.model_calls.as_ref()).await;
+    Permit { rooms: [of_model, of_fleet] }
 }
 
 async fn one(permits: Option<&Arc<Semaphore>>) -> Option<OwnedSemaphorePermit> {

@@ -6,6 +6,7 @@ use ractor::ActorRef;
 
 use super::{RunLoop, RunMessage};
 use crate::budget::{Amount, Limit};
+use crate::fault::{self, Bug};
 use crate::model::Request;
 use crate::run::{
     AgentId, AgentOutcome, CallId, Definition, Effect, Event, Labels, Message, Next, OpenCall, Origin, RunEnd, Status,
@@ -80,7 +81,8 @@ impl RunLoop {
 
     /// Sends a call through the gate, once: what is under way, waits for others or is over is not begun again.
     pub(super) fn begin_call(&mut self, mut call: Call, me: &ActorRef<RunMessage>) {
-        if self.state.is_over(&call.id) || self.live.contains_key(&call.id) {
+        let is_over = self.state.is_over(&call.id) && !fault::is_planted(Bug::CompletedMadeAgain);
+        if is_over || self.live.contains_key(&call.id) {
             return;
         }
         if let Some(open) = self.state.open_call(&call.id).cloned()

@@ -7,6 +7,7 @@ use ractor::{ActorCell, ActorId, ActorRef};
 use tokio::time::Instant;
 
 use super::{RunLoop, RunMessage};
+use crate::fault::{self, Bug};
 use crate::run::{
     AgentId, AgentState, Body, CallId, Definition, Effect, Envelope, Event, Labels, Message, Origin, Parent, RunEnd,
     Status, Subject, ToolFailure,
@@ -272,7 +273,8 @@ impl RunLoop {
             Err(why) => self.end(RunEnd::without_answer(Status::Failed, why)),
             Ok(actor) => {
                 if let Some(child) = self.children.get_mut(&id) {
-                    (child.incarnation, child.actor, child.sent) = (incarnation, actor, 0);
+                    let sent = if fault::is_planted(Bug::MailLostOnRestart) { child.sent } else { 0 };
+                    (child.incarnation, child.actor, child.sent) = (incarnation, actor, sent);
                 }
                 self.record(Some(&id), None, Event::AgentRestarted { reason: reason.to_owned() });
                 self.push_mail(&id);

@@ -6,6 +6,7 @@ use ractor::ActorRef;
 
 use super::{RunLoop, RunMessage, Unwritten};
 use crate::budget::Entry;
+use crate::fault::{self, Bug};
 use crate::journal::Mark;
 use crate::run::{CallId, Event, OpenCall, RunEnd, Status, Subject};
 use crate::runtime::Error;
@@ -107,7 +108,11 @@ impl RunLoop {
         let summary = serde_json::to_vec(&Report::of(&self.state)).ok();
         self.unwritten.mark = Some(Mark { state: status.word().into(), closed: !is_parked, summary });
         let me = me.clone();
-        self.when_durable(move || drop(me.cast(RunMessage::EndWritten)));
+        let written = move || drop(me.cast(RunMessage::EndWritten));
+        match fault::is_planted(Bug::EndToldBeforeDurable) {
+            true => written(),
+            false => self.when_durable(written),
+        }
     }
 
     /// The run's end is durable.

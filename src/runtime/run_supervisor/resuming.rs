@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::{RunLoop, RunMessage};
 use crate::budget::Entry;
+use crate::fault::{self, Bug};
 use crate::run::{
     AgentId, CallId, Event, Fold, Labels, Next, OpenCall, Origin, Resolution, RunState, Stage, Subject, ToolFailure,
     tool_message,
@@ -28,7 +29,9 @@ impl RunLoop {
         let (run, tenant) = (self.scope.stream.run.clone(), self.scope.stream.tenant.clone());
         self.unwritten.entries.push(Entry::Opened { run, tenant });
         self.record(None, None, resumed);
-        self.charge_cut_off_model_calls();
+        if !fault::is_planted(Bug::CutOffNotCharged) {
+            self.charge_cut_off_model_calls();
+        }
         self.take_up_answers(answers.approvals);
         if let Some(end) = self.state.cancelling().cloned() {
             return self.end(end);
@@ -91,7 +94,7 @@ impl RunLoop {
                 true
             }
             Stage::Decided { granted } => {
-                call.approval = gate::Known::Decided(*granted);
+                call.approval = gate::Known::Decided(*granted || fault::is_planted(Bug::RefusalForgotten));
                 true
             }
             Stage::Intended if matches!(open.subject, Subject::Delegate { .. } | Subject::Handoff { .. }) => false,

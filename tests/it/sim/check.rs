@@ -1,0 +1,199 @@
+//! What must hold when all is over, whatever went wrong on the way.
+
+use std::collections::BTreeMap;
+
+use provost::budget::Amount;
+use provost::journal;
+use provost::run::{AgentId, Answer, Body, CallId, Event, RunEnd, Status};
+use provost::tool::Effect;
+
+use super::disk::OnDisk;
+use super::expect;
+use super::plan::{Disturbance, RunPlan};
+use super::world::World;
+
+/// Returns all that is wrong.
+pub(super) fn all(world: &World) -> Vec<String> {
+    let mut wrong = world.state().wrong.clone();
+    if !wrong.is_empty() {
+        return wrong;
+    }
+    if let Err(error) = journal::verify(&world.directory) {
+        wrong.push(format!("the store is not whole: {error}"));
+    }
+    let state = world.state();
+    let Some(disk) = &state.disk else { return vec!["there is no store".to_owned()] };
+    for plan in &world.plan.runs {
+        let Some(on_disk) = disk.runs.get(&plan.id) else {
+            wrong.push(format!("run {} is not there", plan.id));
+            continue;
+        };
+        let told = state.runs.get(&plan.id).and_then(|known| known.told);
+        let found = [
+            one_end(on_disk, told),
+            end(world, plan, on_disk),
+            calls(on_disk),
+            agents(on_disk),
+            snapshot(disk, plan, on_disk),
+            deadline(world, on_disk),
+            bill(on_disk, state.billed.get(&plan.id).copied().unwrap_or_default()),
+        ];
+        wrong.extend(found.into_iter().filter_map(Result::err).map(|what| format!("run {}: {what}", plan.id)));
+        if disk.mark(&plan.id) != Some((on_disk.status().word().to_owned(), true)) {
+            wrong.push(format!("run {} is {:?}, and marked {:?}", plan.id, on_disk.status(), disk.mark(&plan.id)));
+        }
+    }
+    for (key, deed) in &state.deeds {
+        if let Some(what) = done_as_recorded(disk, key, deed) {
+            wrong.push(what);
+        }
+    }
+    let spent = disk.runs.values().fold(Amount::default(), |sum, run| sum.plus(run.fold.run.spent()));
+    if disk.spent() != spent {
+        wrong.push(format!("the runs have spent {spent:?}, and the ledger says {:?}", disk.spent()));
+    }
+    wrong
+}
+
+/// A run has one end, it is the last event, and it is what somebody was told.
+fn one_end(on_disk: &OnDisk, told: Option<Status>) -> Result<(), String> {
+    let ends: Vec<(u64, &RunEnd)> = on_disk
+        .events
+        .iter()
+        .filter_map(|envelope| match &envelope.event {
+            Event::RunEnded { end, .. } if !end.status.is_parked() => Some((envelope.seq, end)),
+            _ => None,
+        })
+        .collect();
+    let [(seq, end)] = ends[..] else { return Err(format!("it has {} ends", ends.len())) };
+    let head = on_disk.fold.run.head();
+    if seq != head {
+        return Err(format!("its end is event {seq}, and its last event {head}"));
+    }
+    match told {
+        Some(told) if told != end.status => Err(format!("it ended as {:?}, and is said to be {told:?}", end.status)),
+        _ => Ok(()),
+    }
+}
+
+/// A run that nothing cuts short ends as it must; one that something may cut short ends so, or is cut short.
+fn end(world: &World, plan: &RunPlan, on_disk: &OnDisk) -> Result<(), String> {
+    let expected = expect::outcome(&world.plan, &plan.id);
+    let Some(end) = on_disk.fold.run.end() else { return Err("it has not ended".to_owned()) };
+    let limits = &world.plan.network.network.limits;
+    let is_limited = limits.tokens.is_some()
+        || limits.cost_usd.is_some()
+        || limits.model_calls.is_some()
+        || limits.deadline.is_some();
+    let is_cancelled = matches!(plan.disturbance, Some((_, Disturbance::Cancel)));
+    let is_right = match (&end.status, &end.answer) {
+        (Status::Done, Some(Answer::Text(answer))) => expected.as_deref() == Some(answer),
+        (Status::Failed, _) => expected.is_none(),
+        (Status::Limit, _) => is_limited,
+        (Status::Cancelled, _) => is_cancelled,
+        _ => false,
+    };
+    if is_right { Ok(()) } else { Err(format!("it ended as {end:?}, and should come to {expected:?}")) }
+}
+
+/// Every call that an agent asked for has one result, before its model speaks again; and nothing else has any.
+fn calls(on_disk: &OnDisk) -> Result<(), String> {
+    let mut asked: BTreeMap<CallId, bool> = BTreeMap::new();
+    for envelope in &on_disk.events {
+        match &envelope.event {
+            Event::ModelReplied { call, message, .. } => {
+                let of_agent = |(id, has_result): (&CallId, &bool)| id.agent == call.agent && !has_result;
+                if let Some((left, _)) = asked.iter().find(|&entry| of_agent(entry)) {
+                    return Err(format!("the model speaks at {}, and {left} has no result", envelope.seq));
+                }
+                let Body::Assistant { tool_calls, .. } = &message.body else { continue };
+                for index in 0..tool_calls.len() {
+                    let id = CallId::tool(&call.agent, call.step, index as u32);
+                    if asked.insert(id.clone(), false).is_some() {
+                        return Err(format!("{id} is asked for twice"));
+                    }
+                }
+            }
+            Event::ToolReturned { call, .. } => match asked.get_mut(call) {
+                None => return Err(format!("{call} has a result at {}, and nobody asked", envelope.seq)),
+                Some(true) => return Err(format!("{call} has a second result at {}", envelope.seq)),
+                Some(has_result) => *has_result = true,
+            },
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Every agent starts once, ends at most once, and nothing happens to it after its end; in a run that is done all have
+/// ended.
+fn agents(on_disk: &OnDisk) -> Result<(), String> {
+    let mut lives: BTreeMap<&AgentId, bool> = BTreeMap::new();
+    for envelope in &on_disk.events {
+        let Some(agent) = &envelope.agent else { continue };
+        let is_over = !lives.get(agent).copied().unwrap_or(true);
+        if is_over {
+            return Err(format!("something happens to {agent} after its end, at {}", envelope.seq));
+        }
+        match envelope.event {
+            Event::AgentStarted { .. } if lives.insert(agent, true).is_some() => {
+                return Err(format!("{agent} starts twice"));
+            }
+            Event::AgentEnded { .. } => drop(lives.insert(agent, false)),
+            _ => {}
+        }
+    }
+    let is_done = on_disk.status() == Status::Done;
+    match lives.iter().find(|&(_, &lives)| lives && is_done) {
+        Some((agent, _)) => Err(format!("{agent} never ends")),
+        None => Ok(()),
+    }
+}
+
+/// A run that is read with its snapshot is the run that is folded from its first event.
+fn snapshot(disk: &super::disk::Disk, plan: &RunPlan, on_disk: &OnDisk) -> Result<(), String> {
+    let past = disk.by_snapshot(&plan.id).map_err(|error| error.to_string())?;
+    let is_same = past.state == on_disk.fold.run && past.agents == on_disk.fold.agents;
+    if is_same { Ok(()) } else { Err("its snapshot says something else than its events".to_owned()) }
+}
+
+/// A run is not under way for longer than it may.
+fn deadline(world: &World, on_disk: &OnDisk) -> Result<(), String> {
+    let Some(deadline) = world.plan.network.network.limits.deadline else { return Ok(()) };
+    let (may_ms, was_ms) = (deadline.0.as_millis() as u64, on_disk.fold.run.active_ms());
+    if was_ms > may_ms + ROUNDING_MS {
+        return Err(format!("it was under way for {was_ms} ms, and may be for {may_ms}"));
+    }
+    Ok(())
+}
+
+/// Timers are rounded to milliseconds.
+const ROUNDING_MS: u64 = 5;
+
+/// What a provider has billed has been charged.
+fn bill(on_disk: &OnDisk, billed: u64) -> Result<(), String> {
+    let spent = on_disk.fold.run.spent().tokens;
+    if spent < billed {
+        return Err(format!("{billed} tokens were billed, and {spent} charged"));
+    }
+    Ok(())
+}
+
+/// What is recorded as done was done; and done as often as its class allows.
+fn done_as_recorded(disk: &super::disk::Disk, key: &str, deed: &super::world::Deed) -> Option<String> {
+    let (run, call) = key.split_once('/')?;
+    let on_disk = disk.runs.get(&provost::run::RunId::new(run))?;
+    let call: CallId = call.parse().ok()?;
+    let is_success = on_disk
+        .events
+        .iter()
+        .any(|envelope| matches!(&envelope.event, Event::ToolReturned { call: of, failure: None, .. } if *of == call));
+    if is_success && deed.effects == 0 {
+        return Some(format!("{key} has a result, and was never done"));
+    }
+    let tries = on_disk.tries(&call);
+    if deed.class != Some(Effect::Pure) && deed.begun as usize > tries {
+        return Some(format!("{key} was begun {} times, and intended {tries} times", deed.begun));
+    }
+    None
+}

@@ -1,0 +1,148 @@
+//! The disk as the world sees it: what is durable, folded commit by commit, and what must hold after each.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use provost::budget::{Amount, Entry, Ledger};
+use provost::journal::{Record, Store, StreamName};
+use provost::run::{CallId, Envelope, Event, Fold, OpenCall, RunId, Status};
+use provost::runtime::{run_of, stream_of};
+use provost::spec::NetworkSpec;
+
+/// The ledger's stream.
+const LEDGER: &str = "ledger";
+
+/// What is durable.
+pub(super) struct Disk {
+    store: Store,
+    pub(super) runs: BTreeMap<RunId, OnDisk>,
+    pub(super) ledger: Ledger,
+}
+
+/// A run, as far as it is durable.
+#[derive(Default)]
+pub(super) struct OnDisk {
+    pub(super) fold: Fold,
+    pub(super) events: Vec<Arc<Envelope>>,
+}
+
+impl OnDisk {
+    pub(super) fn status(&self) -> Status {
+        self.fold.run.status()
+    }
+
+    /// Returns a call that is open.
+    pub(super) fn open_call(&self, call: &CallId) -> Option<&OpenCall> {
+        self.fold.run.open_call(call)
+    }
+
+    /// Whether a call has its result.
+    pub(super) fn has_result(&self, call: &CallId) -> bool {
+        self.events.iter().any(|envelope| {
+            let is_result = matches!(
+                envelope.event,
+                Event::ModelReplied { .. } | Event::ModelFailed { .. } | Event::ToolReturned { .. }
+            );
+            is_result && envelope.event.call() == Some(call)
+        })
+    }
+
+    /// How many tries of a call were intended.
+    pub(super) fn tries(&self, call: &CallId) -> usize {
+        let is_intent =
+            |envelope: &&Arc<Envelope>| matches!(&envelope.event, Event::CallIntended { call: of, .. } if of == call);
+        self.events.iter().filter(is_intent).count()
+    }
+}
+
+impl Disk {
+    pub(super) fn open(directory: &Path) -> Self {
+        Self { store: Store::open(directory).unwrap(), runs: BTreeMap::new(), ledger: Ledger::default() }
+    }
+
+    /// Reads what the last commit has added; returns it, and what is wrong with it.
+    pub(super) fn look(&mut self, network: &NetworkSpec) -> (Vec<(StreamName, Record)>, Vec<String>) {
+        let (mut added, mut wrong) = (Vec::new(), Vec::new());
+        for info in self.store.streams("run/").unwrap() {
+            let Some(run) = run_of(&info.name) else { continue };
+            let known = self.runs.entry(run.clone()).or_default();
+            let after = known.fold.run.head();
+            if info.head == after {
+                continue;
+            }
+            match self.store.read(&info.name, after, usize::MAX >> 1) {
+                Err(error) => wrong.push(format!("run {run} can't be read: {error}")),
+                Ok(records) => {
+                    match known.fold.extend(&run, &records) {
+                        Ok(events) => known.events.extend(events),
+                        Err(error) => wrong.push(format!("run {run} can't be folded: {error}")),
+                    }
+                    added.extend(records.into_iter().map(|record| (info.name.clone(), record)));
+                }
+            }
+        }
+        let ledger = StreamName::new(LEDGER);
+        // There is none before the first run.
+        for record in self.store.read(&ledger, self.ledger.head, usize::MAX >> 1).unwrap_or_default() {
+            let entry: Entry = rmp_serde::from_slice(&record.payload).unwrap();
+            self.ledger.evolve(&entry);
+            added.push((ledger.clone(), record));
+        }
+        wrong.extend(self.runs.iter().filter_map(|(run, on_disk)| self.imbalance(run, on_disk)));
+        wrong.extend(self.runs.iter().filter_map(|(run, on_disk)| beyond_limits(network, run, on_disk)));
+        (added, wrong)
+    }
+
+    /// Says where the ledger and a run's own events differ.
+    fn imbalance(&self, run: &RunId, on_disk: &OnDisk) -> Option<String> {
+        let state = &on_disk.fold.run;
+        let of_events = (state.held(), state.spent());
+        let Some(balance) = self.ledger.open.get(run) else {
+            return (state.end().is_none() || state.held() != Amount::default())
+                .then(|| format!("run {run} is under way and has no account, at event {}", state.head()));
+        };
+        // A run that was parked has settled before: the account that was opened anew holds what came since.
+        let of_ledger = (balance.held, balance.spent);
+        let is_less = of_ledger.1.tokens > of_events.1.tokens;
+        (of_ledger.0 != of_events.0 || is_less).then(|| {
+            format!(
+                "run {run} holds and has spent {of_events:?}, and the ledger says {of_ledger:?}, at event {}",
+                state.head()
+            )
+        })
+    }
+
+    /// Returns what the ledger says that tenants have spent over all.
+    pub(super) fn spent(&self) -> Amount {
+        let closed = self.ledger.closed.values().map(|closed| closed.spent);
+        let open = self.ledger.open.values().map(|balance| balance.spent);
+        closed.chain(open).fold(Amount::default(), Amount::plus)
+    }
+
+    /// Reads a run with the help of its snapshot.
+    pub(super) fn by_snapshot(&self, run: &RunId) -> Result<provost::runtime::Past, provost::runtime::Error> {
+        provost::runtime::Past::since_snapshot(&self.store, run)
+    }
+
+    /// Whether a run's stream is marked as closed, and with what word.
+    pub(super) fn mark(&self, run: &RunId) -> Option<(String, bool)> {
+        let mark = self.store.stream(&stream_of(run)).ok()?.mark?;
+        Some((mark.state.to_string(), mark.closed))
+    }
+}
+
+/// Says which limit a run has gone beyond.
+fn beyond_limits(network: &NetworkSpec, run: &RunId, on_disk: &OnDisk) -> Option<String> {
+    let (limits, state) = (&network.network.limits, &on_disk.fold.run);
+    let taken = state.spent().plus(state.held());
+    let of_tokens = limits.tokens.filter(|&limit| taken.tokens > limit).map(|limit| ("tokens", limit, taken.tokens));
+    let of_calls = limits
+        .model_calls
+        .filter(|&limit| taken.model_calls > limit)
+        .map(|limit| ("model_calls", limit, taken.model_calls));
+    let nano = limits.cost_usd.map(|usd| (usd * 1e9).ceil() as u64);
+    let of_cost = nano.filter(|&limit| taken.cost_nano_usd > limit).map(|limit| ("cost", limit, taken.cost_nano_usd));
+    let (name, limit, taken) = of_tokens.or(of_calls).or(of_cost)?;
+    Some(format!("run {run} has taken {taken} of its {name}, and may have {limit}, at event {}", state.head()))
+}
