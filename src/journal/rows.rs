@@ -17,22 +17,23 @@ pub(super) struct StreamRow {
 pub(super) fn stream(connection: &Connection, name: &str) -> Result<Option<StreamRow>> {
     let select = "SELECT id, head_seq, head_hash FROM streams WHERE name = ?1";
     let found = connection
-        .query_row(select, [name], |row| Ok(StreamRow { id: row.get(0)?, head: number(row, 1)?, hash: row.get(2)? }));
+        .prepare_cached(select)?
+        .query_row([name], |row| Ok(StreamRow { id: row.get(0)?, head: number(row, 1)?, hash: row.get(2)? }));
     found.optional()
 }
 
 /// Looks for an event's hash.
 pub(super) fn event_hash(connection: &Connection, stream: i64, seq: u64) -> Result<Option<Hash>> {
     let select = "SELECT hash FROM events WHERE stream = ?1 AND seq = ?2";
-    connection.query_row(select, (stream, seq.cast_signed()), |row| row.get(0)).optional()
+    connection.prepare_cached(select)?.query_row((stream, seq.cast_signed()), |row| row.get(0)).optional()
 }
 
 /// Looks for a stream's tombstone.
 pub(super) fn tombstone(connection: &Connection, stream: i64) -> Result<Option<Tombstone>> {
     let select = "SELECT upto_seq, hash, snapshot_digest FROM tombstones WHERE stream = ?1";
-    let found = connection.query_row(select, [stream], |row| {
-        Ok(Tombstone { upto: number(row, 0)?, hash: row.get(1)?, snapshot: row.get(2)? })
-    });
+    let found = connection
+        .prepare_cached(select)?
+        .query_row([stream], |row| Ok(Tombstone { upto: number(row, 0)?, hash: row.get(1)?, snapshot: row.get(2)? }));
     found.optional()
 }
 
@@ -89,7 +90,7 @@ impl SnapshotRow {
     /// Looks for a stream's snapshot.
     pub(super) fn find(connection: &Connection, stream: i64) -> Result<Option<Self>> {
         let select = "SELECT seq, version, state, digest FROM snapshots WHERE stream = ?1";
-        let found = connection.query_row(select, [stream], |row| {
+        let found = connection.prepare_cached(select)?.query_row([stream], |row| {
             Ok(Self { seq: number(row, 0)?, version: row.get(1)?, state: row.get(2)?, digest: row.get(3)? })
         });
         found.optional()
@@ -103,7 +104,7 @@ impl SnapshotRow {
 
 /// Looks for a blob's bytes.
 pub(super) fn blob(connection: &Connection, hash: &Hash) -> Result<Option<Vec<u8>>> {
-    connection.query_row("SELECT bytes FROM blobs WHERE hash = ?1", [hash], |row| row.get(0)).optional()
+    connection.prepare_cached("SELECT bytes FROM blobs WHERE hash = ?1")?.query_row([hash], |row| row.get(0)).optional()
 }
 
 /// Reads a number. SQLite's are signed, ours are not; the bits are the same.

@@ -41,7 +41,7 @@ impl Store {
     pub fn streams(&self, prefix: &str) -> Result<Vec<StreamInfo>, Error> {
         let list = || {
             let select = format!("{INFO} WHERE substr(name, 1, length(?1)) = ?1 ORDER BY id");
-            let mut statement = self.connection.prepare(&select)?;
+            let mut statement = self.connection.prepare_cached(&select)?;
             statement.query_map([prefix], info)?.collect::<Result<Vec<_>, _>>()
         };
         list().map_err(|source| self.failed(source))
@@ -52,7 +52,8 @@ impl Store {
     /// # Errors
     /// As for [`Store::streams`], and if there is no such stream.
     pub fn stream(&self, name: &StreamName) -> Result<StreamInfo, Error> {
-        let found = self.connection.query_row(&format!("{INFO} WHERE name = ?1"), [name.as_str()], info);
+        let select = format!("{INFO} WHERE name = ?1");
+        let found = self.connection.prepare_cached(&select).and_then(|mut find| find.query_row([name.as_str()], info));
         found.map_err(|source| match source {
             rusqlite::Error::QueryReturnedNoRows => Error::NoSuchStream { stream: name.to_string() },
             source => self.failed(source),
@@ -160,7 +161,7 @@ impl Store {
     ) -> Result<Vec<Record>, Error> {
         let select = "SELECT seq, time_ms, agent, incarnation, cause, labels, kind, version, payload, hash
             FROM events WHERE stream = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
-        let mut statement = self.connection.prepare(select).map_err(|source| self.failed(source))?;
+        let mut statement = self.connection.prepare_cached(select).map_err(|source| self.failed(source))?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let from = (row.id, before.head.cast_signed(), limit);
         let mut found = statement.query(from).map_err(|source| self.failed(source))?;

@@ -7,10 +7,11 @@ use provost::journal;
 use provost::run::{AgentId, Answer, Body, CallId, Event, RunEnd, Status};
 use provost::tool::Effect;
 
-use super::disk::OnDisk;
+use super::Lived;
+use super::disk::{Disk, OnDisk};
 use super::expect;
 use super::plan::{Disturbance, RunPlan};
-use super::world::World;
+use super::world::{Deed, State, World};
 
 /// Returns all that is wrong.
 pub(super) fn all(world: &World) -> Vec<String> {
@@ -21,29 +22,30 @@ pub(super) fn all(world: &World) -> Vec<String> {
     if let Err(error) = journal::verify(&world.directory) {
         wrong.push(format!("the store is not whole: {error}"));
     }
-    let state = world.state();
-    let Some(disk) = &state.disk else { return vec!["there is no store".to_owned()] };
+    let mut state = world.state();
+    let State { disk, lived, runs, billed, deeds, .. } = &mut *state;
+    let Some(disk) = &*disk else { return vec!["there is no store".to_owned()] };
     for plan in &world.plan.runs {
         let Some(on_disk) = disk.runs.get(&plan.id) else {
             wrong.push(format!("run {} is not there", plan.id));
             continue;
         };
-        let told = state.runs.get(&plan.id).and_then(|known| known.told);
+        let told = runs.get(&plan.id).and_then(|known| known.told);
         let found = [
             one_end(on_disk, told),
             end(world, plan, on_disk),
             calls(on_disk),
             agents(on_disk),
-            snapshot(disk, plan, on_disk),
+            snapshot(disk, plan, on_disk, lived),
             deadline(world, on_disk),
-            bill(on_disk, state.billed.get(&plan.id).copied().unwrap_or_default()),
+            bill(on_disk, billed.get(&plan.id).copied().unwrap_or_default()),
         ];
         wrong.extend(found.into_iter().filter_map(Result::err).map(|what| format!("run {}: {what}", plan.id)));
         if disk.mark(&plan.id) != Some((on_disk.status().word().to_owned(), true)) {
             wrong.push(format!("run {} is {:?}, and marked {:?}", plan.id, on_disk.status(), disk.mark(&plan.id)));
         }
     }
-    for (key, deed) in &state.deeds {
+    for (key, deed) in deeds.iter() {
         if let Some(what) = done_as_recorded(disk, key, deed) {
             wrong.push(what);
         }
@@ -151,8 +153,11 @@ fn agents(on_disk: &OnDisk) -> Result<(), String> {
 }
 
 /// A run that is read with its snapshot is the run that is folded from its first event.
-fn snapshot(disk: &super::disk::Disk, plan: &RunPlan, on_disk: &OnDisk) -> Result<(), String> {
+fn snapshot(disk: &Disk, plan: &RunPlan, on_disk: &OnDisk, lived: &mut Lived) -> Result<(), String> {
     let past = disk.by_snapshot(&plan.id).map_err(|error| error.to_string())?;
+    if past.events.len() < on_disk.events.len() {
+        *lived.entry("snapshot".to_owned()).or_default() += 1;
+    }
     let is_same = past.state == on_disk.fold.run && past.agents == on_disk.fold.agents;
     if is_same { Ok(()) } else { Err("its snapshot says something else than its events".to_owned()) }
 }
@@ -180,7 +185,7 @@ fn bill(on_disk: &OnDisk, billed: u64) -> Result<(), String> {
 }
 
 /// What is recorded as done was done; and done as often as its class allows.
-fn done_as_recorded(disk: &super::disk::Disk, key: &str, deed: &super::world::Deed) -> Option<String> {
+fn done_as_recorded(disk: &Disk, key: &str, deed: &Deed) -> Option<String> {
     let (run, call) = key.split_once('/')?;
     let on_disk = disk.runs.get(&provost::run::RunId::new(run))?;
     let call: CallId = call.parse().ok()?;

@@ -63,7 +63,7 @@ impl Disk {
 
     /// Reads what the last commit has added; returns it, and what is wrong with it.
     pub(super) fn look(&mut self, network: &NetworkSpec) -> (Vec<(StreamName, Record)>, Vec<String>) {
-        let (mut added, mut wrong) = (Vec::new(), Vec::new());
+        let (mut added, mut wrong, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         for info in self.store.streams("run/").unwrap() {
             let Some(run) = run_of(&info.name) else { continue };
             let known = self.runs.entry(run.clone()).or_default();
@@ -71,6 +71,7 @@ impl Disk {
             if info.head == after {
                 continue;
             }
+            changed.push(run.clone());
             match self.store.read(&info.name, after, usize::MAX >> 1) {
                 Err(error) => wrong.push(format!("run {run} can't be read: {error}")),
                 Ok(records) => {
@@ -89,8 +90,10 @@ impl Disk {
             self.ledger.evolve(&entry);
             added.push((ledger.clone(), record));
         }
-        wrong.extend(self.runs.iter().filter_map(|(run, on_disk)| self.imbalance(run, on_disk)));
-        wrong.extend(self.runs.iter().filter_map(|(run, on_disk)| beyond_limits(network, run, on_disk)));
+        for run in changed {
+            let on_disk = &self.runs[&run];
+            wrong.extend(self.imbalance(&run, on_disk).or_else(|| beyond_limits(network, &run, on_disk)));
+        }
         (added, wrong)
     }
 

@@ -111,7 +111,7 @@ impl Plan {
     pub(super) fn of(seed: u64) -> Self {
         let mut draw = Draw::of(seed, "plan", &"");
         let network = network(&mut draw);
-        let runs = (0..draw.between(1, 4)).map(|number| run(number, &mut draw)).collect();
+        let runs = (0..draw.between(1, 3)).map(|number| run(number, &mut draw)).collect();
         let ends = (0..draw.below(5)).map(|_| process_end(&mut draw)).collect();
         Self { seed, network, runs, events_per_snapshot: draw.between(4, 40), ends }
     }
@@ -126,7 +126,7 @@ impl Plan {
             return Says::Answer;
         }
         let mut draw = self.draw("instance", run, agent);
-        let (acts, hands_over, stutters) = (draw.below(4) as u32, draw.happens(30), draw.happens(10));
+        let (acts, hands_over, stutters) = (draw.below(3) as u32, draw.happens(30), draw.happens(10));
         let spec = &self.network.agents[name];
         if step > acts {
             return match spec.hands_off_to.first() {
@@ -136,7 +136,7 @@ impl Plan {
             };
         }
         let mut draw = self.draw("step", run, &CallId::model(agent, step));
-        let mut asks: Vec<Ask> = (0..draw.between(1, 3)).map(|_| Ask::Tool(draw.one_of(&TOOLS).0)).collect();
+        let mut asks: Vec<Ask> = (0..draw.between(1, 2)).map(|_| Ask::Tool(draw.one_of(&TOOLS).0)).collect();
         // Several at once, but not at all depths: a run is to stay small.
         let depth = agent.as_str().matches('/').count();
         let most = if depth == 0 { 3 } else { 1 };

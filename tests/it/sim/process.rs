@@ -26,6 +26,9 @@ use super::world::{Does, Model, Person, World};
 /// How long all runs of one process may take together, in the world's time, before they count as stuck.
 const STUCK: Duration = Duration::from_secs(3_600);
 
+/// How many processes there may be beyond those that the plan ends.
+const PROCESSES_MORE: usize = 8;
+
 type Writing = Pin<Box<dyn Future<Output = ()>>>;
 
 /// The writer of a process that stands still: it goes on when its successor has begun.
@@ -54,6 +57,9 @@ pub(super) fn live(world: &Arc<World>) {
         let (ended, left) = one(world, still.take());
         drop(injected);
         still = left;
+        if world.state().number > world.plan.ends.len() + PROCESSES_MORE {
+            world.wrong("one process after the other comes to a bad end".to_owned());
+        }
         if matches!(ended, Ended::Finished) || !world.state().wrong.is_empty() {
             return;
         }
@@ -93,9 +99,9 @@ fn one(world: &Arc<World>, still: Option<Still>) -> (Ended, Option<Still>) {
         let stands_still = world.stands_still();
         let left = journal.filter(|_| stands_still && !is_closed).map(|journal| Still { writing, journal, ice });
         world.end(match (&ended, &left) {
-            (Ended::Finished, _) => "the process is done",
-            (_, Some(_)) => "the process stands still",
-            (_, None) => "the process ends",
+            (Ended::Finished, _) => "process done",
+            (_, Some(_)) => "process stood still",
+            (_, None) => "process died",
         });
         (ended, left)
     });
@@ -134,7 +140,7 @@ fn pace(world: Arc<World>, ice: Ice, mut still: Option<Still>) -> impl AsyncFnMu
                     world.look_at_disk();
                     world.pass(Place::AfterCommit).await;
                 }
-                Moment::Failed => world.note("the store fails"),
+                Moment::Failed => world.state().live_through("store failed"),
             }
         };
         tokio::select! {

@@ -57,8 +57,8 @@ pub(super) struct State {
     passed: u64,
     is_over: bool,
     draws: u64,
-    /// How many commits the store has had.
-    pub(super) commits: u64,
+    /// What has been lived through beside what the store tells.
+    pub(super) lived: super::Lived,
 }
 
 /// What the world has seen of a tool call.
@@ -98,7 +98,7 @@ impl World {
             passed: 0,
             is_over: false,
             draws: 0,
-            commits: 0,
+            lived: super::Lived::new(),
         };
         let directory = directory.to_owned();
         Arc::new(Self { plan, directory, state: Mutex::new(state), over: Notify::new() })
@@ -138,7 +138,7 @@ impl World {
     /// Ends the process that is under way.
     pub(super) fn end(&self, how: &str) {
         let mut state = self.state();
-        state.note(how);
+        state.live_through(how);
         state.now_ms = state.now();
         state.process = None;
         state.is_over = true;
@@ -215,7 +215,7 @@ impl World {
         let mut state = self.state();
         let Some(disk) = &mut state.disk else { return };
         let (added, wrong) = disk.look(&self.plan.network);
-        state.commits += 1;
+        state.live_through("commit");
         for (stream, record) in added {
             let payload = blake3::hash(&record.payload).to_hex();
             let (seq, time_ms, kind, labels) = (record.seq, record.time_ms, &record.kind, &record.labels);
@@ -241,6 +241,12 @@ impl State {
         self.trace.update(line.as_bytes());
         self.trace.update(b"\n");
         self.words.iter_mut().for_each(|words| words.push(line.clone()));
+    }
+
+    /// Notes that something happened, and counts it.
+    pub(super) fn live_through(&mut self, what: &str) {
+        self.note(what);
+        *self.lived.entry(what.to_owned()).or_default() += 1;
     }
 
     pub(super) fn blame(&mut self, what: String) {
