@@ -104,5 +104,5 @@ fn refused(fold: &Fold, agent: &AgentId, effect: &Effect) -> Option<String> {
     let Effect::Refuse { call, message, .. } = effect else { return None };
     let open = fold.run.open_call(call)?;
     let run::Body::Tool { content, .. } = &message.body else { return None };
-    Some(format!("agent `{agent}` has call {call} to {} under way: {content}", open.subject.name()))
+    Some(format!("agent `{agent}` has call {call} to `{}` under way: {content}", open.subject.name()))
 }

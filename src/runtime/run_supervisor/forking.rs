@@ -7,7 +7,13 @@ use ractor::ActorRef;
 use super::children::question;
 use super::{RunLoop, RunMessage};
 use crate::budget::Entry;
-use crate::run::{AgentId, Envelope, Event, Fold, Labels, Origin, encode};
+use crate::run::{
+    self, AgentId, CallId, Effect, Envelope, Event, Fold, Labels, Origin, Subject, ToolFailure, encode,
+};
+use crate::runtime::gate::perform;
+
+/// What the model of an agent is told that was about to hand over.
+const PUT_OFF: &str = "control has not moved: read first what you are told";
 
 /// What a run that was forked from another begins with.
 pub(in crate::runtime) struct Forked {
@@ -39,11 +45,32 @@ impl RunLoop {
             self.happened_before(agent, cause, result);
         }
         if let Some(input) = input {
-            let message = question(input, Labels::default(), Origin::Person);
-            self.happened_before(self.state.front().cloned(), cause, Event::Asked { message });
+            self.tell_front(input, cause);
         }
         self.set_deadline(me);
         self.take_up_agents(me).await;
+    }
+
+    /// Tells the agent that stands for the run something. One that was about to hand over would never speak again: it
+    /// reads first, and may hand over then.
+    fn tell_front(&mut self, input: Arc<str>, cause: u64) {
+        let Some(front) = self.state.front().cloned() else { return };
+        if let Some((call, subject)) = self.wanted_handoff(&front) {
+            let put_off = perform::refused(&call, &subject, ToolFailure::Denied, PUT_OFF.to_owned());
+            self.happened_before(Some(front.clone()), cause, put_off);
+        }
+        let message = question(input, Labels::default(), Origin::Person);
+        self.happened_before(Some(front), cause, Event::Asked { message });
+    }
+
+    /// Returns the handoff that an agent wants and that has not begun.
+    fn wanted_handoff(&self, agent: &AgentId) -> Option<(CallId, Subject)> {
+        let definition = self.scope.definitions.get(&self.state.agents().get(agent)?.name)?;
+        let wanted = run::take_up(definition, self.taken_up.1.get(agent)?);
+        wanted.into_iter().find_map(|effect| match effect {
+            Effect::Act { call, subject: subject @ Subject::Handoff { .. }, .. } => Some((call, subject)),
+            _ => None,
+        })
     }
 
     /// Records what an agent has taken up before it says what it wants.
