@@ -76,7 +76,9 @@ impl ForkPoint {
     /// stays done.
     pub fn effects(&self) -> usize {
         let made = |envelope: &Arc<Envelope>| match &envelope.event {
-            Event::CallIntended { call, subject: Subject::Tool { .. }, effect, .. } if *effect != Some(Effect::Pure) => {
+            Event::CallIntended { call, subject: Subject::Tool { .. }, effect, .. }
+                if *effect != Some(Effect::Pure) =>
+            {
                 Some(call.clone())
             }
             _ => None,
@@ -111,14 +113,16 @@ fn is_settled(run: &RunState, last: &Event) -> bool {
     let goes_on = run.front().is_some() && run.end().is_none_or(|end| end.status.is_parked());
     // What is abandoned has no result and gets none: the end follows at once.
     let is_ending = matches!(last, Event::CallAbandoned { .. });
-    goes_on && !is_ending && run.open_calls().all(|(call, open)| match open.subject {
-        _ if open.stage != Stage::Intended => true,
-        // The delegate has not begun; or it has ended, and its answer has not come back.
-        Subject::Delegate { .. } => answers(run, call),
-        // Who takes over has not begun, or who hands over has not ended.
-        Subject::Handoff { .. } => false,
-        Subject::Model { .. } | Subject::Tool { .. } => true,
-    })
+    goes_on
+        && !is_ending
+        && run.open_calls().all(|(call, open)| match open.subject {
+            _ if open.stage != Stage::Intended => true,
+            // The delegate has not begun; or it has ended, and its answer has not come back.
+            Subject::Delegate { .. } => answers(run, call),
+            // Who takes over has not begun, or who hands over has not ended.
+            Subject::Handoff { .. } => false,
+            Subject::Model { .. } | Subject::Tool { .. } => true,
+        })
 }
 
 /// Whether an agent is at work whose answer is the result of the call.

@@ -9,8 +9,8 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentId, AgentOutcome, CallId, Envelope, Event, Labels, Message, Origin, Parent, Resolution, RunEnd, RunId,
-    Status, Stream, Subject, ToolFailure, tool_message,
+    AgentId, AgentOutcome, CallId, Envelope, Event, Labels, Message, Origin, Parent, Resolution, RunEnd, RunId, Status,
+    Stream, Subject, ToolFailure, tool_message,
 };
 use crate::budget::Amount;
 use crate::fault::{self, Bug};

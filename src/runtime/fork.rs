@@ -54,12 +54,7 @@ impl Runtime {
     ///
     /// # Errors
     /// The run has something at work that this network does not have; else as for [`Runtime::start`].
-    pub async fn fork(
-        &self,
-        point: ForkPoint,
-        input: Option<Arc<str>>,
-        is_attended: bool,
-    ) -> Result<RunHandle, Error> {
+    pub async fn fork(&self, point: ForkPoint, input: Option<Arc<str>>, is_attended: bool) -> Result<RunHandle, Error> {
         if let Some(input) = input.as_ref().filter(|input| input.len() > MAX_INPUT_BYTES) {
             return Err(Error::InputTooLong(input.len()));
         }

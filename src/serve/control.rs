@@ -24,8 +24,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use bodies::{
-    Acted, CancelRun, ForkRun, ForkedOff, Health, Keep, PauseRun, Prune, Removed, ResolveRun, ResumeRun, Resumed, Resumption, StartRun,
-    Started, SteerRun,
+    Acted, CancelRun, ForkRun, ForkedOff, Health, Keep, PauseRun, Prune, Removed, ResolveRun, ResumeRun, Resumed,
+    Resumption, StartRun, Started, SteerRun,
 };
 pub use client::{Client, ClientError, HEALTH_PATIENCE};
 pub use fault::{Code, Fault};

@@ -9,17 +9,17 @@ use futures_util::future::{BoxFuture, join_all};
 use provost::budget::{Amount, Entry};
 use provost::journal::{Store, StreamName};
 use provost::model::Error as ModelError;
-use provost::run::{
-    CallId, Event, ForkPoint, Lineage, Resolution, RunId, RunState, Status, Subject, decode, encode,
-};
+use provost::run::{CallId, Event, ForkPoint, Lineage, Resolution, RunId, RunState, Status, Subject, decode, encode};
 use provost::runtime::{
-    Answers, Approver, Error, Host, Past, Question, Recorder, Report, RunRequest, Runtime, new_run_id,
-    read_entries, run_of,
+    Answers, Approver, Error, Host, Past, Question, Recorder, Report, RunRequest, Runtime, new_run_id, read_entries,
+    run_of,
 };
 use provost::spec::{Effect, NetworkSpec, Permission};
+use serde_json::{Value, json};
 
 use crate::resume::{HangAs, World, agent, builder, close, cut_off, open, says, spec};
 use crate::scripted::{Scripted, calls, network, results, said, step, text};
+use crate::world::World as Place;
 
 /// Longer than any of these runs takes; only one that is stuck does.
 const STUCK: Duration = Duration::from_secs(30);
@@ -500,4 +500,235 @@ async fn an_older_provost_would_see_that_a_forked_run_is_newer() {
     let newest = provost::journal::Record { version: 3, ..records(&parent.run).remove(0) };
     let stream = recorder.whole_past(&parent.run).unwrap().events[0].stream.clone();
     assert!(decode(&newest, &stream).unwrap_err().to_string().contains("has format 3, and this Provost reads up to 2"));
+}
+
+/// An agent that acts in each class, one thing at a time, and then says what it was told and what came of it.
+const STEPS: &str = r#"
+[network]
+name = "steps"
+entry = "a"
+[models.m]
+provider = "sim"
+price = { input_usd_per_mtok = 1.3, output_usd_per_mtok = 7.0 }
+[agents.a]
+prompt = "You act."
+tools = ["once", "idempotent", "pure"]
+[tools.once]
+builtin = "process.run"
+allow = ["@LEDGER@"]
+[tools.idempotent]
+builtin = "process.run"
+allow = ["@LEDGER@"]
+effect = "idempotent"
+[tools.pure]
+builtin = "process.run"
+allow = ["@LEDGER@"]
+effect = "pure"
+[policy]
+default = "allow"
+[sim.script]
+a = ['{"calls": [{"name": "once", "arguments": {"argv": ["@LEDGER@", "once"]}}]}',
+     '{"calls": [{"name": "idempotent", "arguments": {"argv": ["@LEDGER@", "idempotent"]}}]}',
+     '{"calls": [{"name": "pure", "arguments": {"argv": ["@LEDGER@", "pure"]}}]}',
+     '{{ messages | selectattr("role", "eq", "user") | map(attribute="text") | join(", ") }}: {{ all_results | map(attribute="content.stdout") | join("; ") }}']
+"#;
+
+const ANSWER: &str = "go: once of a#1.0; idempotent of a#2.0; pure of a#3.0\n";
+
+/// The events of a run of `STEPS`: after which its `once` call has its result, and after which the next one has.
+const AFTER_ONCE: &str = "6";
+const AFTER_IDEMPOTENT: &str = "10";
+
+fn ended(world: &Place) -> (RunId, (u64, Vec<u8>)) {
+    assert_eq!(world.ask_for(0, &["run", "n.toml", "go"]), ANSWER);
+    let run = RunId::new(world.runs()[0]["run"].as_str().unwrap());
+    (run.clone(), chain(&world.data(""), &run))
+}
+
+fn deeds(world: &Place) -> usize {
+    world.count_deeds()
+}
+
+#[test]
+fn a_fork_says_where_it_comes_from_and_does_again_only_what_comes_after() {
+    let world = Place::new(STEPS);
+    let (parent, before) = ended(&world);
+    let other =
+        std::fs::read_to_string(world.path().join("n.toml")).unwrap().replace("join(\"; \") }}'", "first }} alone'");
+    std::fs::write(world.path().join("other.toml"), other).unwrap();
+    let told = world.ask(&["runs", "fork", "last", "--at", "5", "--network", "other.toml", "--input", "-v", "--json"]);
+    assert_eq!(told.code(), Some(0), "{}", told.stderr);
+    assert!(
+        told.stderr
+            .contains("up to event 5 stays done: 1 tool call that is not pure; 1 result came later and is taken over"),
+        "{}",
+        told.stderr
+    );
+    assert!(
+        told.stderr.contains(&format!("the run goes its own way from event 5 of run {parent}, in another network"))
+    );
+    let report: Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!(report["answer"], "go, -v: once of a#1.0 alone");
+    assert_eq!(report["forked_from"], json!({ "run": parent.as_str(), "at": 5 }));
+    assert_eq!((&report["usage"]["model_calls"], &report["usage"]["tool_calls"]), (&json!(3), &json!(2)));
+    assert_eq!(deeds(&world), 5, "3 of the run, 2 of the fork");
+    assert_eq!((&world.runs()[0], &world.runs()[1]["forked_from"]), (&report, &Value::Null));
+    let shown = world.ask_for(0, &["runs", "show", "last"]);
+    assert!(shown.contains(&format!("\n  forked from event 5 of run {parent}\n")), "{shown}");
+
+    // A fork of the fork, without and with another model, which says what it likes.
+    let events = world.ask_for(0, &["runs", "fork", "last", "--at", AFTER_ONCE, "--events"]);
+    let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<&str> = events.iter().map(|event| event["kind"].as_str().unwrap()).collect();
+    assert_eq!(
+        kinds[..8],
+        [
+            "run_started",
+            "agent_started",
+            "call_intended",
+            "model_replied",
+            "call_intended",
+            "run_forked",
+            "run_forked",
+            "tool_returned"
+        ]
+    );
+    assert_eq!(
+        (&events[6]["at"], &events[6]["name"], &events[6]["network"]),
+        (&json!(6), &json!("steps"), &Value::Null)
+    );
+    assert_eq!(events.last().unwrap()["answer"], "go: once of a#1.0 alone", "it was not told what was said later");
+    world.ask_for(0, &["runs", "fork", parent.as_str(), "--at", "3", "--model", "sim"]);
+    assert_eq!(chain(&world.data(""), &parent), before, "the run has changed");
+    assert_eq!(deeds(&world), 5 + 2 + 3);
+    world.ask_for(0, &["audit", "verify"]);
+
+    // What is there without its parent.
+    let fork = world.runs()[1]["run"].as_str().unwrap().to_owned();
+    world.ask_for(0, &["runs", "prune", "--keep", "3"]);
+    let pruned = world.ask(&["runs", "fork", parent.as_str(), "--at", "3"]);
+    assert!(pruned.code() == Some(1) && pruned.stderr.contains("pruned"), "{}", pruned.stderr);
+    world.ask_for(0, &["runs", "fork", &fork, "--at", AFTER_ONCE]);
+    world.ask_for(0, &["audit", "verify"]);
+}
+
+#[test]
+fn what_can_not_be_forked_is_said_with_what_can() {
+    let world = Place::new(STEPS);
+    ended(&world);
+    let other = std::fs::read_to_string(world.path().join("n.toml")).unwrap();
+    std::fs::write(
+        world.path().join("b.toml"),
+        other.replace("\"a\"", "\"b\"").replace("agents.a", "agents.b").replace("\na = ", "\nb = "),
+    )
+    .unwrap();
+    std::fs::write(world.path().join("torn.toml"), "[network]").unwrap();
+    for (arguments, code, said) in [
+        (&["last", "--at", "0"][..], 2, "has no event 0: they are counted from 1; it can be forked at events 1 to 16"),
+        (&["last", "--at", "17"], 2, "comes to its end with event 17; it can be forked at events 1 to 16"),
+        (&["last", "--at", "18"], 2, "comes to its end with event 18; it can be forked at events 1 to 16"),
+        (&["last", "--at", "19"], 2, "has no event 19: the last is 18; it can be forked at events 1 to 16"),
+        (&["last", "--at", "-1"], 2, "invalid value"),
+        (&["last"], 2, "--at"),
+        (&["none", "--at", "1"], 2, "there is no run none"),
+        (&["last", "--at", "3", "--network", "b.toml"], 2, "it has no agent `a`, which is at work"),
+        (&["last", "--at", "3", "--network", "torn.toml"], 3, "name"),
+        (&["last", "--at", "3", "--model", "x=sim"], 2, "no model `x`"),
+        (&["last", "--at", "3", "--input", " "], 2, "the input is empty"),
+    ] {
+        let ended = world.ask(&[&["runs", "fork"], arguments].concat());
+        assert_eq!((ended.code(), ended.stdout.as_str()), (Some(code), ""), "{arguments:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(said), "{arguments:?}: {}", ended.stderr);
+    }
+    assert_eq!(world.runs().len(), 1, "nothing began");
+    let moved = world.ask(&["runs", "fork", "last", "--at", "1"]);
+    assert_eq!((moved.code(), moved.stdout.as_str()), (Some(0), ANSWER), "{}", moved.stderr);
+    assert!(
+        moved.stderr.starts_with("note: events 1 to 2 happened at once, so the fork is at event 2\n"),
+        "{}",
+        moved.stderr
+    );
+    assert_eq!(world.runs()[0]["network"], "steps");
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn a_fork_that_dies_is_there_whole_or_not_at_all_and_goes_on() {
+    for point in [
+        "journal.before_write@1",
+        "journal.before_sync@1",
+        "journal.after_sync@1",
+        "gate.after_intent.model@1",
+        "gate.after_effect.idempotent@1",
+    ] {
+        let world = Place::new(STEPS);
+        let (parent, before) = ended(&world);
+        let died =
+            world.start(&["runs", "fork", "last", "--at", AFTER_ONCE], &[("PROVOST_CRASH_AT", point)], None).end();
+        assert!(died.was_killed(), "{point} was not passed: {}", died.stderr);
+        world.settle(false);
+        world.ask_for(0, &["audit", "verify"]);
+        let runs = world.runs();
+        assert!(runs.len() == 2 || !died.stderr.contains("run "), "{point}: a run that was said is lost");
+        if runs.len() == 2 {
+            assert_eq!(world.ask_for(0, &["runs", "resume", "last"]), ANSWER, "{point}");
+            assert_eq!(world.runs()[0]["forked_from"], json!({ "run": parent.as_str(), "at": 6 }));
+            let again = usize::from(point.contains("after_effect"));
+            assert_eq!(deeds(&world), 3 + 2 + again, "{point}");
+        }
+        assert_eq!(world.ask_for(0, &["runs", "fork", parent.as_str(), "--at", AFTER_IDEMPOTENT]), ANSWER);
+        assert_eq!(chain(&world.data(""), &parent), before, "{point}: the run has changed");
+        world.ask_for(0, &["audit", "verify"]);
+    }
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn a_run_that_was_interrupted_is_forked_and_can_still_go_on_itself() {
+    let world = Place::new(STEPS);
+    let died =
+        world.start(&["run", "n.toml", "go"], &[("PROVOST_CRASH_AT", "gate.after_effect.idempotent@1")], None).end();
+    assert!(died.was_killed());
+    world.settle(false);
+    let parent = world.runs()[0]["run"].as_str().unwrap().to_owned();
+    assert_eq!(world.ask_for(0, &["runs", "fork", "last", "--at", "9"]), ANSWER);
+    assert_eq!(world.ask_for(0, &["runs", "resume", &parent]), ANSWER);
+    // Whoever makes the call that was cut off, the world knows it by one key.
+    let idempotent: Vec<_> = world.deeds().into_iter().filter(|((class, _), _)| class == "idempotent").collect();
+    assert_eq!(idempotent, [(("idempotent".to_owned(), format!("{parent}/a#2.0")), 3)]);
+    world.ask_for(0, &["audit", "verify"]);
+}
+
+#[test]
+fn forks_of_a_run_under_way_go_through_the_process_that_has_it() {
+    let network =
+        STEPS.replace(r#"["@LEDGER@", "pure"]"#, r#"["sh", "-c", "while [ ! -e gate ]; do sleep 0.01; done"]"#);
+    let network = network.replace("allow = [\"@LEDGER@\"]\neffect = \"pure\"", "allow = [\"sh\"]\neffect = \"pure\"");
+    let world = Place::new(&network);
+    let mut holder = world.start(&["run", "n.toml", "go"], &[], None);
+    while !holder.said().contains("calls pure") {
+        assert!(!holder.has_ended(), "{}", holder.said());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let parent = holder.run().unwrap().to_owned();
+    let mut forks: Vec<_> = ["3", AFTER_ONCE, AFTER_IDEMPOTENT]
+        .iter()
+        .map(|at| world.start(&["runs", "fork", &parent, "--at", at], &[], None))
+        .collect();
+    for fork in &mut forks {
+        while !fork.said().contains("goes its own way") || fork.said().matches("calls pure").count() == 0 {
+            assert!(!fork.has_ended(), "{}", fork.said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    let refused = world.ask(&["runs", "fork", &parent, "--at", "90"]);
+    assert_eq!(refused.code(), Some(2), "{}", refused.stderr);
+    // One is cancelled, and no other is.
+    let id = forks[0].run().unwrap().to_owned();
+    world.ask_for(0, &["runs", "cancel", &id]);
+    std::fs::write(world.path().join("gate"), "").unwrap();
+    let codes: Vec<_> = forks.into_iter().map(|fork| fork.end().code()).collect();
+    assert_eq!((codes, holder.end().code()), (vec![Some(130), Some(0), Some(0)], Some(0)));
+    assert_eq!(deeds(&world), 2 + 2 + 1);
+    world.ask_for(0, &["audit", "verify"]);
 }

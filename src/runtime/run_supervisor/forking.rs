@@ -7,9 +7,7 @@ use ractor::ActorRef;
 use super::children::question;
 use super::{RunLoop, RunMessage};
 use crate::budget::Entry;
-use crate::run::{
-    self, AgentId, CallId, Effect, Envelope, Event, Fold, Labels, Origin, Subject, ToolFailure, encode,
-};
+use crate::run::{self, AgentId, CallId, Effect, Envelope, Event, Fold, Labels, Origin, Subject, ToolFailure, encode};
 use crate::runtime::gate::perform;
 
 /// What the model of an agent is told that was about to hand over.

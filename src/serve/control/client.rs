@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::bodies::{
-    Acted, CancelRun, ForkRun, ForkedOff, Health, PauseRun, Prune, Removed, ResolveRun, ResumeRun, Resumed, StartRun, Started, SteerRun,
+    Acted, CancelRun, ForkRun, ForkedOff, Health, PauseRun, Prune, Removed, ResolveRun, ResumeRun, Resumed, StartRun,
+    Started, SteerRun,
 };
 use super::fault::{Code, Fault, FaultBody};
 use super::socket::Place;

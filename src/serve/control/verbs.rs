@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 
 use super::Desk;
 use super::bodies::{
-    Acted, CancelRun, ForkRun, ForkedOff, Health, PauseRun, Prune, Removed, ResolveRun, ResumeRun, Resumed, Resumption, StartRun, Started,
-    SteerRun,
+    Acted, CancelRun, ForkRun, ForkedOff, Health, PauseRun, Prune, Removed, ResolveRun, ResumeRun, Resumed, Resumption,
+    StartRun, Started, SteerRun,
 };
 use super::fault::{Code, Fault};
 use crate::run::RunId;
