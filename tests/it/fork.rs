@@ -203,7 +203,7 @@ fn chain(directory: &Path, run: &RunId) -> (u64, Vec<u8>) {
 
 async fn forked(runtime: &Runtime, point: ForkPoint) -> Report {
     let run = runtime.fork(point, None, true).await.unwrap();
-    tokio::time::timeout(STUCK, run.wait()).await.expect("it is stuck").unwrap()
+    tokio::time::timeout(STUCK, run.wait()).await.unwrap_or_else(|_| panic!("it is stuck")).unwrap()
 }
 
 #[tokio::test]
