@@ -613,6 +613,32 @@ fn a_fork_says_where_it_comes_from_and_does_again_only_what_comes_after() {
 }
 
 #[test]
+fn the_tour_is_forked_where_the_editor_takes_over() {
+    let tour = std::fs::read_to_string("networks/tour.toml").unwrap();
+    let world = Place::new(&tour);
+    for (file, text) in [("code/a/a.rs", "fn a() {}"), ("code/b/b.rs", "fn b() {}"), ("code/top.rs", "fn top() {}")] {
+        let path = world.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let whole = world.ask_for(0, &["run", "n.toml", "code"]);
+    assert!(["a/a.rs: a", "b/b.rs: b", "top.rs: top"].iter().all(|item| whole.contains(item)), "{whole}");
+    let parent = RunId::new(world.runs()[0]["run"].as_str().unwrap());
+    let before = chain(&world.data(""), &parent);
+    let short = world.ask_for(0, &["runs", "fork", "last", "--at", "11", "--input", "b"]);
+    assert!(short.contains("b/b.rs: b") && !short.contains("a/a.rs"), "{short}");
+    let usage = &world.runs()[0]["usage"];
+    assert_eq!((&usage["tool_calls"], &usage["model_calls"]), (&json!(1), &json!(4)), "one reader, and no list");
+    // Another script of the editor's model, while it is being asked.
+    std::fs::write(world.path().join("other.toml"), tour.replace("messages[-1].text | replace", "'a' | replace"))
+        .unwrap();
+    let other = world.ask_for(0, &["runs", "fork", parent.as_str(), "--at", "12", "--network", "other.toml"]);
+    assert!(other.contains("a/a.rs: a") && !other.contains("b/b.rs"), "{other}");
+    assert_eq!(chain(&world.data(""), &parent), before, "the run has changed");
+    world.ask_for(0, &["audit", "verify"]);
+}
+
+#[test]
 fn what_can_not_be_forked_is_said_with_what_can() {
     let world = Place::new(STEPS);
     ended(&world);
