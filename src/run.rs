@@ -3,6 +3,7 @@
 mod agent;
 mod definition;
 mod event;
+mod fork;
 mod id;
 mod message;
 mod state;
@@ -13,7 +14,8 @@ pub use definition::{Definition, OutputSchema, Target, TargetKind};
 pub use event::{
     AgentOutcome, Answer, Envelope, Event, Parent, Resolution, RunEnd, Status, Stream, Subject, ToolFailure,
 };
+pub use fork::{ForkPoint, NoForkPoint};
 pub use id::{AgentId, CallId, NotACall, RunId};
 pub use message::{Body, Labels, Message, Origin, ToolCall, Usage};
-pub use state::{Beginning, Instance, Next, OpenCall, RunState, Stage, Totals, delegate_tool, handoff_tool};
+pub use state::{Beginning, Instance, Lineage, Next, OpenCall, RunState, Stage, Totals, delegate_tool, handoff_tool};
 pub use stored::{Fold, StoredError, decode, encode};

@@ -6,6 +6,7 @@
 mod agent_actor;
 mod clock;
 mod fleet;
+mod fork;
 mod gate;
 mod host;
 mod network_supervisor;
@@ -26,6 +27,7 @@ use ractor::{Actor, ActorRef, ActorStatus};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
+pub use fork::Fork;
 pub use gate::{Approver, Question};
 pub use host::Host;
 pub use recorder::{Past, Recorder, read_entries, read_ledger, run_of, stream_of};
@@ -39,7 +41,9 @@ use self::scope::{Pause, Scope, SharedAccount};
 use crate::budget::{Account, Rates};
 use crate::journal::{self, Log, Reader};
 use crate::model::{self, Provider};
-use crate::run::{AgentId, CallId, Envelope, Event, Fold, Resolution, RunEnd, RunId, Status, StoredError, Stream};
+use crate::run::{
+    AgentId, CallId, Envelope, Event, Fold, NoForkPoint, Resolution, RunEnd, RunId, Status, StoredError, Stream,
+};
 use crate::spec::{ModelSpec, Network, TemplateError};
 use crate::tool::{self, ErasedTool};
 
@@ -102,6 +106,24 @@ pub enum Error {
         run: RunId,
         /// Why it can't be done, as the rest of a sentence that begins with the run.
         why: String,
+    },
+    /// A run can't be forked where it was to be.
+    #[error("run {run} {why}")]
+    NoForkPoint {
+        /// The run.
+        run: RunId,
+        /// Why.
+        why: NoForkPoint,
+    },
+    /// A run can't go on in another network, since something is at work in it that the network does not have.
+    #[error("network `{network}` does not fit run {run}: {}", .lacks.join("; "))]
+    Misfit {
+        /// The network's name.
+        network: String,
+        /// The run.
+        run: RunId,
+        /// What the network lacks, each in a few words.
+        lacks: Vec<String>,
     },
     /// The directory of a run is no text, so that it could not be kept.
     #[error("the directory {} is no UTF-8 text", .0.display())]

@@ -23,7 +23,7 @@ use super::outcome::{self, Form};
 use super::{Error, Signals, print};
 use crate::journal;
 use crate::run::{CallId, RunId};
-use crate::runtime::{self, Report, RunRequest};
+use crate::runtime::{self, Fork, Report, RunRequest};
 use crate::serve::control::Client;
 use crate::spec::{ModelOverride, Network};
 
@@ -39,6 +39,17 @@ pub(super) enum Task {
         network: Box<Network>,
         /// The input and what belongs to it, with the run's id.
         request: RunRequest,
+    },
+    /// It is to begin from a point of another one's past.
+    Fork {
+        /// The other run.
+        from: RunId,
+        /// From which point, with the new run's id.
+        fork: Fork,
+        /// The network from there on; none for the one that holds there.
+        network: Option<Box<Network>>,
+        /// Models to put in the place of the network's.
+        models: Vec<ModelOverride>,
     },
     /// It is to go on.
     Resume {
@@ -214,7 +225,7 @@ impl Journey<'_> {
                         return Ok(Attended { report, holder: None });
                     }
                     // Or it had begun in the process that ended, and nobody could say so any more.
-                    if !matches!(self.task, Task::Start { .. }) || self.feed.state().head() == 0 {
+                    if !matches!(self.task, Task::Start { .. } | Task::Fork { .. }) || self.feed.state().head() == 0 {
                         return Err(error);
                     }
                     self.task = Task::resume();

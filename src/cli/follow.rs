@@ -77,10 +77,13 @@ pub(in crate::cli) async fn follow(mut events: Reader<Envelope>, screen: &Screen
                 let Some(envelope) = next else { break };
                 state.evolve(&envelope);
                 last = Instant::now();
-                if let Event::RunStarted { name, network, .. } = &envelope.event {
-                    let network = Network::from_text(network).ok();
-                    deadline = network.and_then(|network| network.spec().network.limits.deadline).map(|span| span.0);
-                    say_run(&envelope.stream.run, name);
+                match &envelope.event {
+                    Event::RunStarted { name, network, .. } => {
+                        deadline = deadline_of(network);
+                        say_run(&envelope.stream.run, name);
+                    }
+                    Event::RunForked { network: Some(network), .. } => deadline = deadline_of(network),
+                    _ => {}
                 }
                 if screen.bar.is_none() && words::is_progress(&envelope.event) {
                     print::notice(&format!("  {}\n", words::sentence(&envelope)));
@@ -100,6 +103,12 @@ pub(in crate::cli) async fn follow(mut events: Reader<Envelope>, screen: &Screen
             print::notice(&format!("{}\n", tree::draw(&state, under_way(&state), None, usize::MAX)));
         }
     }
+}
+
+/// Returns how long a run of a network may take.
+fn deadline_of(network: &str) -> Option<Duration> {
+    let network = Network::from_text(network).ok()?;
+    network.spec().network.limits.deadline.map(|span| span.0)
 }
 
 /// Returns for how long a run had been under way at its last event: it may have begun long before it is followed.

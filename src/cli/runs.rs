@@ -2,6 +2,7 @@
 
 mod cancel;
 mod find;
+mod fork;
 mod list;
 mod pause;
 mod prune;
@@ -33,6 +34,8 @@ pub enum Command {
     Watch(watch::Arguments),
     /// Go on with a run that was interrupted or parked, or that is paused.
     Resume(resume::Arguments),
+    /// Begin a run from a point of another one's past, and go with it to its end.
+    Fork(Box<fork::Arguments>),
     /// Cancel runs: what is under way stops, and what is interrupted or parked ends where it stands.
     Cancel(cancel::Arguments),
     /// Let a run begin no more calls until it is resumed.
@@ -55,6 +58,7 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<Code, Error> {
             Command::Show(arguments) => show::run(cli, &address, arguments).await,
             Command::Watch(arguments) => watch::run(cli, &address, arguments).await,
             Command::Resume(arguments) => resume::run(cli, &address, arguments).await,
+            Command::Fork(arguments) => fork::run(cli, &address, arguments).await,
             Command::Cancel(arguments) => cancel::run(cli, &address, arguments).await,
             Command::Pause(arguments) => pause::run(cli, &address, arguments).await,
             Command::Steer(arguments) => steer::run(cli, &address, arguments).await,

@@ -242,15 +242,16 @@ impl<'c> Writer<'c> {
     }
 
     /// Returns a stream's head; makes the stream if it is to come into being.
-    fn head(&mut self, stream: &StreamName, first: Option<&Record>) -> Result<Head, Error> {
+    fn head(&mut self, stream: &StreamName, newest: Option<&Record>) -> Result<Head, Error> {
         if let Some(head) = self.heads.get(stream) {
             return Ok(*head);
         }
         let found = rows::stream(self.connection, stream.as_str()).map_err(|source| self.failed(source))?;
-        let row = match (found, first) {
+        let row = match (found, newest) {
             (Some(found), _) => found,
-            (None, Some(first)) => {
-                let made = self.sql.stream.insert((stream.as_str(), first.time_ms.cast_signed(), GENESIS));
+            (None, Some(newest)) => {
+                // It may begin with copies of what is older than itself.
+                let made = self.sql.stream.insert((stream.as_str(), newest.time_ms.cast_signed(), GENESIS));
                 StreamRow { id: made.map_err(|source| self.failed(source))?, head: 0, hash: GENESIS }
             }
             (None, None) => return Err(Error::NoSuchStream { stream: stream.to_string() }),
@@ -259,7 +260,7 @@ impl<'c> Writer<'c> {
     }
 
     fn part(&mut self, PreparedPart { part, blobs }: &PreparedPart) -> Result<(), Error> {
-        let mut head = self.head(&part.stream, part.records.first())?;
+        let mut head = self.head(&part.stream, part.records.last())?;
         for record in &part.records {
             fault::fails("journal.write").map_err(|source| Error::io(self.path, "written", source))?;
             if record.seq != head.row.head + 1 {

@@ -206,14 +206,15 @@ impl Queue {
     pub(super) async fn is_due(&self) -> Option<bool> {
         loop {
             let pushed = self.pushed.notified();
-            let state = self.lock();
-            if !state.work.is_empty() {
-                return Some(state.waited_for > 0);
+            {
+                let state = self.lock();
+                if !state.work.is_empty() {
+                    return Some(state.waited_for > 0);
+                }
+                if state.is_closed {
+                    return None;
+                }
             }
-            if state.is_closed {
-                return None;
-            }
-            drop(state);
             pushed.await;
         }
     }

@@ -104,7 +104,7 @@ pub struct Snapshot {
 pub struct StreamInfo {
     /// The stream.
     pub name: StreamName,
-    /// When its first record was numbered, in milliseconds since 1970.
+    /// When it came into being, in milliseconds since 1970: the time of the last record of its first batch.
     pub created_ms: u64,
     /// The number of its last record.
     pub head: u64,

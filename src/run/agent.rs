@@ -143,8 +143,22 @@ impl AgentState {
                 self.phase = Phase::Thinking;
             }
             Event::Steered { message } => self.told.push(message.clone()),
+            Event::Asked { message } => self.be_asked(message),
             Event::AgentEnded { .. } => self.phase = Phase::Ended,
             _ => {}
+        }
+    }
+
+    /// Takes up what it is asked while no model call of its is under way.
+    fn be_asked(&mut self, message: &Arc<Message>) {
+        if self.phase == Phase::Ended {
+            return;
+        }
+        self.told.push(message.clone());
+        // Results come before what was said beside them.
+        if !matches!(self.phase, Phase::Acting { .. }) {
+            self.hear();
+            self.phase = Phase::Thinking;
         }
     }
 

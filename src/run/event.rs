@@ -74,6 +74,20 @@ pub enum Event {
         /// The version of Provost that decides from here on.
         version: Arc<str>,
     },
+    /// The run begins anew here: all events before are copies of another run's, and what they say was done and paid for
+    /// by that one.
+    RunForked {
+        /// The run that it was forked from.
+        from: RunId,
+        /// The number of that run's last event which was copied.
+        at: u64,
+        /// The network's name.
+        name: Arc<str>,
+        /// The whole network, where it is another than before.
+        network: Option<Arc<str>>,
+        /// The version of Provost that decides from here on.
+        version: Arc<str>,
+    },
     /// An agent instance came into being, with what it was asked.
     AgentStarted {
         /// The agent's name in the network.
@@ -191,6 +205,11 @@ pub enum Event {
         /// The words, as a message to the model.
         message: Arc<Message>,
     },
+    /// An agent was told something while no model call of its was under way: its model reads it before it speaks next.
+    Asked {
+        /// The words, as a message to the model.
+        message: Arc<Message>,
+    },
     /// An answer can't be used and goes back to the model.
     RepairRequested {
         /// What is wrong with it, as a message to the model.
@@ -238,10 +257,12 @@ impl Event {
             | Self::CallAbandoned { call, .. } => Some(call),
             Self::RunStarted { .. }
             | Self::RunResumed { .. }
+            | Self::RunForked { .. }
             | Self::AgentStarted { .. }
             | Self::Paused
             | Self::Unpaused
             | Self::Steered { .. }
+            | Self::Asked { .. }
             | Self::RepairRequested { .. }
             | Self::CancelRequested { .. }
             | Self::AgentRestarted { .. }
@@ -255,6 +276,7 @@ impl Event {
         match self {
             Self::RunStarted { .. } => "run_started",
             Self::RunResumed { .. } => "run_resumed",
+            Self::RunForked { .. } => "run_forked",
             Self::AgentStarted { .. } => "agent_started",
             Self::CallIntended { .. } => "call_intended",
             Self::TryFailed { .. } => "try_failed",
@@ -269,6 +291,7 @@ impl Event {
             Self::Paused => "paused",
             Self::Unpaused => "unpaused",
             Self::Steered { .. } => "steered",
+            Self::Asked { .. } => "asked",
             Self::RepairRequested { .. } => "repair_requested",
             Self::CancelRequested { .. } => "cancel_requested",
             Self::AgentRestarted { .. } => "agent_restarted",
@@ -353,6 +376,17 @@ pub enum Subject {
         /// What it is told.
         message: String,
     },
+}
+
+impl Subject {
+    /// Returns the name of what is called.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Model { model, .. } => model,
+            Self::Tool { tool, .. } => tool,
+            Self::Delegate { agent, .. } | Self::Handoff { agent, .. } => agent,
+        }
+    }
 }
 
 /// Why a tool call is no success. Each is told to the model.

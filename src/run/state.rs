@@ -1,5 +1,7 @@
 //! The run as a whole, as a fold of its events: its agents, its calls, what it used and how it ended.
 
+mod forked;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -7,12 +9,14 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentId, AgentOutcome, CallId, Envelope, Event, Labels, Message, Origin, Parent, Resolution, RunEnd, Status,
+    AgentId, AgentOutcome, CallId, Envelope, Event, Labels, Message, Origin, Parent, Resolution, RunEnd, RunId, Status,
     Stream, Subject, ToolFailure, tool_message,
 };
 use crate::budget::Amount;
 use crate::fault::{self, Bug};
 use crate::spec::Effect;
+
+pub use self::forked::Lineage;
 
 /// Where a run stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +31,7 @@ pub struct RunState {
     cancelling: Option<RunEnd>,
     end: Option<RunEnd>,
     clock: Clock,
+    forked_from: Option<Lineage>,
 }
 
 /// What a run began with.
@@ -83,7 +88,7 @@ pub struct Instance {
 pub struct OpenCall {
     /// What it is made to.
     pub subject: Subject,
-    /// Which try of it was intended last, counted from 1; 0 if none was.
+    /// Which try of it was intended last in this run, counted from 1; 0 if none was.
     pub attempt: u32,
     /// What a second try would do, as it was known when it was intended; none but for tools.
     pub effect: Option<Effect>,
@@ -93,6 +98,9 @@ pub struct OpenCall {
     pub labels: Labels,
     /// How far it has come.
     pub stage: Stage,
+    /// The run in which it was intended first, where that is one that this run was forked from: the world knows the
+    /// call by that run's key.
+    pub begun_in: Option<RunId>,
 }
 
 /// How far a call has come.
@@ -279,6 +287,10 @@ impl RunState {
                 });
             }
             Event::RunResumed { network, version } => self.resume(network.as_ref(), version),
+            Event::RunForked { from, at, name, network, version } => {
+                self.resume(network.as_ref(), version);
+                self.begin_as_fork(Lineage { run: from.clone(), at: *at }, name);
+            }
             Event::AgentStarted { name, parent, depth, task } => {
                 let Some(id) = &envelope.agent else { return };
                 let instance = Instance {
@@ -301,6 +313,7 @@ impl RunState {
                     held: *reserved,
                     labels: envelope.labels.clone(),
                     stage: Stage::Intended,
+                    begun_in: self.open.get(call).and_then(|open| open.begun_in.clone()),
                 };
                 self.open.insert(call.clone(), intended);
             }
@@ -312,6 +325,7 @@ impl RunState {
                     held: Amount::default(),
                     labels: envelope.labels.clone(),
                     stage: Stage::AwaitingApproval,
+                    begun_in: None,
                 };
                 self.open.insert(call.clone(), asked);
             }
@@ -362,7 +376,7 @@ impl RunState {
             }
             Event::CancelRequested { end } => self.cancelling = Some(end.clone()),
             Event::RunEnded { end, .. } => self.end = Some(end.clone()),
-            Event::RepairRequested { .. } | Event::Steered { .. } => {}
+            Event::RepairRequested { .. } | Event::Steered { .. } | Event::Asked { .. } => {}
         }
     }
 
@@ -371,6 +385,7 @@ impl RunState {
         *head = envelope.seq;
         match envelope.event {
             Event::RunStarted { .. } => *started_ms = envelope.time_ms,
+            Event::RunForked { .. } => (*started_ms, *active_ms) = (envelope.time_ms, 0),
             Event::RunResumed { .. } => {}
             // The machine's clock may have been set back.
             _ => *active_ms += envelope.time_ms.saturating_sub(*last_ms),

@@ -8,11 +8,21 @@ use serde::{Deserialize, Serialize};
 use super::{AgentId, AgentState, Envelope, Event, Labels, RunId, RunState, Stream};
 use crate::journal::{Record, Snapshot};
 
-/// The version of the form in which events are stored. What an older one says keeps its meaning for ever.
-const VERSION: u16 = 1;
+/// The newest form of events that is read. What an older one says keeps its meaning for ever.
+const VERSION: u16 = 2;
 
-/// The version of the form in which folds are stored. Unlike an event, a fold of another version is only made anew.
-const SNAPSHOT_VERSION: u16 = 1;
+/// The version of the form in which folds are stored. Unlike an event, a fold of another version is only made anew: so
+/// whoever does not know an event does not read a fold in which it is hidden either.
+const SNAPSHOT_VERSION: u16 = 2;
+
+/// Returns the form in which an event is written: the oldest that has its kind, so that an older Provost reads what it
+/// knows, and says of the rest that it is newer.
+fn version(event: &Event) -> u16 {
+    match event {
+        Event::RunForked { .. } | Event::Asked { .. } => 2,
+        _ => 1,
+    }
+}
 
 /// Room for most events, so that few of them have to be moved while they are written.
 const USUAL_BYTES: usize = 512;
@@ -56,7 +66,7 @@ pub fn encode(envelope: &Envelope) -> Record {
         cause: envelope.cause,
         labels: envelope.labels.iter().map(str::to_owned).collect(),
         kind: envelope.event.kind().into(),
-        version: VERSION,
+        version: version(&envelope.event),
         payload,
     }
 }

@@ -11,9 +11,14 @@ use tokio::sync::Mutex;
 
 use super::offline::Offline;
 use super::run_supervisor::resolvable;
-use super::{Answers, Approver, Controls, Error, Past, Recorder, RunHandle, RunRequest, Runtime};
+use super::{Answers, Approver, Controls, Error, Fork, Past, Recorder, RunHandle, RunRequest, Runtime};
 use crate::run::{AgentId, CallId, Event, Resolution, RunEnd, RunId, Status};
 use crate::spec::Network;
+
+/// Reads the network that a run is kept with.
+fn read(run: &RunId, text: &str) -> Result<Network, Error> {
+    Network::from_text(text).map_err(|source| Error::Network { run: run.clone(), source: Arc::new(source) })
+}
 
 /// How often it is looked whether a run that is being taken up has been.
 const TAKING_UP: Duration = Duration::from_millis(5);
@@ -59,16 +64,53 @@ impl Host {
     /// As for [`Runtime::start`] and [`Builder::start`](super::Builder::start).
     pub async fn start(&self, network: Network, request: RunRequest) -> Result<RunHandle, Error> {
         self.recorder.check()?;
+        let run = request.id.clone().unwrap_or_else(super::new_run_id);
+        let request = RunRequest { id: Some(run.clone()), ..request };
+        self.launch(run, network, async |runtime| runtime.start(request).await).await
+    }
+
+    /// Starts a run from a point of another one's past, in `network` or else in the one that holds there, changed by
+    /// `change`; returns it and the event at which it was forked. See [`Runtime::fork`]. The other run may be under way,
+    /// here too. To be awaited to its end, as [`Host::start`].
+    ///
+    /// # Errors
+    /// There is no such run or its events have been pruned; else as for [`Runtime::fork`].
+    pub async fn fork<E: From<Error>>(
+        &self,
+        parent: &RunId,
+        fork: Fork,
+        network: Option<Network>,
+        change: impl FnOnce(Network) -> Result<Network, E>,
+    ) -> Result<(RunHandle, u64), E> {
+        self.recorder.check()?;
+        let Fork { at, input, id, is_attended } = fork;
+        let run = id.unwrap_or_else(super::new_run_id);
+        let point = self.recorder.whole_past(parent)?.fork_point(at, &run)?;
+        let network = match network {
+            Some(network) => network,
+            None => read(parent, &point.network())?,
+        };
+        let (network, at) = (change(network)?, point.at);
+        let forked = self.launch(run, network, async |runtime| runtime.fork(point, input, is_attended).await);
+        Ok((forked.await?, at))
+    }
+
+    /// Starts a run that nobody has yet.
+    async fn launch(
+        &self,
+        run: RunId,
+        network: Network,
+        start: impl AsyncFnOnce(&Runtime) -> Result<RunHandle, Error>,
+    ) -> Result<RunHandle, Error> {
         let text: Arc<str> = network.to_text().into();
         let runtime = self.runtime(&text, network).await?;
-        let run = request.id.clone().unwrap_or_else(super::new_run_id);
         match self.live.entry(run.clone()) {
             Slot::Occupied(slot) if slot.get().as_ref().is_none_or(|live| live.controls.is_live()) => {
                 return Err(Error::Unfit { run, why: "exists already".to_owned() });
             }
             slot => drop(slot.insert(None)),
         }
-        let started = runtime.start(RunRequest { id: Some(run.clone()), ..request }).await;
+        let started = start(&runtime).await;
         match &started {
             Ok(handle) => {
                 drop(self.live.insert(run, Some(Live { network: text, controls: handle.controls() })));
@@ -118,10 +160,7 @@ impl Host {
         change: impl FnOnce(Network) -> Result<Network, E>,
     ) -> Result<(RunHandle, Arc<str>), E> {
         let past = self.recorder.past(run)?;
-        let text = past.network().clone();
-        let network = Network::from_text(&text)
-            .map_err(|source| Error::Network { run: run.clone(), source: Arc::new(source) })?;
-        let network = change(network)?;
+        let network = change(read(run, &past.network())?)?;
         let text: Arc<str> = network.to_text().into();
         let runtime = self.runtime(&text, network).await?;
         Ok((runtime.resume(past, answers).await?, text))

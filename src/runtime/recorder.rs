@@ -241,6 +241,14 @@ impl Recorder {
         self.with_store(run, |store| Past::since_snapshot(store, run))
     }
 
+    /// Reads a run's past with all its events.
+    ///
+    /// # Errors
+    /// As for [`Recorder::past`].
+    pub fn whole_past(&self, run: &RunId) -> Result<Past, Error> {
+        self.with_store(run, |store| Past::read(store, run))
+    }
+
     fn with_store<T>(&self, run: &RunId, read: impl FnOnce(&Store) -> Result<T, Error>) -> Result<T, Error> {
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         match (&mut *past, &self.journal) {

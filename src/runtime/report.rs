@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::budget::Amount;
-use crate::run::{AgentId, AgentOutcome, Answer, Instance, RunId, RunState, Status, Totals};
+use crate::run::{AgentId, AgentOutcome, Answer, Instance, Lineage, RunId, RunState, Status, Totals};
 
 /// What a run came to. Its JSON form is public: `provost run --json` prints it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,6 +19,9 @@ pub struct Report {
     pub tenant: Arc<str>,
     /// The key that several runs share, if any.
     pub session: Option<Arc<str>>,
+    /// Where it was forked from, if it was. What it used and how long it took count from there.
+    #[serde(default)]
+    pub forked_from: Option<Lineage>,
     /// How it ended, or where it stands.
     pub status: Status,
     /// Why; none where the status says all.
@@ -30,7 +33,7 @@ pub struct Report {
     pub agents: Vec<AgentReport>,
     /// What was used over all.
     pub usage: UsageReport,
-    /// When it began, in milliseconds since 1970 (UTC).
+    /// When it began or was forked, in milliseconds since 1970 (UTC).
     pub started_ms: u64,
     /// How long it was under way, in milliseconds.
     pub duration_ms: u64,
@@ -89,6 +92,7 @@ impl Report {
             network: beginning.map(|beginning| beginning.name.to_string()).unwrap_or_default(),
             tenant: beginning.map(|beginning| beginning.stream.tenant.clone()).unwrap_or_default(),
             session: beginning.and_then(|beginning| beginning.stream.session.clone()),
+            forked_from: state.forked_from().cloned(),
             status: state.status(),
             reason: match &end {
                 Some(end) => end.reason.clone(),
@@ -120,6 +124,7 @@ impl Report {
             network,
             tenant: "".into(),
             session: None,
+            forked_from: None,
             status: Status::Failed,
             reason: Some(reason),
             answer: None,

@@ -11,6 +11,7 @@
 mod calls;
 mod children;
 mod ending;
+mod forking;
 mod resuming;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -36,6 +37,7 @@ use crate::run::{
     Subject, encode,
 };
 
+pub(super) use self::forking::Forked;
 pub(super) use self::resuming::{PERSON, resolvable};
 
 /// What a run's supervisor is told.
@@ -91,6 +93,8 @@ pub(super) enum Opening {
     Fresh(Event),
     /// It is taken up again where it stood.
     Resumed { fold: Box<Fold>, resumed: Event, answers: Answers },
+    /// It begins with a copy of another's past.
+    Forked(Box<Forked>),
 }
 
 /// Is called when something is durable.
@@ -176,6 +180,7 @@ impl Actor for RunSupervisor {
         match opening {
             Opening::Fresh(started) => run.begin(started, &me).await,
             Opening::Resumed { fold, resumed, answers } => run.take_up(*fold, resumed, answers, &me).await,
+            Opening::Forked(fork) => run.begin_fork(*fork, &me).await,
         }
         run.watch_the_store(&me);
         run.unwritten.mark = Some(Mark { state: Status::Running.word().into(), closed: false, summary: None });
@@ -281,6 +286,7 @@ impl RunLoop {
             Event::ModelReplied { message, .. }
             | Event::ToolReturned { message, .. }
             | Event::Steered { message }
+            | Event::Asked { message }
             | Event::RepairRequested { message } => message.labels.clone(),
             _ => Labels::default(),
         };

@@ -24,8 +24,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use bodies::{
-    Acted, CancelRun, Health, Keep, PauseRun, Prune, Removed, ResolveRun, ResumeRun, Resumed, Resumption, StartRun,
-    Started, SteerRun,
+    Acted, CancelRun, ForkRun, ForkedOff, Health, Keep, PauseRun, Prune, Removed, ResolveRun, ResumeRun, Resumed,
+    Resumption, StartRun, Started, SteerRun,
 };
 pub use client::{Client, ClientError, HEALTH_PATIENCE};
 pub use fault::{Code, Fault};
@@ -127,6 +127,7 @@ fn router(desk: Desk) -> Router {
         .route("/health", get(verbs::health))
         .route("/runs", post(verbs::start))
         .route("/runs/{run}/resume", post(verbs::resume))
+        .route("/runs/{run}/fork", post(verbs::fork))
         .route("/runs/{run}/cancel", post(verbs::cancel))
         .route("/runs/{run}/pause", post(verbs::pause))
         .route("/runs/{run}/steer", post(verbs::steer))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use provost::journal::Store;
 use provost::model::Error as ModelError;
 use provost::run::{Resolution, RunId, Status};
-use provost::runtime::{Answers, Host, Past, Recorder, Report, RunRequest, read_ledger, run_of};
+use provost::runtime::{Answers, Host, Past, Recorder, Report, RunRequest, Runtime, read_ledger, run_of};
 use provost::spec::{Effect, Permission};
 use serde_json::json;
 
@@ -18,11 +18,23 @@ use crate::scripted::{Scripted, calls, network, results, runtime as runtime_of, 
 /// The store of events of format 1.
 const GOLDEN: &str = "tests/golden/runs/v1/provost.db";
 
+/// The store of events of format 2 too: runs that were forked.
+const GOLDEN_2: &str = "tests/golden/runs/v2/provost.db";
+
 #[test]
 fn the_golden_runs_fold_to_the_same_state() {
+    insta::assert_snapshot!(folded(GOLDEN));
+}
+
+#[test]
+fn the_golden_forks_fold_to_the_same_state() {
+    insta::assert_snapshot!(folded(GOLDEN_2));
+}
+
+fn folded(golden: &str) -> String {
     // A copy, because SQLite makes files beside what it reads.
     let directory = tempfile::tempdir().unwrap();
-    fs::copy(GOLDEN, directory.path().join("provost.db")).unwrap();
+    fs::copy(golden, directory.path().join("provost.db")).unwrap();
     provost::journal::verify(directory.path()).unwrap();
     let store = Store::open(directory.path()).unwrap();
     let mut folded = serde_json::Map::new();
@@ -35,7 +47,7 @@ fn the_golden_runs_fold_to_the_same_state() {
         folded.insert(run.to_string(), said);
     }
     folded.insert("ledger".to_owned(), json!(read_ledger(&store).unwrap()));
-    insta::assert_snapshot!(serde_json::to_string_pretty(&folded).unwrap());
+    serde_json::to_string_pretty(&folded).unwrap()
 }
 
 /// Made it.
@@ -133,15 +145,60 @@ async fn write_the_golden_runs() {
     assert_eq!(resumed.wait().await.unwrap().status, Status::InDoubt);
     let (call, resolution) = ("one#1.0".parse().unwrap(), Resolution::Done { result: "it happened".to_owned() });
     Host::new(recorder.clone()).resolve(&RunId::new("01resolved"), call, resolution).await.unwrap();
-    keep(&recorder, directory.path()).await;
+    keep(&recorder, directory.path(), GOLDEN).await;
 }
 
-async fn keep(recorder: &Recorder, directory: &Path) {
+/// Made the second one.
+#[tokio::test]
+#[ignore = "it has been written, once and for all"]
+async fn write_the_golden_forks() {
+    let directory = tempfile::tempdir().unwrap();
+    let world = World::default();
+    let request = |run: &str| RunRequest {
+        id: Some(RunId::new(run)),
+        directory: Some("/srv/golden".into()),
+        ..RunRequest::new("look at it")
+    };
+    let recorder = open(directory.path());
+    let fork = async |runtime: &Runtime, parent: &str, at: u64, run: &str, input: Option<&str>| {
+        let past = recorder.whole_past(&RunId::new(parent)).unwrap();
+        let point = past.fork_point(at, &RunId::new(run)).unwrap();
+        runtime.fork(point, input.map(Into::into), false).await.unwrap().wait().await.unwrap().status
+    };
+
+    // One that ends, forked with calls in all classes and a delegate under way, in another network and told something;
+    // and a fork of that one.
+    let runtime = builder(spec(), &Scripted::new(says), &world, recorder.clone()).start().await.unwrap();
+    assert_eq!(runtime.start(request("01done")).await.unwrap().wait().await.unwrap().status, Status::Done);
+    let mut other = spec();
+    other.network.name = "other".to_owned();
+    let other = builder(other, &Scripted::new(says), &world, recorder.clone()).start().await.unwrap();
+    assert_eq!(fork(&other, "01done", 9, "01forked", Some("be brief")).await, Status::Done);
+    assert_eq!(fork(&runtime, "01forked", 14, "01forked2", None).await, Status::Done);
+
+    // One whose `once` call never comes back: its fork is in doubt, and a person has said since that it is to be made.
+    let mut once = network([("one", agent(&["once"]))]);
+    once.tools.insert("once".to_owned(), Default::default());
+    once.policy.default = Permission::Allow;
+    let hangs = HangAs { world: world.clone(), class: Effect::Once };
+    let runtime = runtime_of(once, &Scripted::new(|_| calls([("once", "{}")]))).tool("once", hangs);
+    let runtime = runtime.recorder(recorder.clone()).start().await.unwrap();
+    let _run = runtime.start(request("01hangs")).await.unwrap();
+    while !world.seen(Effect::Once).contains_key("01hangs/one#1.0") {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(fork(&runtime, "01hangs", 5, "01doubt", None).await, Status::InDoubt);
+    let call = "one#1.0".parse().unwrap();
+    Host::new(recorder.clone()).resolve(&RunId::new("01doubt"), call, Resolution::Retry).await.unwrap();
+    keep(&recorder, directory.path(), GOLDEN_2).await;
+}
+
+async fn keep(recorder: &Recorder, directory: &Path, golden: &str) {
     recorder.close().await.unwrap();
     assert!(
         !directory.join("provost.db-wal").exists()
             || fs::metadata(directory.join("provost.db-wal")).unwrap().len() == 0
     );
-    fs::create_dir_all(Path::new(GOLDEN).parent().unwrap()).unwrap();
-    fs::copy(directory.join("provost.db"), GOLDEN).unwrap();
+    fs::create_dir_all(Path::new(golden).parent().unwrap()).unwrap();
+    fs::copy(directory.join("provost.db"), golden).unwrap();
 }

@@ -7,6 +7,7 @@ mod check;
 mod cli;
 mod crash;
 mod faults;
+mod fork;
 mod golden;
 mod journal;
 mod process;

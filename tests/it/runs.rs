@@ -189,16 +189,16 @@ fn what_list_show_verify_and_export_print() {
     ");
     insta::assert_snapshot!(redacted(&text(&["runs", "show", "last"])), @r#"
     run RUN of n · tenant local · began DATE TIME
-    TIME s the run of n began: two
-    TIME s a is asked: two
-    TIME s a asks the model sim
-    TIME s a gets an answer: now
-    TIME s a calls now {}
-    TIME s a is told: CLOCK
-    TIME s a asks the model sim
-    TIME s a gets an answer: two is done
-    TIME s a is done
-    TIME s the run stands at done
+    1 TIME s the run of n began: two
+    2 TIME s a is asked: two
+    3 TIME s a asks the model sim
+    4 TIME s a gets an answer: now
+    5 TIME s a calls now {}
+    6 TIME s a is told: CLOCK
+    7 TIME s a asks the model sim
+    8 TIME s a gets an answer: two is done
+    9 TIME s a is done
+    10 TIME s the run stands at done
     two is done
     done
     2 model calls, 1 tool call, 78 + 5 tokens, $0.00, TIME s · run RUN
@@ -596,6 +596,7 @@ fn the_control_socket_speaks_http() {
     let mut holder = Running::start(dir.path(), &["run", "n.toml", "go"]);
     let run = holder.run();
     holder.wait_for("calls wait");
+    until_stored(dir.path(), r#""tool":"wait""#);
     let (status, health) = ask(dir.path(), "GET", "/health", "");
     assert_eq!((status, &health["pid"], &health["runs"]), (200, &json!(holder.child.id()), &json!([run])));
 
@@ -609,6 +610,11 @@ fn the_control_socket_speaks_http() {
         ("POST", "/runs/none/cancel".to_owned(), ""),
         ("POST", format!("/runs/{run}/resume"), r#"{"models": ["x"]}"#),
         ("POST", format!("/runs/{run}/resume"), r#"{"model": "sim"}"#),
+        ("POST", format!("/runs/{run}/fork"), "{}"),
+        ("POST", format!("/runs/{run}/fork"), r#"{"at": 90}"#),
+        ("POST", format!("/runs/{run}/fork"), r#"{"at": 2, "network": "x"}"#),
+        ("POST", format!("/runs/{run}/fork"), r#"{"at": 2, "id": "A"}"#),
+        ("POST", "/runs/none/fork".to_owned(), r#"{"at": 2}"#),
         ("POST", format!("/runs/{run}/resolve"), r#"{"call": "a#1.0", "resolution": "retry"}"#),
         ("POST", format!("/runs/{run}/steer"), r#"{"agent": "b", "text": "x"}"#),
         ("POST", "/prune".to_owned(), r#"{"keep": "all"}"#),
@@ -626,6 +632,9 @@ fn the_control_socket_speaks_http() {
         let (status, answer) = ask(dir.path(), "POST", &format!("/runs/{run}/{verb}"), "");
         assert_eq!((status, &answer["run"]), (200, &json!(run)), "{answer}");
     }
+    let (status, answer) = ask(dir.path(), "POST", &format!("/runs/{run}/fork"), r#"{"at": 1, "id": "fork1"}"#);
+    assert_eq!((status, answer), (200, json!({"run": "fork1", "at": 2})));
+    assert_eq!(ask(dir.path(), "POST", "/runs/fork1/cancel", "").0, 200);
     let (status, _) = ask(dir.path(), "POST", &format!("/runs/{run}/cancel"), r#"{"reason": "enough"}"#);
     assert_eq!(status, 200);
     let (code, _, stderr) = holder.end();

@@ -6,6 +6,7 @@ use crate::cli::Error;
 use crate::cli::door::Address;
 use crate::run::RunId;
 use crate::runtime::{Answers, Host, Report, RunHandle};
+use crate::spec::{ModelOverride, Network};
 
 /// Starts or takes up a run in this process, which holds the store, and goes with it to its end.
 ///
@@ -22,10 +23,13 @@ pub(in crate::cli) async fn here(
 ) -> Result<Report, Error> {
     let handle = match task {
         Task::Start { network, request } => Some(host.start(*network, request).await?),
+        Task::Fork { from, fork, network, models } => {
+            let network = network.map(|network| *network);
+            Some(host.fork::<Error>(&from, fork, network, |network| put_in(&models, network)).await?.0)
+        }
         Task::Resume { approvals, models } => {
             let answers = Answers { approvals, is_attended };
-            let change = |network| models.iter().try_fold(network, |network, with| Ok(with.apply(network)?));
-            host.resume::<Error>(run, answers, change).await?
+            host.resume::<Error>(run, answers, |network| put_in(&models, network)).await?
         }
     };
     match handle {
@@ -40,6 +44,11 @@ pub(in crate::cli) async fn here(
             Followed::Gone => Ok(Report::of(feed.state()).without_process()),
         },
     }
+}
+
+/// Puts models in the place of a network's.
+fn put_in(models: &[ModelOverride], network: Network) -> Result<Network, Error> {
+    models.iter().try_fold(network, |network, with| Ok(with.apply(network)?))
 }
 
 async fn wait(run: RunHandle, feed: &mut Feed, stop: &Stop) -> Result<Report, Error> {

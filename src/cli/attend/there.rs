@@ -11,7 +11,7 @@ use crate::cli::{Error, print};
 use crate::journal::Store;
 use crate::run::{CallId, OpenCall, RunId};
 use crate::runtime::{Approver, Host, Question, Report};
-use crate::serve::control::{Client, ClientError, Code, ResumeRun, Resumption, StartRun};
+use crate::serve::control::{Client, ClientError, Code, ForkRun, ResumeRun, Resumption, StartRun};
 
 /// The shortest pause between two looks at the store, right after something happened.
 const SHORTEST: Duration = Duration::from_millis(20);
@@ -86,6 +86,16 @@ pub(in crate::cli) async fn there(
                 id: Some(run.clone()),
             };
             client.start(&body).await.map(|_| true)
+        }
+        Task::Fork { from, fork, network, models } => {
+            let body = ForkRun {
+                at: fork.at,
+                input: fork.input,
+                network: network.map(|network| network.to_text()),
+                models: models.iter().map(ToString::to_string).collect(),
+                id: Some(run.clone()),
+            };
+            client.fork(&from, &body).await.map(|_| true)
         }
         Task::Resume { approvals, models } => {
             let models = models.iter().map(ToString::to_string).collect();

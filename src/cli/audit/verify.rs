@@ -151,7 +151,10 @@ fn charged(past: &Past) -> Charged {
         | Event::CallAbandoned { charged, .. } => Some(*charged),
         _ => None,
     };
-    let charges = past.events.iter().filter_map(|envelope| Some((envelope.seq, charge(&envelope.event)?)));
+    // What a run was forked with was charged to the other run.
+    let own = past.events.iter().rposition(|envelope| matches!(envelope.event, Event::RunForked { .. }));
+    let charges =
+        past.events[own.unwrap_or(0)..].iter().filter_map(|envelope| Some((envelope.seq, charge(&envelope.event)?)));
     Charged {
         by_event: charges.filter(|(_, charged)| *charged != Amount::default()).collect(),
         head: past.state.head(),

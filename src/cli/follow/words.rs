@@ -17,7 +17,9 @@ pub(in crate::cli) fn is_progress(event: &Event) -> bool {
         | Event::CallInDoubt { .. }
         | Event::Paused
         | Event::Unpaused
+        | Event::RunForked { .. }
         | Event::Steered { .. }
+        | Event::Asked { .. }
         | Event::AgentRestarted { .. } => true,
         Event::CallIntended { subject, .. } => !matches!(subject, Subject::Model { .. }),
         Event::ToolReturned { failure, .. } => failure.is_some(),
@@ -48,6 +50,10 @@ fn what(event: &Event) -> String {
             Some(_) => "the run was taken up again, with another model".to_owned(),
             None => "the run was taken up again".to_owned(),
         },
+        Event::RunForked { from, at, network, .. } => {
+            let how = if network.is_some() { ", in another network or with another model" } else { "" };
+            format!("the run goes its own way from event {at} of run {from}{how}")
+        }
         Event::AgentStarted { task, parent, .. } => {
             let asked = task.last().map(|task| said(&task.body)).unwrap_or_default();
             let takes_over = matches!(parent, Parent::Handoff { .. });
@@ -83,7 +89,7 @@ fn what(event: &Event) -> String {
         Event::CallAbandoned { call, .. } => format!("does not wait for call {} any more", shown(call)),
         Event::Paused => "the run is paused".to_owned(),
         Event::Unpaused => "the run goes on".to_owned(),
-        Event::Steered { message } | Event::RepairRequested { message } => {
+        Event::Steered { message } | Event::Asked { message } | Event::RepairRequested { message } => {
             format!("is told: {}", said(&message.body))
         }
         Event::CancelRequested { end } => format!("the run is to end: {}", end.status.word()),

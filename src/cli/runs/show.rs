@@ -1,6 +1,7 @@
 //! `provost runs show`: what happened in a run, and what it waits for.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use super::find;
 use super::reports::Reports;
@@ -10,7 +11,7 @@ use crate::cli::exit::Code;
 use crate::cli::follow::{events, words};
 use crate::cli::{Cli, Error, outcome, print};
 use crate::journal;
-use crate::run::{RunState, Status};
+use crate::run::{Envelope, Lineage, RunState, Status};
 use crate::runtime::{self, Past, Report, stream_of};
 use crate::spec::visible;
 
@@ -60,14 +61,13 @@ fn text(report: &Report, past: Option<&Past>) -> String {
         report.session.as_deref().map(|session| format!(" · session {}", visible(session))).unwrap_or_default(),
         local(report.started_ms),
     );
+    if let Some(Lineage { run, at }) = &report.forked_from {
+        let _ = writeln!(out, "  forked from event {at} of run {run}");
+    }
     match past {
         None => out.push_str("  its events have been pruned\n"),
         Some(past) => {
-            for envelope in &past.events {
-                let since_ms = envelope.time_ms.saturating_sub(report.started_ms);
-                // Writing to a string does not fail.
-                let _ = writeln!(out, "{:>9.3} s  {}", since_ms as f64 / 1e3, words::sentence(envelope));
-            }
+            out.push_str(&timeline(&past.events, report));
             out.push_str(&waits(report, &past.state));
         }
     }
@@ -78,6 +78,18 @@ fn text(report: &Report, past: Option<&Past>) -> String {
     }
     out.push_str(&outcome::summary(report, false));
     out
+}
+
+/// Says what happened, each event with its number and when; before a run was forked, when in the other run.
+fn timeline(events: &[Arc<Envelope>], report: &Report) -> String {
+    let copied = report.forked_from.as_ref().map_or(0, |lineage| lineage.at);
+    let began_ms = events.first().map(|envelope| envelope.time_ms).unwrap_or_default();
+    let line = |envelope: &Arc<Envelope>| {
+        let began_ms = if envelope.seq <= copied { began_ms } else { report.started_ms };
+        let since_ms = envelope.time_ms.saturating_sub(began_ms);
+        format!("{:>5} {:>9.3} s  {}\n", envelope.seq, since_ms as f64 / 1e3, words::sentence(envelope))
+    };
+    events.iter().map(line).collect()
 }
 
 /// Says which calls a person is asked about, and what to type.

@@ -260,6 +260,8 @@ async fn marks_say_where_streams_stand() {
         pruned: false,
     };
     assert_eq!(a, expected);
+    let b = store.stream(&name("run/b")).unwrap();
+    assert_eq!(b.created_ms, record(2).time_ms, "a stream may begin with copies of what is older");
     let streams = store.streams("run/").unwrap();
     assert_eq!(
         streams.iter().map(|info| (info.name.as_str(), info.head)).collect::<Vec<_>>(),

@@ -242,3 +242,65 @@ fn what_an_agent_is_told_it_hears_before_its_answer_counts() {
     let last = life.state.transcript().last().unwrap();
     assert!(matches!(&last.body, Body::User { text } if text == "be brief"));
 }
+
+#[test]
+fn what_an_agent_is_asked_comes_after_the_results_and_before_all_else() {
+    let asked = || {
+        let body = Body::User { text: "be brief".to_owned() };
+        Event::Asked { message: Arc::new(Message { body, labels: Labels::default(), origin: Origin::Person }) }
+    };
+    let said = |life: &Life| {
+        let text = |message: &Arc<Message>| match &message.body {
+            Body::User { text } | Body::Assistant { text, .. } => text.clone(),
+            Body::Tool { content, .. } => content.clone(),
+        };
+        life.state.transcript().iter().map(text).collect::<Vec<_>>()
+    };
+    let wants_model = |life: &Life| matches!(take_up(&life.definition, &life.state)[..], [Effect::CallModel { .. }]);
+
+    // The model is next; what it was told before comes first.
+    let mut life = Life::begin();
+    let body = Body::User { text: "hear".to_owned() };
+    let message = Arc::new(Message { body, labels: Labels::default(), origin: Origin::Person });
+    life.happen(Event::Steered { message });
+    life.happen(asked());
+    assert_eq!((said(&life), wants_model(&life)), (["go", "hear", "be brief"].map(str::to_owned).to_vec(), true));
+
+    // Its tools are at work.
+    let mut life = Life::begin();
+    let call = life.model.take().unwrap();
+    life.model_says(call, &[(0, true)]);
+    life.happen(asked());
+    assert_eq!(said(&life), ["go", ""]);
+    let call = life.calls.pop().unwrap();
+    life.tool_says(call);
+    assert_eq!((said(&life), wants_model(&life)), (["go", "", "said", "be brief"].map(str::to_owned).to_vec(), true));
+
+    // It has given its answer, or its model has failed, and nothing has followed from that.
+    for event in [
+        Event::ModelReplied {
+            call: CallId::model(&AgentId::new("one"), 1),
+            message: Arc::new(Message {
+                body: Body::Assistant { text: "done".to_owned(), tool_calls: Vec::new() },
+                labels: Labels::default(),
+                origin: Origin::Model("m".to_owned()),
+            }),
+            finish: Finish::Stop,
+            malformed: None,
+            usage: None,
+            charged: Amount::default(),
+        },
+        Event::ModelFailed {
+            call: CallId::model(&AgentId::new("one"), 1),
+            error: "down".to_owned(),
+            charged: Amount::default(),
+        },
+    ] {
+        let mut life = Life::begin();
+        life.happen(event);
+        assert!(!wants_model(&life));
+        life.happen(asked());
+        assert!(wants_model(&life), "{:?}", said(&life));
+        assert_eq!(said(&life).last().map(String::as_str), Some("be brief"));
+    }
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Known;
 use crate::model::Request;
-use crate::run::{CallId, Labels, Subject};
+use crate::run::{CallId, Labels, RunId, Subject};
 use crate::runtime::fleet::Model;
 
 /// A call before the gate.
@@ -19,12 +19,14 @@ pub(in crate::runtime) struct Call {
     pub(in crate::runtime) attempt: u32,
     /// What is known of its approval already.
     pub(in crate::runtime) approval: Known,
+    /// The run in which it was begun, where that is another than its own.
+    pub(in crate::runtime) begun_in: Option<RunId>,
 }
 
 impl Call {
     /// Makes a call that has not been begun.
     pub(in crate::runtime) fn new(id: CallId, cause: u64, labels: Labels, work: Work) -> Self {
-        Self { id, cause, labels, work, attempt: 1, approval: Known::Nothing }
+        Self { id, cause, labels, work, attempt: 1, approval: Known::Nothing, begun_in: None }
     }
 }
 

@@ -5,7 +5,7 @@ use ractor::ActorRef;
 use super::Admission;
 use crate::budget::Amount;
 use crate::fault::{self, Bug};
-use crate::run::{CallId, Event, Labels};
+use crate::run::{CallId, Event, Labels, RunId};
 use crate::runtime::run_supervisor::RunMessage;
 use crate::runtime::scope::{Happened, Over, record};
 
@@ -14,6 +14,8 @@ pub(super) struct Desk {
     pub(super) id: CallId,
     pub(super) cause: u64,
     pub(super) labels: Labels,
+    /// The run in which the call was begun, where that is another than its own.
+    pub(super) begun_in: Option<RunId>,
     pub(super) supervisor: ActorRef<RunMessage>,
 }
 

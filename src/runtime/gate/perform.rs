@@ -102,9 +102,10 @@ async fn run_tool(
     }
 }
 
-/// Names a call so that the world can recognise it: the same for all tries of the call, in all processes.
+/// Names a call so that the world can recognise it: the same for all tries of the call, in all processes, and in all runs
+/// that were forked while it was under way.
 pub(super) fn key(desk: &Desk, scope: &Scope) -> String {
-    format!("{}/{}", scope.stream.run, desk.id)
+    format!("{}/{}", desk.begun_in.as_ref().unwrap_or(&scope.stream.run), desk.id)
 }
 
 /// Writes down that a call was not made.

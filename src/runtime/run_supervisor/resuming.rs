@@ -37,13 +37,18 @@ impl RunLoop {
             return self.end(end);
         }
         self.set_deadline(me);
+        self.take_up_agents(me).await;
+        self.end_if_front_has();
+    }
+
+    /// Lets the agents that have not ended say what they want.
+    pub(super) async fn take_up_agents(&mut self, me: &ActorRef<RunMessage>) {
         let living = self.state.agents().iter().filter(|(_, instance)| instance.outcome.is_none());
         let living: Vec<(AgentId, Arc<str>, u32)> =
             living.map(|(id, instance)| (id.clone(), instance.name.clone(), instance.incarnation)).collect();
         for (id, name, incarnation) in living {
             self.take_up_agent(id, &name, incarnation, me).await;
         }
-        self.end_if_front_has();
     }
 
     /// The provider may have billed a call whose answer never came: it is charged in full.
@@ -87,6 +92,7 @@ impl RunLoop {
     pub(super) fn take_up_call(&mut self, call: &mut Call, open: &OpenCall) -> bool {
         call.attempt = open.attempt + 1;
         call.labels = open.labels.clone();
+        call.begun_in = open.begun_in.clone();
         match &open.stage {
             Stage::InDoubt => false,
             Stage::AwaitingApproval => {

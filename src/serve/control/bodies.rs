@@ -86,6 +86,36 @@ pub enum Resumption {
     UnderWay,
 }
 
+/// `POST /runs/{run}/fork`: a run to start from a point of this one's past.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForkRun {
+    /// The last event that both runs have.
+    pub at: u64,
+    /// What the agent that stands for the run is told there.
+    #[serde(default)]
+    pub input: Option<Arc<str>>,
+    /// The network from there on, as [`Network::to_text`](crate::spec::Network::to_text) writes it; the one that holds
+    /// there where it is left out.
+    #[serde(default)]
+    pub network: Option<String>,
+    /// Models to put in the place of the network's, as `--model` takes them.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// The new run's id, which is not in use yet; a new one where it is left out.
+    #[serde(default)]
+    pub id: Option<RunId>,
+}
+
+/// The run that was forked off.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ForkedOff {
+    /// The new run; it is in the store.
+    pub run: RunId,
+    /// The last event that both runs have.
+    pub at: u64,
+}
+
 /// `POST /runs/{run}/cancel`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

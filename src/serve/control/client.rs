@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::bodies::{
-    Acted, CancelRun, Health, PauseRun, Prune, Removed, ResolveRun, ResumeRun, Resumed, StartRun, Started, SteerRun,
+    Acted, CancelRun, ForkRun, ForkedOff, Health, PauseRun, Prune, Removed, ResolveRun, ResumeRun, Resumed, StartRun,
+    Started, SteerRun,
 };
 use super::fault::{Code, Fault, FaultBody};
 use super::socket::Place;
@@ -101,6 +102,14 @@ impl Client {
     /// Nobody answers, or the run can't go on.
     pub async fn resume(&self, run: &RunId, body: &ResumeRun) -> Result<Resumed, ClientError> {
         self.post(&format!("runs/{run}/resume"), body).await
+    }
+
+    /// Starts a run from a point of another one's past. When this returns, the run is in the store.
+    ///
+    /// # Errors
+    /// Nobody answers, or the run can't be forked so.
+    pub async fn fork(&self, run: &RunId, body: &ForkRun) -> Result<ForkedOff, ClientError> {
+        self.post(&format!("runs/{run}/fork"), body).await
     }
 
     /// Cancels a run.

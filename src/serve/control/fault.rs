@@ -94,6 +94,10 @@ impl From<runtime::Error> for Fault {
             E::InputTooLong(_) => (Code::TooLong, ""),
             E::NoSuchRun(_) => (Code::NoSuchRun, "`provost runs list` says which there are"),
             E::Unfit { .. } => (Code::Unfit, "`provost runs show RUN` says where it stands"),
+            E::NoForkPoint { .. } => (Code::InvalidRequest, "`provost runs show RUN` numbers its events"),
+            E::Misfit { .. } => {
+                (Code::InvalidRequest, "give what is at work the same names, or fork at an earlier event")
+            }
             E::Directory(_) => (Code::InvalidRequest, ""),
             E::Network { .. } => (Code::Store, "the Provost that began the run reads it"),
             E::Journal(error @ crate::journal::Error::Pruned { .. }) => (Code::Unfit, store_hint(error)),

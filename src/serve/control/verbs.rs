@@ -9,12 +9,12 @@ use serde::de::DeserializeOwned;
 
 use super::Desk;
 use super::bodies::{
-    Acted, CancelRun, Health, PauseRun, Prune, Removed, ResolveRun, ResumeRun, Resumed, Resumption, StartRun, Started,
-    SteerRun,
+    Acted, CancelRun, ForkRun, ForkedOff, Health, PauseRun, Prune, Removed, ResolveRun, ResumeRun, Resumed, Resumption,
+    StartRun, Started, SteerRun,
 };
 use super::fault::{Code, Fault};
 use crate::run::RunId;
-use crate::runtime::{Answers, Error, RunRequest};
+use crate::runtime::{Answers, Error, Fork, RunRequest};
 use crate::spec::{ModelOverride, Network};
 
 /// How long a run's id may be: more than any of ours.
@@ -38,8 +38,7 @@ pub(super) async fn health(State(desk): State<Desk>) -> Result<Json<Health>, Fau
 
 pub(super) async fn start(State(desk): State<Desk>, body: Body) -> Result<Json<Started>, Fault> {
     let asked: StartRun = read(body)?;
-    let unreadable = |error| Fault::new(Code::InvalidNetwork, format!("the network can't be read: {error}"), "");
-    let network = Network::from_text(&asked.network).map_err(unreadable)?;
+    let network = network(&asked.network)?;
     if !asked.directory.is_absolute() {
         return Err(Fault::new(Code::InvalidRequest, "the directory is not absolute", ""));
     }
@@ -69,17 +68,32 @@ pub(super) async fn resume(
     body: Body,
 ) -> Result<Json<Resumed>, Fault> {
     let (run, asked): (_, ResumeRun) = (id(run)?, read(body)?);
-    let overrides: Result<Vec<ModelOverride>, String> = asked.models.iter().map(|model| model.parse()).collect();
-    let overrides = overrides.map_err(|how| Fault::new(Code::InvalidRequest, how, ""))?;
+    let overrides = overrides(&asked.models)?;
     let answers = Answers { approvals: asked.approvals, is_attended: false };
     let host = desk.host.clone();
     let resumed = desk.finish(async move {
-        let change = |network| overrides.iter().try_fold(network, |network, with| Ok::<_, Fault>(with.apply(network)?));
-        let handle = host.resume(&run, answers, change).await?;
+        let handle = host.resume(&run, answers, |network| put_in(&overrides, network)).await?;
         let state = if handle.is_some() { Resumption::TakenUp } else { Resumption::UnderWay };
         Ok(Resumed { run, state })
     });
     Ok(Json(resumed.await?))
+}
+
+pub(super) async fn fork(
+    State(desk): State<Desk>,
+    Path(run): Path<String>,
+    body: Body,
+) -> Result<Json<ForkedOff>, Fault> {
+    let (parent, asked): (_, ForkRun) = (id(run)?, read(body)?);
+    let (overrides, network) = (overrides(&asked.models)?, asked.network.as_deref().map(network).transpose()?);
+    asked.id.as_ref().map_or(Ok(()), is_id)?;
+    let host = desk.host.clone();
+    let forked = desk.finish(async move {
+        let fork = Fork { at: asked.at, input: asked.input, id: asked.id, is_attended: false };
+        let (handle, at) = host.fork(&parent, fork, network, |network| put_in(&overrides, network)).await?;
+        Ok(ForkedOff { run: handle.id().clone(), at })
+    });
+    Ok(Json(forked.await?))
 }
 
 pub(super) async fn cancel(
@@ -134,6 +148,20 @@ async fn act(
 ) -> Result<Json<Acted>, Fault> {
     desk.finish(async { Ok(what.await?) }).await?;
     Ok(Json(Acted { run }))
+}
+
+fn network(text: &str) -> Result<Network, Fault> {
+    let unreadable = |error| Fault::new(Code::InvalidNetwork, format!("the network can't be read: {error}"), "");
+    Network::from_text(text).map_err(unreadable)
+}
+
+fn overrides(models: &[String]) -> Result<Vec<ModelOverride>, Fault> {
+    let read: Result<_, String> = models.iter().map(|model| model.parse()).collect();
+    read.map_err(|how| Fault::new(Code::InvalidRequest, how, ""))
+}
+
+fn put_in(overrides: &[ModelOverride], network: Network) -> Result<Network, Fault> {
+    overrides.iter().try_fold(network, |network, with| Ok(with.apply(network)?))
 }
 
 /// Reads a body; an empty one says nothing, where nothing needs to be said.

@@ -1,0 +1,146 @@
+//! Where a run can be forked, and what of its past a fork takes along.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{CallId, Envelope, Event, Fold, RunId, RunState, Stage, Stream, Subject};
+use crate::spec::Effect;
+
+/// A place in a run's past at which another run can begin, and what that one takes along.
+#[derive(Clone, Debug)]
+pub struct ForkPoint {
+    /// The run that is forked.
+    pub from: RunId,
+    /// The number of the last event that both runs have.
+    pub at: u64,
+    /// The events up to there, as the new run's.
+    pub copied: Vec<Arc<Envelope>>,
+    /// What they fold to.
+    pub fold: Fold,
+    /// Results of tool calls that were under way there, which the other run recorded later: what was done to the world
+    /// was done, and is not done again.
+    pub taken_over: Vec<Event>,
+}
+
+/// A run can't be forked at an event. Displayed as the rest of a sentence that begins with the run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}; {}", .why, range(*.last))]
+pub struct NoForkPoint {
+    why: String,
+    /// The number of the last event at which it can be forked; none if there is none.
+    pub last: Option<u64>,
+}
+
+fn range(last: Option<u64>) -> String {
+    match last {
+        Some(last) => format!("it can be forked at events 1 to {last}"),
+        None => "it can't be forked at all".to_owned(),
+    }
+}
+
+impl ForkPoint {
+    /// Finds the place of a run's events, which are given from the first on, at which the run `fork` can begin: event
+    /// `at`; or, where that one was recorded together with others, the last of these, as [`ForkPoint::at`] says.
+    ///
+    /// # Errors
+    /// There is no such event, or the run comes to its end with it.
+    pub fn find(events: &[Arc<Envelope>], at: u64, fork: &RunId) -> Result<Self, NoForkPoint> {
+        let Some(first) = events.first() else {
+            return Err(NoForkPoint { why: "has no events".to_owned(), last: None });
+        };
+        let stream = Stream { run: fork.clone(), ..(*first.stream).clone() };
+        let mut past = Copying { stream: Arc::new(stream), copied: Vec::new(), fold: Fold::default(), last: None };
+        for (index, envelope) in events.iter().enumerate() {
+            past.take(envelope);
+            if at > 0 && envelope.seq >= at && past.last == Some(envelope.seq) {
+                let Copying { copied, fold, .. } = past;
+                let taken_over = taken_over(&fold.run, &events[index + 1..]);
+                return Ok(Self { from: first.stream.run.clone(), at: envelope.seq, copied, fold, taken_over });
+            }
+        }
+        let head = events.len() as u64;
+        let why = match at {
+            0 => "has no event 0: they are counted from 1".to_owned(),
+            at if at > head => format!("has no event {at}: the last is {head}"),
+            at => format!("comes to its end with event {at}"),
+        };
+        Err(NoForkPoint { why, last: past.last })
+    }
+
+    /// Returns the network that holds there, as text.
+    pub fn network(&self) -> Arc<str> {
+        self.fold.run.beginning().map(|beginning| beginning.network.clone()).unwrap_or_default()
+    }
+
+    /// Returns how many of the tool calls that were made, or may have been, up to there are not pure: what they have done
+    /// stays done.
+    pub fn effects(&self) -> usize {
+        let made = |envelope: &Arc<Envelope>| match &envelope.event {
+            Event::CallIntended { call, subject: Subject::Tool { .. }, effect, .. }
+                if *effect != Some(Effect::Pure) =>
+            {
+                Some(call.clone())
+            }
+            _ => None,
+        };
+        self.copied.iter().filter_map(made).collect::<BTreeSet<CallId>>().len()
+    }
+}
+
+/// A run's events while they become another's.
+struct Copying {
+    stream: Arc<Stream>,
+    copied: Vec<Arc<Envelope>>,
+    fold: Fold,
+    /// The last event so far at which the run can be forked.
+    last: Option<u64>,
+}
+
+impl Copying {
+    fn take(&mut self, envelope: &Envelope) {
+        let copy = Envelope { stream: self.stream.clone(), ..envelope.clone() };
+        self.fold.evolve(&copy);
+        if is_settled(&self.fold.run, &copy.event) {
+            self.last = Some(copy.seq);
+        }
+        self.copied.push(Arc::new(copy));
+    }
+}
+
+/// Whether a run goes on from its last event by its state alone. Where an event was recorded together with others that
+/// follow from it, it does so only after these: nobody would record them any more.
+fn is_settled(run: &RunState, last: &Event) -> bool {
+    let goes_on = run.front().is_some() && run.end().is_none_or(|end| end.status.is_parked());
+    // What is abandoned has no result and gets none: the end follows at once.
+    let is_ending = matches!(last, Event::CallAbandoned { .. });
+    goes_on
+        && !is_ending
+        && run.open_calls().all(|(call, open)| match open.subject {
+            _ if open.stage != Stage::Intended => true,
+            // The delegate has not begun; or it has ended, and its answer has not come back.
+            Subject::Delegate { .. } => answers(run, call),
+            // Who takes over has not begun, or who hands over has not ended.
+            Subject::Handoff { .. } => false,
+            Subject::Model { .. } | Subject::Tool { .. } => true,
+        })
+}
+
+/// Whether an agent is at work whose answer is the result of the call.
+fn answers(run: &RunState, call: &CallId) -> bool {
+    run.agents().values().any(|agent| agent.outcome.is_none() && agent.parent.answers() == Some(call))
+}
+
+/// Returns the results that tool calls under way got later.
+fn taken_over(run: &RunState, later: &[Arc<Envelope>]) -> Vec<Event> {
+    let is_begun = |call: &CallId| {
+        run.open_call(call).is_some_and(|open| {
+            let is_tool = matches!(open.subject, Subject::Tool { .. });
+            is_tool && !matches!(open.stage, Stage::AwaitingApproval | Stage::Decided { .. })
+        })
+    };
+    let result = |envelope: &Arc<Envelope>| match &envelope.event {
+        Event::ToolReturned { call, .. } if is_begun(call) => Some(envelope.event.clone()),
+        _ => None,
+    };
+    later.iter().filter_map(result).collect()
+}
