@@ -5,6 +5,7 @@ mod definition;
 mod event;
 mod id;
 mod message;
+mod start;
 mod state;
 mod stored;
 
@@ -15,5 +16,6 @@ pub use event::{
 };
 pub use id::{AgentId, CallId, NotACall, RunId};
 pub use message::{Body, Labels, Message, Origin, ToolCall, Usage};
+pub use start::{NewAgent, question, refused};
 pub use state::{Beginning, Instance, Next, OpenCall, RunState, Stage, Totals, delegate_tool, handoff_tool};
 pub use stored::{Fold, StoredError, decode, encode};

@@ -11,10 +11,9 @@ use crate::budget::Entry;
 use crate::fault::{self, Bug};
 use crate::run::{
     AgentId, CallId, Event, Fold, Labels, Next, OpenCall, Origin, Resolution, RunState, Stage, Subject, ToolFailure,
-    tool_message,
+    question, tool_message,
 };
 use crate::runtime::gate::{Call, Work};
-use crate::runtime::run_supervisor::children::question;
 use crate::runtime::{Answers, gate};
 
 /// Why a model call that was cut off is tried again.
