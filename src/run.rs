@@ -1,6 +1,7 @@
 //! Runs and agents as pure functions of their events: no clock, no chance, no input or output.
 
 mod agent;
+mod closing;
 mod definition;
 mod event;
 mod id;
