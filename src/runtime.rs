@@ -5,6 +5,7 @@
 
 mod agent_actor;
 mod clock;
+mod definitions;
 mod fleet;
 mod gate;
 mod host;
@@ -353,7 +354,7 @@ impl Runtime {
     ) -> Result<Arc<Scope>, Error> {
         let prompts = self.fleet.render_prompts(values)?;
         let tools = self.fleet.bind_tools(values, directory.as_ref())?;
-        let definitions = self.fleet.definitions(&tools)?;
+        let definitions = self.fleet.definitions()?;
         Ok(Arc::new(Scope {
             stream,
             account: Arc::new(SharedAccount::new(account)),
