@@ -6,6 +6,7 @@ mod definition;
 mod event;
 mod id;
 mod message;
+mod replay;
 mod start;
 mod state;
 mod stored;
@@ -17,6 +18,7 @@ pub use event::{
 };
 pub use id::{AgentId, CallId, NotACall, RunId};
 pub use message::{Body, Labels, Message, Origin, ToolCall, Usage};
+pub use replay::{Divergence, Replay, Replayed, Rules};
 pub use start::{NewAgent, question, refused};
 pub use state::{Beginning, Instance, Next, OpenCall, RunState, Stage, Totals, delegate_tool, handoff_tool};
 pub use stored::{Fold, StoredError, decode, encode};

@@ -12,6 +12,7 @@ mod host;
 mod network_supervisor;
 mod offline;
 mod recorder;
+mod replay;
 mod report;
 mod router;
 mod run_supervisor;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub use gate::{Approver, Question};
 pub use host::Host;
 pub use recorder::{Past, Recorder, read_entries, read_ledger, run_of, stream_of};
+pub use replay::{ReplayError, Replayer};
 pub use report::{AgentReport, Report, UsageReport};
 
 use self::fleet::{Fleet, Model, Values};

@@ -5,6 +5,7 @@ mod find;
 mod list;
 mod pause;
 mod prune;
+mod replay;
 mod reports;
 mod resolve;
 mod resume;
@@ -29,6 +30,9 @@ pub enum Command {
     List(list::Arguments),
     /// Show what happened in a run, and what it waits for.
     Show(show::Arguments),
+    /// Decide a recorded run again, on the results in the record: at no cost, and without touching it. Fails at the
+    /// first step that this version of Provost decides otherwise.
+    Replay(replay::Arguments),
     /// Follow a run that is under way in another process.
     Watch(watch::Arguments),
     /// Go on with a run that was interrupted or parked, or that is paused.
@@ -53,6 +57,7 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<Code, Error> {
         match command {
             Command::List(arguments) => list::run(cli, &address, arguments).await,
             Command::Show(arguments) => show::run(cli, &address, arguments).await,
+            Command::Replay(arguments) => replay::run(cli, &address, arguments),
             Command::Watch(arguments) => watch::run(cli, &address, arguments).await,
             Command::Resume(arguments) => resume::run(cli, &address, arguments).await,
             Command::Cancel(arguments) => cancel::run(cli, &address, arguments).await,

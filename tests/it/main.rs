@@ -11,6 +11,7 @@ mod golden;
 mod journal;
 mod process;
 mod reconcile;
+mod replay;
 mod resume;
 mod runs;
 mod runtime;
