@@ -1,8 +1,10 @@
 //! Runs and agents as pure functions of their events: no clock, no chance, no input or output.
 
 mod agent;
+mod apart;
 mod closing;
 mod definition;
+mod diff;
 mod event;
 mod id;
 mod message;
@@ -12,7 +14,9 @@ mod state;
 mod stored;
 
 pub use agent::{AgentState, Effect, MAX_CALLS_PER_STEP, decide, take_up, tool_message};
+pub use apart::apart;
 pub use definition::{Definition, OutputSchema, Target, TargetKind};
+pub use diff::{Diff, Pair, Parting, StepCost, What};
 pub use event::{
     AgentOutcome, Answer, Envelope, Event, Parent, Resolution, RunEnd, Status, Stream, Subject, ToolFailure,
 };

@@ -1,6 +1,7 @@
 //! `provost runs`: looking at runs, and telling them what to do.
 
 mod cancel;
+mod diff;
 mod find;
 mod list;
 mod pause;
@@ -33,6 +34,9 @@ pub enum Command {
     /// Decide a recorded run again, on the results in the record: at no cost, and without touching it. Fails at the
     /// first step that this version of Provost decides otherwise.
     Replay(replay::Arguments),
+    /// Show where two runs part, step by step, with what each step cost. Ends with 0 whether they differ or not;
+    /// `--json` says which.
+    Diff(diff::Arguments),
     /// Follow a run that is under way in another process.
     Watch(watch::Arguments),
     /// Go on with a run that was interrupted or parked, or that is paused.
@@ -58,6 +62,7 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<Code, Error> {
             Command::List(arguments) => list::run(cli, &address, arguments).await,
             Command::Show(arguments) => show::run(cli, &address, arguments).await,
             Command::Replay(arguments) => replay::run(cli, &address, arguments),
+            Command::Diff(arguments) => diff::run(cli, &address, arguments).await,
             Command::Watch(arguments) => watch::run(cli, &address, arguments).await,
             Command::Resume(arguments) => resume::run(cli, &address, arguments).await,
             Command::Cancel(arguments) => cancel::run(cli, &address, arguments).await,

@@ -5,22 +5,24 @@
 //! and is compared: which calls are made, to what and with which labels; which are refused, and in which words; which
 //! agents start, with which task, and how they end; how the run ends, and which calls it lets go of.
 
+mod calls;
+mod divergence;
 mod wants;
 mod words;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fmt;
 use std::sync::Arc;
 
+pub use self::divergence::Divergence;
 use self::wants::{Batch, Progress, Want};
 use super::{
-    AgentId, AgentOutcome, CallId, Definition, Envelope, Event, Fold, Labels, NewAgent, Next, Parent, Resolution,
-    RunEnd, RunState, Stage, Status, Subject, ToolFailure, decide, refused, take_up,
+    AgentId, AgentOutcome, CallId, Definition, Envelope, Event, Fold, Labels, NewAgent, Next, Parent, RunEnd, RunState,
+    Stage, Status, Subject, apart, decide, take_up,
 };
 use crate::spec::Network;
 
-/// The version that decides.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// How much of what is recorded and of what is decided is shown.
+const TEXT_CHARS: usize = 240;
 
 /// What a run's agents decide by.
 #[derive(Clone, Debug)]
@@ -68,44 +70,6 @@ pub struct Replayed {
     pub events: u64,
     /// Those of them that were decided, and are no result of something that was called or said.
     pub decisions: u64,
-}
-
-/// The first event that would not have followed from those before it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct Divergence {
-    /// The event's number.
-    pub seq: u64,
-    /// The agent that decides otherwise; none for the run as a whole.
-    pub agent: Option<AgentId>,
-    /// The agent's step.
-    pub step: Option<u32>,
-    /// The version of Provost that decided then.
-    pub recorded_by: Arc<str>,
-    /// What is recorded, in words; of a long text the part in which the two differ.
-    pub recorded: String,
-    /// What is decided now, in words.
-    pub decided: String,
-}
-
-impl Divergence {
-    /// Returns the version of Provost that decides now.
-    pub fn decided_by(&self) -> &'static str {
-        VERSION
-    }
-}
-
-impl fmt::Display for Divergence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seq, agent, step, recorded_by, recorded, decided } = self;
-        write!(f, "parts at event {seq}")?;
-        if let Some(agent) = agent {
-            write!(f, ", agent `{agent}`")?;
-        }
-        if let Some(step) = step {
-            write!(f, ", step {step}")?;
-        }
-        write!(f, ": recorded by Provost {recorded_by}: {recorded}; Provost {VERSION} decides: {decided}")
-    }
 }
 
 /// What is decided in the place of what is recorded, in words.
@@ -172,7 +136,7 @@ impl Replay {
         decided: Otherwise,
     ) -> Box<Divergence> {
         let version = self.fold.run.beginning().map(|beginning| beginning.version.clone());
-        let (recorded, decided) = words::cut(&recorded, &decided);
+        let (recorded, decided) = apart(&recorded, &decided, TEXT_CHARS);
         Box::new(Divergence { seq, agent, step, recorded_by: version.unwrap_or_default(), recorded, decided })
     }
 
@@ -308,87 +272,6 @@ impl Replay {
         match &self.settled {
             Some(end) if !may_follow => Err(format!("nothing more: the run is to end: {}", end.status.word())),
             _ => Ok(()),
-        }
-    }
-
-    fn check_intent(
-        &mut self,
-        envelope: &Envelope,
-        call: &CallId,
-        attempt: u32,
-        subject: &Subject,
-    ) -> Result<(), Otherwise> {
-        let want = self.want(call)?;
-        self.check_subject(envelope, want, subject)?;
-        match want.progress {
-            Progress::Nothing | Progress::Granted => {}
-            Progress::Asked | Progress::Denied | Progress::Begun => return Err(want.words()),
-        }
-        let open = self.fold.run.open_call(call);
-        let next = open.map_or(1, |open| open.attempt + 1);
-        if attempt != next {
-            return Err(words::intent(call, next, subject, &envelope.labels));
-        }
-        let is_in_doubt = open.is_some_and(|open| match &open.stage {
-            Stage::Intended => open.is_in_doubt(None),
-            Stage::InDoubt | Stage::Resolved(Resolution::Done { .. } | Resolution::Fail) => true,
-            Stage::AwaitingApproval | Stage::Decided { .. } | Stage::Resolved(Resolution::Retry) => false,
-        });
-        if is_in_doubt {
-            return Err(format!("call {call} was cut off, and is not made a second time"));
-        }
-        if let Some(Err(why)) = self.asked(call, subject, &envelope.labels) {
-            return Err(words::event_of(Some(&call.agent), &refused(call, subject, ToolFailure::OutOfBounds, why)));
-        }
-        self.progress(call, Progress::Begun)
-    }
-
-    fn check_question(&mut self, envelope: &Envelope, call: &CallId, subject: &Subject) -> Result<(), Otherwise> {
-        let want = self.want(call)?;
-        self.check_subject(envelope, want, subject)?;
-        if want.progress != Progress::Nothing || self.fold.run.open_call(call).is_some() {
-            return Err(want.words());
-        }
-        self.progress(call, Progress::Asked)
-    }
-
-    fn check_subject(&self, envelope: &Envelope, want: &Want, subject: &Subject) -> Result<(), Otherwise> {
-        let model = envelope.agent.as_ref().and_then(|agent| self.definition(agent).ok()).map(|found| &*found.model);
-        match want.is_made_to(subject, &envelope.labels, model) {
-            true => Ok(()),
-            false => Err(want.words_with(model)),
-        }
-    }
-
-    fn check_stage(&self, call: &CallId, fits: impl Fn(&Stage) -> bool) -> Result<(), Otherwise> {
-        match self.fold.run.open_call(call) {
-            Some(open) if fits(&open.stage) => Ok(()),
-            _ => Err(self.wanted_by(&call.agent)),
-        }
-    }
-
-    /// Whether the result of a call was decided, and is none that a tool, a person or policy gave.
-    fn check_result(&self, call: &CallId, failure: Option<ToolFailure>, event: &Event) -> Result<bool, Otherwise> {
-        let want = self.want(call)?;
-        if let Some(refusal) = want.refusal() {
-            return if refusal == *event { Ok(true) } else { Err(want.words()) };
-        }
-        let open = self.fold.run.open_call(call);
-        let network = self.rules.as_ref().map(|rules| rules.network.spec());
-        if let Some(known) = open.zip(network).and_then(|(open, network)| open.known_result(call, network)) {
-            return if known == *event { Ok(true) } else { Err(words::event_of(Some(&call.agent), &known)) };
-        }
-        match (want.progress, failure, want.subject()) {
-            // The answer of an agent is owed when it ends.
-            (Progress::Begun, _, Some(Subject::Tool { .. })) => Ok(false),
-            (Progress::Begun, ..) => Err(want.words()),
-            (Progress::Nothing | Progress::Denied, Some(ToolFailure::Denied), _) => Ok(false),
-            (_, Some(ToolFailure::Panicked), _) => Ok(false),
-            (_, Some(ToolFailure::OutOfBounds), Some(subject)) => match self.asked(call, subject, &Labels::default()) {
-                Some(Err(why)) if refused(call, subject, ToolFailure::OutOfBounds, why.clone()) == *event => Ok(true),
-                _ => Err(want.words()),
-            },
-            _ => Err(want.words()),
         }
     }
 

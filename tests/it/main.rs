@@ -6,6 +6,7 @@ mod aimock;
 mod check;
 mod cli;
 mod crash;
+mod diff;
 mod faults;
 mod golden;
 mod journal;

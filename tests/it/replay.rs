@@ -328,6 +328,52 @@ async fn an_agent_that_would_be_asked_too_deep_is_refused() {
     assert!(parted.decided.contains("fails, out_of_bounds: delegation can't go deeper than depth = 1"));
 }
 
+#[tokio::test]
+async fn an_agent_that_is_started_again_decides_as_it_did() {
+    let (spec, model) = eventful();
+    let mut passed = 0;
+    let _injected = fault::inject(move |place| {
+        passed += usize::from(place == "agent.decide");
+        place == "agent.decide" && [2, 5, 9].contains(&passed)
+    });
+    let past = recorded(spec, &model).await;
+    let restarts = past.events.iter().filter(|e| matches!(e.event, Event::AgentRestarted { .. })).count();
+    assert_eq!((restarts, past.state.status()), (3, Status::Done));
+    assert_same(&replayer(&World::default()), &past);
+}
+
+#[tokio::test]
+async fn a_run_that_goes_on_with_another_model_is_decided_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (world, model) = (World::default(), Scripted::new(acts_then_answers));
+    let recorder = open(directory.path());
+    let first = builder(asking(), &model, &world, recorder.clone()).start().await.unwrap();
+    let report = first.run("x").await.unwrap();
+    let mut other = asking();
+    let spec = other.models.shift_remove("m").unwrap();
+    other.models.insert("other".to_owned(), spec);
+    let second = builder(other, &model, &world, recorder.clone()).provider("other", model.clone());
+    let second = second.start().await.unwrap();
+    let approvals =
+        [("one#1.0", true), ("one#1.1", true)].map(|(call, granted)| (call.parse().unwrap(), granted)).into();
+    let past = recorder.past(&report.run).unwrap();
+    let resumed = second.resume(past, Answers { approvals, ..Answers::default() }).await.unwrap();
+    assert_eq!(resumed.wait().await.unwrap().status, Status::Done);
+    let past = recorder.past(&report.run).unwrap();
+    assert_same(&replayer(&world), &past);
+    let carries = |e: &&Arc<Envelope>| matches!(e.event, Event::RunResumed { network: Some(_), .. });
+    let place = past.events.iter().position(|e| carries(&e)).unwrap();
+    let mut events = past.events.clone();
+    let mut same = Envelope::clone(&events[place]);
+    if let Event::RunResumed { network, version } = &mut same.event {
+        (*network, *version) = (None, "9.9.9".into());
+    }
+    events[place] = Arc::new(same);
+    let parted = parted(&replayer(&world), events);
+    assert_eq!((parted.recorded.as_str(), &*parted.recorded_by), ("call one#2 to the model `other`", "9.9.9"));
+    assert_eq!(parted.decided, "call one#2 to the model `m`");
+}
+
 async fn recorded_plain(spec: NetworkSpec, model: &Scripted) -> Past {
     let directory = tempfile::tempdir().unwrap();
     let recorder = open(directory.path());

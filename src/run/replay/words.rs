@@ -5,12 +5,6 @@ use crate::run::{
     AgentId, AgentOutcome, Body, CallId, Effect, Envelope, Event, Labels, Message, Parent, RunEnd, Subject, ToolFailure,
 };
 
-/// How much of a text is shown.
-const TEXT_CHARS: usize = 240;
-
-/// How much of what two long texts have in common is shown: of its beginning, and before the place where they part.
-const COMMON_CHARS: usize = 60;
-
 /// How many of an agent's wants are named.
 const NAMED: usize = 4;
 
@@ -180,45 +174,5 @@ fn text(message: &Message) -> &str {
     match &message.body {
         Body::User { text } | Body::Assistant { text, .. } => text,
         Body::Tool { content, .. } => content,
-    }
-}
-
-/// Cuts two texts so that the place where they part can be seen in both.
-pub(super) fn cut(one: &str, other: &str) -> (String, String) {
-    let common = one.chars().zip(other.chars()).take_while(|(one, other)| one == other).count();
-    (cut_one(one, common), cut_one(other, common))
-}
-
-fn cut_one(text: &str, common: usize) -> String {
-    if text.chars().count() <= TEXT_CHARS {
-        return text.to_owned();
-    }
-    let (mut kept, mut from) = (String::new(), 0);
-    if common > 2 * COMMON_CHARS {
-        kept.extend(text.chars().take(COMMON_CHARS));
-        kept.push_str(" … ");
-        from = common - COMMON_CHARS;
-    }
-    let room = TEXT_CHARS - kept.chars().count();
-    kept.extend(text.chars().skip(from).take(room));
-    if from + room < text.chars().count() {
-        kept.push('…');
-    }
-    kept
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_texts_are_cut_around_the_place_where_they_part() {
-        let (same, tail) = ("s".repeat(1_000), "t".repeat(1_000));
-        let (one, other) = cut(&format!("{same}one{tail}"), &format!("{same}other{tail}"));
-        assert!(one.contains("sone") && other.contains("sother"), "{one}\n{other}");
-        assert!(one.starts_with("sss") && one.ends_with("t…") && one.chars().count() <= TEXT_CHARS + 1);
-        assert_eq!(cut("ä", "b"), ("ä".to_owned(), "b".to_owned()));
-        let short = format!("{same}.");
-        assert!(cut(&short, &same).0.ends_with("s."), "the end is shown where that is what differs");
     }
 }
