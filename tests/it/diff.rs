@@ -233,7 +233,7 @@ a = ['{"calls": [{"name": "read", "arguments": {"path": "word"}}]}', "it says {{
     insta::assert_snapshot!(redacted(&shown), @r#"
     A run RUN of n: done, 314 tokens, $0.00, TIME s
     B run RUN of n: done, 310 tokens, $0.00, TIME s
-    they part at agent `a`, step 1, in the result of call a#1.0:
+    they part at call a#1.0, in its result:
     A {"path":"word","text":"one\u001b[2J","first_line":1,"last_line":1,"total_lines":1,"truncated"…
     B {"path":"word","text":"two","first_line":1,"last_line":1,"total_lines":1,"truncated":false}
 

@@ -92,27 +92,25 @@ fn total(report: &Report) -> String {
 fn parted(parting: &Parting) -> String {
     let Parting { agent, step, call, what, one, other } = parting;
     let mut out = "they part".to_owned();
-    if let Some(agent) = agent {
-        let _ = write!(out, " at agent `{}`", visible(agent.as_str()));
+    match (agent, step, call) {
+        (_, _, Some(call)) => drop(write!(out, " at call {}", visible(&call.to_string()))),
+        (Some(agent), Some(step), None) => drop(write!(out, " at agent `{}`, step {step}", visible(agent.as_str()))),
+        (Some(agent), None, None) => drop(write!(out, " at agent `{}`", visible(agent.as_str()))),
+        (None, ..) => {}
     }
-    if let Some(step) = step {
-        let _ = write!(out, ", step {step}");
-    }
-    let call = call.as_ref().map(|call| visible(&call.to_string())).unwrap_or_default();
     let what = match what {
-        What::Input => " in the input".to_owned(),
-        What::Task => ", in what it is asked".to_owned(),
-        What::Model => ", in the model that is asked".to_owned(),
-        What::Words => ", in what the model says".to_owned(),
-        What::Calls => ", in the tools that are called".to_owned(),
-        What::Arguments => format!(", in the arguments of call {call}"),
-        What::Result => format!(", in the result of call {call}"),
-        What::Steering => ", in what a person says".to_owned(),
-        What::Repair => ", in what is wrong with the answer".to_owned(),
-        What::Outcome => ", in how it ends".to_owned(),
-        What::End => " in how they end".to_owned(),
-        What::Agent => ", which is only in one of them".to_owned(),
-        What::Step => ", which is only in one of them".to_owned(),
+        What::Input => " in the input",
+        What::Task => ", in what it is asked",
+        What::Model => ", in the model that is asked",
+        What::Words => ", in what the model says",
+        What::Calls => ", in the tools that are called",
+        What::Arguments => ", in its arguments",
+        What::Result => ", in its result",
+        What::Steering => ", in what a person says",
+        What::Repair => ", in what is wrong with the answer",
+        What::Outcome => ", in how it ends",
+        What::End => " in how they end",
+        What::Agent | What::Step => ", which is only in one of them",
     };
     let _ = writeln!(out, "{what}:");
     let said = |text: &Option<String>| text.as_deref().map(visible);
