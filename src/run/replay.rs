@@ -17,8 +17,9 @@ pub use self::divergence::Divergence;
 use self::wants::{Batch, Progress, Want};
 use super::{
     AgentId, AgentOutcome, CallId, Definition, Envelope, Event, Fold, Labels, NewAgent, Next, Parent, RunEnd, RunState,
-    Stage, Status, Subject, apart, decide, take_up,
+    Status, Subject, apart, decide, take_up,
 };
+use crate::budget::Amount;
 use crate::spec::Network;
 
 /// How much of what is recorded and of what is decided is shown.
@@ -155,69 +156,23 @@ impl Replay {
                 return Err(format!("nothing: the run has ended: {}", self.fold.run.status().word()));
             }
             Event::AgentStarted { .. } | Event::CallAbandoned { .. } if !is_owed => return Err(self.wanted(envelope)),
-            Event::CallIntended { call, attempt, subject, .. } => {
-                self.check_intent(envelope, call, *attempt, subject)?;
-                true
-            }
-            Event::ApprovalRequested { call, subject } => {
-                self.check_question(envelope, call, subject)?;
-                true
-            }
-            Event::ApprovalDecided { call, granted } => {
-                self.check_stage(call, |open| *open == Stage::AwaitingApproval)?;
-                self.progress(call, if *granted { Progress::Granted } else { Progress::Denied })?;
-                false
-            }
-            Event::TryFailed { call, .. } => {
-                if !is_owed && self.want(call)?.progress != Progress::Begun {
-                    return Err(self.wanted(envelope));
-                }
-                self.progress(call, Progress::Nothing)?;
-                false
-            }
-            Event::CallInDoubt { call, .. } => {
-                self.check_stage(call, |stage| *stage == Stage::Intended)?;
-                self.want(call)?;
-                false
-            }
-            Event::CallResolved { call, .. } => {
-                self.check_stage(call, |stage| matches!(stage, Stage::InDoubt | Stage::Intended))?;
-                self.progress(call, Progress::Nothing)?;
-                false
-            }
-            Event::ModelReplied { call, .. } => {
-                if self.want(call)?.progress != Progress::Begun {
-                    return Err(self.wanted(envelope));
-                }
-                self.got(call);
-                false
-            }
-            // It may have failed before it was made, where the task of the call broke off.
-            Event::ModelFailed { call, .. } => {
-                self.want(call)?;
-                self.got(call);
-                false
-            }
-            Event::ToolReturned { call, failure, .. } => {
-                let is_decided = is_owed || self.check_result(call, *failure, &envelope.event)?;
-                self.got(call);
-                is_decided
-            }
+            Event::CallIntended { .. }
+            | Event::ApprovalRequested { .. }
+            | Event::ApprovalDecided { .. }
+            | Event::TryFailed { .. }
+            | Event::CallInDoubt { .. }
+            | Event::CallResolved { .. }
+            | Event::ModelReplied { .. }
+            | Event::ModelFailed { .. }
+            | Event::ToolReturned { .. } => self.check_call(envelope, is_owed)?,
             Event::RepairRequested { message } => self.take_want(envelope, |want| want.is_repair(message))?,
-            Event::AgentEnded { .. } if is_owed => true,
-            Event::AgentEnded { outcome } => self.take_want(envelope, |want| want.is_end(outcome))?,
+            Event::AgentEnded { outcome } if !is_owed => self.take_want(envelope, |want| want.is_end(outcome))?,
             Event::CancelRequested { end } if !is_owed => self.check_cancel(end)?,
-            Event::RunEnded { end, spent, .. } => {
-                self.check_end(end)?;
-                self.closing = Closing::Closed;
-                if *spent != self.fold.run.spent() {
-                    return Err(words::end(end, &self.fold.run.spent()));
-                }
-                true
-            }
+            Event::RunEnded { end, spent, .. } => self.check_end(end, spent)?,
             Event::RunStarted { .. }
             | Event::RunResumed { .. }
             | Event::AgentStarted { .. }
+            | Event::AgentEnded { .. }
             | Event::CallAbandoned { .. }
             | Event::CancelRequested { .. }
             | Event::Paused
@@ -242,6 +197,7 @@ impl Replay {
         {
             // The agent's actor could not be started.
             self.owed.pop_front();
+            return Ok(false);
         }
         if let Event::RunResumed { .. } = envelope.event {
             self.owed.clear();
@@ -306,16 +262,21 @@ impl Replay {
         }
     }
 
-    fn check_end(&self, end: &RunEnd) -> Result<(), Otherwise> {
+    fn check_end(&mut self, end: &RunEnd, spent: &Amount) -> Result<bool, Otherwise> {
         match &self.settled {
-            Some(_) if self.closing == Closing::Closed => Err("nothing more: the run has ended".to_owned()),
-            Some(settled) if settled == end => Ok(()),
-            Some(settled) => Err(words::run_end(settled)),
+            Some(_) if self.closing == Closing::Closed => return Err("nothing more: the run has ended".to_owned()),
+            Some(settled) if settled != end => return Err(words::run_end(settled)),
+            Some(_) => {}
             None => {
                 let wanted: Vec<String> = self.wants.values().map(Batch::words).collect();
-                Err(words::several(&wanted))
+                return Err(words::several(&wanted));
             }
         }
+        if *spent != self.fold.run.spent() {
+            return Err(words::end(end, &self.fold.run.spent()));
+        }
+        self.closing = Closing::Closed;
+        Ok(true)
     }
 
     /// Works out what follows from an event that has been taken up.

@@ -150,8 +150,9 @@ fn table(steps: &[Pair]) -> String {
 
 fn cost(cost: Option<&StepCost>) -> String {
     let Some(cost) = cost else { return " ".repeat(31) };
-    let seconds = format!("{:.3} s", cost.duration_ms as f64 / 1e3);
-    format!("{:>10} {:>9} {:>10}", cost.charged.tokens, money(cost.charged.cost_usd()), seconds)
+    let seconds = cost.duration_ms as f64 / 1e3;
+    let time = if seconds < 1_000.0 { format!("{seconds:.3} s") } else { format!("{seconds:.0} s") };
+    format!("{:>10} {:>9} {:>10}", cost.charged.tokens, money(cost.charged.cost_usd()), time)
 }
 
 /// Writes money in nine columns: the cost of a step may be far below a cent.
@@ -216,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_line_has_at_most_a_hundred_columns() {
-        let cost = StepCost { duration_ms: 99_999_999, ..StepCost::default() };
+        let cost = StepCost { duration_ms: 9_999_999_999, ..StepCost::default() };
         let agent = crate::run::AgentId::new("a/very.1.0/deep.2.1/chain.3.2/of.4.3/agents.5.4");
         let pair = Pair { agent, step: 12, is_same: false, one: Some(cost.clone()), other: Some(cost) };
         let shown = table(&[pair]);

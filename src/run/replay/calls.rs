@@ -5,7 +5,62 @@ use super::{Otherwise, Replay, words};
 use crate::run::{CallId, Envelope, Event, Labels, Resolution, Stage, Subject, ToolFailure, refused};
 
 impl Replay {
-    pub(super) fn check_intent(
+    /// Whether what happened to a call follows from those before; and whether it was decided, or is a result.
+    pub(super) fn check_call(&mut self, envelope: &Envelope, is_owed: bool) -> Result<bool, Otherwise> {
+        match &envelope.event {
+            Event::CallIntended { call, attempt, subject, .. } => {
+                self.check_intent(envelope, call, *attempt, subject)?;
+                return Ok(true);
+            }
+            Event::ApprovalRequested { call, subject } => {
+                self.check_question(envelope, call, subject)?;
+                return Ok(true);
+            }
+            Event::ApprovalDecided { call, granted } => {
+                self.check_stage(call, |stage| *stage == Stage::AwaitingApproval)?;
+                self.progress(call, if *granted { Progress::Granted } else { Progress::Denied })?;
+            }
+            Event::TryFailed { call, .. } => {
+                if !is_owed {
+                    self.check_begun(call)?;
+                }
+                self.progress(call, Progress::Nothing)?;
+            }
+            Event::CallInDoubt { call, .. } => {
+                self.check_stage(call, |stage| *stage == Stage::Intended)?;
+                self.want(call)?;
+            }
+            Event::CallResolved { call, .. } => {
+                self.check_stage(call, |stage| matches!(stage, Stage::InDoubt | Stage::Intended))?;
+                self.progress(call, Progress::Nothing)?;
+            }
+            Event::ModelReplied { call, .. } => {
+                self.check_begun(call)?;
+                self.got(call);
+            }
+            // It may have failed before it was made, where the task of the call broke off.
+            Event::ModelFailed { call, .. } => {
+                self.want(call)?;
+                self.got(call);
+            }
+            Event::ToolReturned { call, failure, .. } => {
+                let is_decided = is_owed || self.check_result(call, *failure, &envelope.event)?;
+                self.got(call);
+                return Ok(is_decided);
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    fn check_begun(&self, call: &CallId) -> Result<(), Otherwise> {
+        match self.want(call)?.progress {
+            Progress::Begun => Ok(()),
+            _ => Err(self.wanted_by(&call.agent)),
+        }
+    }
+
+    fn check_intent(
         &mut self,
         envelope: &Envelope,
         call: &CallId,
@@ -37,12 +92,7 @@ impl Replay {
         self.progress(call, Progress::Begun)
     }
 
-    pub(super) fn check_question(
-        &mut self,
-        envelope: &Envelope,
-        call: &CallId,
-        subject: &Subject,
-    ) -> Result<(), Otherwise> {
+    fn check_question(&mut self, envelope: &Envelope, call: &CallId, subject: &Subject) -> Result<(), Otherwise> {
         let want = self.want(call)?;
         self.check_subject(envelope, want, subject)?;
         if want.progress != Progress::Nothing || self.fold.run.open_call(call).is_some() {
@@ -59,7 +109,7 @@ impl Replay {
         }
     }
 
-    pub(super) fn check_stage(&self, call: &CallId, fits: impl Fn(&Stage) -> bool) -> Result<(), Otherwise> {
+    fn check_stage(&self, call: &CallId, fits: impl Fn(&Stage) -> bool) -> Result<(), Otherwise> {
         match self.fold.run.open_call(call) {
             Some(open) if fits(&open.stage) => Ok(()),
             _ => Err(self.wanted_by(&call.agent)),
@@ -67,12 +117,7 @@ impl Replay {
     }
 
     /// Whether the result of a call was decided, and is none that a tool, a person or policy gave.
-    pub(super) fn check_result(
-        &self,
-        call: &CallId,
-        failure: Option<ToolFailure>,
-        event: &Event,
-    ) -> Result<bool, Otherwise> {
+    fn check_result(&self, call: &CallId, failure: Option<ToolFailure>, event: &Event) -> Result<bool, Otherwise> {
         let want = self.want(call)?;
         if let Some(refusal) = want.refusal() {
             return if refusal == *event { Ok(true) } else { Err(want.words()) };
