@@ -1,21 +1,30 @@
 //! Runs and agents as pure functions of their events: no clock, no chance, no input or output.
 
 mod agent;
+mod apart;
+mod closing;
 mod definition;
+mod diff;
 mod event;
 mod fork;
 mod id;
 mod message;
+mod replay;
+mod start;
 mod state;
 mod stored;
 
 pub use agent::{AgentState, Effect, MAX_CALLS_PER_STEP, decide, take_up, tool_message};
+pub use apart::apart;
 pub use definition::{Definition, OutputSchema, Target, TargetKind};
+pub use diff::{Diff, Pair, Parting, StepCost, What};
 pub use event::{
     AgentOutcome, Answer, Envelope, Event, Parent, Resolution, RunEnd, Status, Stream, Subject, ToolFailure,
 };
 pub use fork::{ForkPoint, NoForkPoint};
 pub use id::{AgentId, CallId, NotACall, RunId};
 pub use message::{Body, Labels, Message, Origin, ToolCall, Usage};
+pub use replay::{Divergence, Replay, Replayed, Rules};
+pub use start::{NewAgent, question, refused};
 pub use state::{Beginning, Instance, Lineage, Next, OpenCall, RunState, Stage, Totals, delegate_tool, handoff_tool};
 pub use stored::{Fold, StoredError, decode, encode};

@@ -5,6 +5,7 @@
 
 mod agent_actor;
 mod clock;
+mod definitions;
 mod fleet;
 mod fork;
 mod gate;
@@ -12,6 +13,7 @@ mod host;
 mod network_supervisor;
 mod offline;
 mod recorder;
+mod replay;
 mod report;
 mod router;
 mod run_supervisor;
@@ -31,6 +33,7 @@ pub use fork::Fork;
 pub use gate::{Approver, Question};
 pub use host::Host;
 pub use recorder::{Past, Recorder, read_entries, read_ledger, run_of, stream_of};
+pub use replay::{ReplayError, Replayer};
 pub use report::{AgentReport, Report, UsageReport};
 
 use self::fleet::{Fleet, Model, Values};
@@ -375,7 +378,7 @@ impl Runtime {
     ) -> Result<Arc<Scope>, Error> {
         let prompts = self.fleet.render_prompts(values)?;
         let tools = self.fleet.bind_tools(values, directory.as_ref())?;
-        let definitions = self.fleet.definitions(&tools)?;
+        let definitions = self.fleet.definitions()?;
         Ok(Arc::new(Scope {
             stream,
             account: Arc::new(SharedAccount::new(account)),

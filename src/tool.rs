@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::run::{CallId, RunId};
 pub use crate::spec::Effect;
-pub use builtin::builtin;
+pub use builtin::{builtin, shown};
 
 /// One call of a tool, as the tool sees it.
 #[derive(Clone, Debug)]
@@ -75,6 +75,35 @@ pub trait Tool: Send + Sync + 'static {
     fn call(&self, arguments: Self::Arguments, call: Call) -> impl Future<Output = Result<Self::Output, Error>> + Send;
 }
 
+/// What a model is shown of a tool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shown {
+    /// What the tool does.
+    pub description: String,
+    /// The JSON Schema of its arguments.
+    pub parameters: Value,
+}
+
+impl Shown {
+    /// Returns what a model is shown of the tool.
+    pub fn of(tool: &dyn ErasedTool) -> Self {
+        Self { description: tool.description(), parameters: tool.parameters() }
+    }
+
+    fn of_builtin<T: Tool>(description: impl Into<String>) -> Self {
+        Self { description: description.into(), parameters: schema_of::<T::Arguments>() }
+    }
+}
+
+fn schema_of<T: JsonSchema>() -> Value {
+    let mut schema = schemars::schema_for!(T);
+    schema.remove("$schema");
+    schema.remove("title");
+    // OpenAI refuses an object without this, even where it takes nothing.
+    schema.ensure_object().entry("properties").or_insert_with(|| Value::Object(Map::new()));
+    schema.to_value()
+}
+
 /// A [`Tool`] with its types erased. Every `Tool` is one.
 pub trait ErasedTool: Send + Sync + 'static {
     /// See [`Tool::description`].
@@ -97,12 +126,7 @@ impl<T: Tool> ErasedTool for T {
     }
 
     fn parameters(&self) -> Value {
-        let mut schema = schemars::schema_for!(T::Arguments);
-        schema.remove("$schema");
-        schema.remove("title");
-        // OpenAI refuses an object without this, even where it takes nothing.
-        schema.ensure_object().entry("properties").or_insert_with(|| Value::Object(Map::new()));
-        schema.to_value()
+        schema_of::<T::Arguments>()
     }
 
     fn call(self: Arc<Self>, arguments: Value, call: Call) -> BoxFuture<'static, Result<String, Error>> {

@@ -1,11 +1,13 @@
 //! `provost runs`: looking at runs, and telling them what to do.
 
 mod cancel;
+mod diff;
 mod find;
 mod fork;
 mod list;
 mod pause;
 mod prune;
+mod replay;
 mod reports;
 mod resolve;
 mod resume;
@@ -30,6 +32,12 @@ pub enum Command {
     List(list::Arguments),
     /// Show what happened in a run, and what it waits for.
     Show(show::Arguments),
+    /// Decide a recorded run again, on the results in the record: at no cost, and without touching it. Fails at the
+    /// first step that this version of Provost decides otherwise.
+    Replay(replay::Arguments),
+    /// Show where two runs part, step by step, with what each step cost. Ends with 0 whether they differ or not;
+    /// `--json` says which.
+    Diff(diff::Arguments),
     /// Follow a run that is under way in another process.
     Watch(watch::Arguments),
     /// Go on with a run that was interrupted or parked, or that is paused.
@@ -56,6 +64,8 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<Code, Error> {
         match command {
             Command::List(arguments) => list::run(cli, &address, arguments).await,
             Command::Show(arguments) => show::run(cli, &address, arguments).await,
+            Command::Replay(arguments) => replay::run(cli, &address, arguments),
+            Command::Diff(arguments) => diff::run(cli, &address, arguments).await,
             Command::Watch(arguments) => watch::run(cli, &address, arguments).await,
             Command::Resume(arguments) => resume::run(cli, &address, arguments).await,
             Command::Fork(arguments) => fork::run(cli, &address, arguments).await,

@@ -107,6 +107,11 @@ impl AgentState {
         &self.transcript
     }
 
+    /// Returns the number of its last step, counted from 1; 0 before the first.
+    pub fn step(&self) -> u32 {
+        self.step
+    }
+
     /// Returns what the instance has been influenced by so far.
     pub fn labels(&self) -> &Labels {
         &self.labels

@@ -7,11 +7,11 @@ use std::sync::{Arc, OnceLock};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use super::definitions::{Definitions, definitions};
 use super::router::Router;
 use super::{Approver, Error};
 use crate::budget::Rates;
-use crate::model::{Offer, Provider, fixed_bytes};
-use crate::run::{Definition, OutputSchema, Target, TargetKind, delegate_tool, handoff_tool};
+use crate::model::Provider;
 use crate::spec::{AgentSpec, Builtin, Effect, ModelSpec, Network, Template, ToolSpec};
 use crate::tool::{self, ErasedTool};
 
@@ -27,7 +27,7 @@ pub(super) struct Fleet {
     pub(super) model_calls: Option<Arc<Semaphore>>,
     pub(super) router: Router,
     pub(super) approver: Option<Arc<dyn Approver>>,
-    /// Made by the first run, since a tool's schema is known once the tool is.
+    /// Made by the first run.
     definitions: OnceLock<Definitions>,
 }
 
@@ -58,7 +58,6 @@ impl BoundTool {
 }
 
 pub(super) type Tools = HashMap<Arc<str>, BoundTool>;
-pub(super) type Definitions = Arc<HashMap<Arc<str>, Arc<Definition>>>;
 pub(super) type Prompts = HashMap<Arc<str>, Arc<str>>;
 
 impl Fleet {
@@ -111,78 +110,13 @@ impl Fleet {
     }
 
     /// Returns the agents' definitions, which are made once: schemas take milliseconds to compile.
-    pub(super) fn definitions(&self, tools: &Tools) -> Result<Definitions, Error> {
+    pub(super) fn definitions(&self) -> Result<Definitions, Error> {
         if let Some(known) = self.definitions.get() {
             return Ok(known.clone());
         }
-        let agents = &self.network.spec().agents;
-        let made: HashMap<_, _> = agents
-            .iter()
-            .map(|(name, agent)| Ok((name.as_str().into(), Arc::new(self.definition(name, agent, tools)?))))
-            .collect::<Result<_, Error>>()?;
-        Ok(self.definitions.get_or_init(|| Arc::new(made)).clone())
+        let made = definitions(&self.network, &self.host_tools)?;
+        Ok(self.definitions.get_or_init(|| made).clone())
     }
-
-    fn definition(&self, name: &str, agent: &AgentSpec, tools: &Tools) -> Result<Definition, Error> {
-        let mut offers = Vec::new();
-        let mut targets = HashMap::new();
-        let mut offer = |name: String, description: String, parameters, kind| {
-            let validator = validator(&parameters, &name)?;
-            targets.insert(name.clone(), Target { kind, validator });
-            offers.push(Offer { name, description, parameters: Arc::new(parameters) });
-            Ok::<_, Error>(())
-        };
-        for tool in &agent.tools {
-            let bound = tools.get(tool.as_str()).ok_or_else(|| Error::NoSuchTool(tool.clone()))?;
-            let kind = TargetKind::Tool(tool.as_str().into());
-            offer(tool.clone(), bound.tool.description(), bound.tool.parameters(), kind)?;
-        }
-        for other in &agent.delegates_to {
-            let (says, parameters) =
-                (self.about(other, "Asks the agent"), message_schema("The question, in your own words."));
-            offer(delegate_tool(other), says, parameters, TargetKind::Delegate(other.as_str().into()))?;
-        }
-        for other in &agent.hands_off_to {
-            let says = self.about(other, "Hands over, for good, to the agent");
-            let parameters = message_schema("Your words to the agent.");
-            offer(handoff_tool(other), says, parameters, TargetKind::Handoff(other.as_str().into()))?;
-        }
-        let output = match self.network.output_schema(name) {
-            Some(schema) => Some(OutputSchema { validator: validator(schema, name)?, schema: schema.clone() }),
-            None => None,
-        };
-        Ok(Definition {
-            name: name.into(),
-            model: self.network.model_of(name).map_or(STAND_IN, |(model, _)| model).into(),
-            max_steps: agent.max_steps,
-            max_repairs: agent.max_repairs,
-            fixed_bytes: fixed_bytes(&offers, output.as_ref().map(|output| &*output.schema)),
-            offers: offers.into(),
-            targets,
-            output,
-        })
-    }
-
-    fn about(&self, agent: &str, does: &str) -> String {
-        let description = self.network.spec().agents.get(agent).and_then(|agent| agent.description.as_deref());
-        match description {
-            Some(description) => format!("{does} `{agent}`: {description}"),
-            None => format!("{does} `{agent}`."),
-        }
-    }
-}
-
-fn message_schema(description: &str) -> serde_json::Value {
-    json!({
-        "type": "object",
-        "properties": { "message": { "type": "string", "description": description } },
-        "required": ["message"],
-        "additionalProperties": false,
-    })
-}
-
-fn validator(schema: &serde_json::Value, of: &str) -> Result<jsonschema::Validator, Error> {
-    jsonschema::validator_for(schema).map_err(|error| Error::Schema { of: of.to_owned(), message: error.to_string() })
 }
 
 /// What a template of a run sees.

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::fleet::{Definitions, Values};
+use super::definitions::Definitions;
+use super::fleet::Values;
 use super::run_supervisor::{Forked, Opening};
 use super::{Error, MAX_INPUT_BYTES, Past, RunHandle, Runtime, VERSION};
 use crate::budget::Account;

@@ -32,7 +32,7 @@ use super::scope::{Hold, Over, Scope};
 use crate::budget::{Account, Amount, Limit, Refusal};
 use crate::fault::{self, Bug};
 use crate::policy;
-use crate::run::{Event, Subject, ToolFailure};
+use crate::run::{Event, Subject, ToolFailure, refused};
 use crate::spec::Effect;
 
 /// What is taken for one try of a model call; given back in this order when dropped.
@@ -67,7 +67,7 @@ pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<Run
         Verdict::Granted => {}
         Verdict::Parked => return Ok(()),
         Verdict::Refused(why) => {
-            return desk.over(perform::refused(&desk.id, &subject, ToolFailure::Denied, why), None);
+            return desk.over(refused(&desk.id, &subject, ToolFailure::Denied, why), None);
         }
     }
     match work {

@@ -33,7 +33,7 @@ use crate::budget::{Amount, Entry, Limit};
 use crate::fault::{self, Bug};
 use crate::journal::{Durable, Log, Mark, Part, Record, Snapshot};
 use crate::run::{
-    AgentId, AgentState, CallId, Effect, Envelope, Event, Fold, Labels, Parent, Resolution, RunEnd, RunState, Status,
+    AgentId, AgentState, CallId, Effect, Envelope, Event, Fold, Labels, NewAgent, Resolution, RunEnd, RunState, Status,
     Subject, encode,
 };
 
@@ -254,9 +254,8 @@ impl RunLoop {
         self.unwritten.entries.push(Entry::Opened { run, tenant });
         let cause = self.record(None, None, started).seq;
         self.set_deadline(me);
-        let entry: Arc<str> = self.scope.fleet.network.spec().network.entry.as_str().into();
-        let task = vec![children::question(input, Labels::default(), crate::run::Origin::Input)];
-        self.start_agent(AgentId::new(entry.clone()), entry, Parent::Run, 0, task, cause, me).await;
+        let entry = NewAgent::entry(&self.scope.fleet.network.spec().network.entry, input);
+        self.start_agent(entry, cause, me).await;
     }
 
     /// Lets the run break off as soon as nothing can be written any more: it may be in the midst of a long call.

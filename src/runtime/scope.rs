@@ -9,7 +9,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::Approver;
-use super::fleet::{BoundTool, Definitions, Fleet, Prompts, Tools};
+use super::definitions::Definitions;
+use super::fleet::{BoundTool, Fleet, Prompts, Tools};
 use super::recorder::Recorder;
 use super::run_supervisor::RunMessage;
 use crate::budget::{Account, Amount, Refusal};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::fs::{List, Read, Root, Search, Write};
-use super::{ErasedTool, Error, clock, process};
+use super::{ErasedTool, Error, Shown, clock, process};
 use crate::spec::{Builtin, ToolSpec};
 
 /// Makes the built-in tool that `spec` names, at work beneath `root`, a directory that exists. `spec.effect`,
@@ -24,6 +24,19 @@ pub fn builtin(spec: &ToolSpec, root: &Path) -> Result<Arc<dyn ErasedTool>, Erro
         Builtin::FsWrite => Arc::new(Write::new(Root::open(root)?)),
         Builtin::ProcessRun => Arc::new(process::Run::new(&spec.allow, Root::open(root)?.path())?),
         Builtin::ClockNow => Arc::new(clock::Now),
+    })
+}
+
+/// Returns what a model is shown of the built-in tool that `spec` names, without opening it: it need not be there. None
+/// where `spec` names no built-in tool.
+pub fn shown(spec: &ToolSpec) -> Option<Shown> {
+    Some(match spec.builtin? {
+        Builtin::FsList => Shown::of_builtin::<List>(List::DESCRIPTION),
+        Builtin::FsRead => Shown::of_builtin::<Read>(Read::DESCRIPTION),
+        Builtin::FsSearch => Shown::of_builtin::<Search>(Search::DESCRIPTION),
+        Builtin::FsWrite => Shown::of_builtin::<Write>(Write::DESCRIPTION),
+        Builtin::ProcessRun => Shown::of_builtin::<process::Run>(process::Run::description_of(&spec.allow.join(", "))),
+        Builtin::ClockNow => Shown::of_builtin::<clock::Now>(clock::Now::DESCRIPTION),
     })
 }
 
@@ -69,6 +82,17 @@ mod tests {
             }
             assert!(!tool.description().is_empty());
         }
+    }
+
+    #[test]
+    fn a_tool_that_is_not_opened_is_shown_as_one_that_is() {
+        let root = tempfile::tempdir().unwrap();
+        for builtin_tool in ALL {
+            let spec = ToolSpec { allow: vec!["sh".to_owned(), "env".to_owned()], ..spec(builtin_tool) };
+            let opened = builtin(&spec, root.path()).unwrap();
+            assert_eq!(shown(&spec), Some(Shown::of(&*opened)), "{builtin_tool:?}");
+        }
+        assert_eq!(shown(&ToolSpec::default()), None);
     }
 
     #[test]

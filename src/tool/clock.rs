@@ -10,6 +10,11 @@ use super::{Call, Effect, Error, Tool};
 /// `clock.now`.
 pub(super) struct Now;
 
+impl Now {
+    /// What the model is told of it.
+    pub(super) const DESCRIPTION: &str = "Tells the date and time now, in UTC, and the name of the local time zone.";
+}
+
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Arguments {}
 
@@ -27,7 +32,7 @@ impl Tool for Now {
     type Output = Output;
 
     fn description(&self) -> String {
-        "Tells the date and time now, in UTC, and the name of the local time zone.".to_owned()
+        Self::DESCRIPTION.to_owned()
     }
 
     fn effect(&self) -> Effect {

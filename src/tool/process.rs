@@ -102,6 +102,11 @@ impl Run {
         Ok(Self { programs, root: root.to_owned(), environment })
     }
 
+    /// Returns what the model is told of it, where `allowed` are the programs as the network file has them.
+    pub(super) fn description_of(allowed: &str) -> String {
+        format!("Runs a program without a shell and returns its exit code and output. The allowed programs: {allowed}.")
+    }
+
     fn allowed(&self) -> String {
         self.programs.iter().map(|program| program.name.as_str()).collect::<Vec<_>>().join(", ")
     }
@@ -159,10 +164,7 @@ impl Tool for Run {
     type Output = Output;
 
     fn description(&self) -> String {
-        format!(
-            "Runs a program without a shell and returns its exit code and output. The allowed programs: {}.",
-            self.allowed()
-        )
+        Self::description_of(&self.allowed())
     }
 
     fn effect(&self) -> Effect {

@@ -8,7 +8,7 @@ use provost::budget::Amount;
 use provost::journal::Store;
 use provost::model::{Reply, Request};
 use provost::run::{CallId, Event, Origin, Resolution, RunId, Status, Subject};
-use provost::runtime::{Answers, Builder, Error, Host, Past, Recorder, Report, RunHandle, RunRequest};
+use provost::runtime::{Answers, Builder, Error, Host, Past, Recorder, Replayer, Report, RunHandle, RunRequest};
 use provost::spec::{AgentSpec, Builtin, Effect, Network, NetworkSpec, Permission, ToolSpec};
 use provost::tool::{self, Tool};
 use schemars::JsonSchema;
@@ -103,6 +103,15 @@ pub(crate) fn builder(spec: NetworkSpec, model: &Scripted, world: &World, record
         .tool("idempotent", act(Effect::Idempotent))
         .tool("once", act(Effect::Once))
         .recorder(recorder)
+}
+
+/// Returns what decides runs of these networks once more.
+pub(crate) fn replayer(world: &World) -> Replayer {
+    let act = |class| Act { class, world: world.clone() };
+    Replayer::new()
+        .tool("pure", act(Effect::Pure))
+        .tool("idempotent", act(Effect::Idempotent))
+        .tool("once", act(Effect::Once))
 }
 
 pub(crate) fn open(directory: &Path) -> Arc<Recorder> {
@@ -209,6 +218,7 @@ async fn run_cut_off(cut: usize) -> (String, usize) {
     assert_eq!(ledger.spent_by("local"), past.state.spent(), "the ledger says something else than the run");
     assert!(ledger.open.is_empty(), "{ledger:?}");
     assert_eq!(past.state.held(), Amount::default());
+    crate::replay::assert_same(&replayer(&world), &past);
     provost::journal::verify(directory.path()).unwrap();
     (report.answer_text().unwrap().to_string(), lives)
 }
@@ -260,7 +270,10 @@ async fn cut_in_a_call(
     let runtime = builder(spec, &model, &world, recorder.clone()).tool("hang", Hang(world.clone()));
     let runtime = runtime.start().await.unwrap();
     let resumed = runtime.resume(recorder.past(&id).unwrap(), Answers::default()).await.unwrap();
-    (world, model, resumed.wait().await)
+    let report = resumed.wait().await;
+    let replayer = replayer(&world).tool("hang", Hang(world.clone()));
+    crate::replay::assert_same(&replayer, &recorder.past(&id).unwrap());
+    (world, model, report)
 }
 
 fn class_of(name: &str) -> Effect {

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use provost::model::{Error as ModelError, Finish, Reply, Request};
 use provost::run::{Body, Event, Status, ToolFailure, Usage};
-use provost::runtime::{Approver, Question, Report, RunRequest};
+use provost::runtime::{Approver, Question, Replayer, Report, RunRequest};
 use provost::spec::{AgentSpec, NetworkSpec, Permission, Price, Span};
 use provost::tool::{self, Tool};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::replay::run_and_replay;
 use crate::scripted::{Scripted, calls, network, results, runtime, said, step, text};
 
 #[derive(Deserialize, JsonSchema)]
@@ -54,12 +55,12 @@ fn with_wait(mut spec: NetworkSpec) -> NetworkSpec {
 }
 
 async fn run(spec: NetworkSpec, provider: &Scripted) -> Report {
-    runtime(spec, provider).start().await.unwrap().run("a tester").await.unwrap()
+    run_and_replay(&runtime(spec, provider).start().await.unwrap(), &Replayer::new(), "a tester").await
 }
 
 async fn run_with_wait(spec: NetworkSpec, provider: &Scripted) -> Report {
     let runtime = runtime(with_wait(spec), provider).tool("wait", Wait).start().await.unwrap();
-    runtime.run("a tester").await.unwrap()
+    run_and_replay(&runtime, &Replayer::new().tool("wait", Wait), "a tester").await
 }
 
 fn reason(report: &Report) -> &str {

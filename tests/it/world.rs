@@ -177,6 +177,7 @@ impl World {
             let story = &stories[run];
             assert_eq!(report["status"], "done", "{report}");
             assert_eq!(report["answer"].as_str().unwrap(), answer(&story.input));
+            self.ask_for(0, &["runs", "replay", run]);
             for (call, told) in &story.calls {
                 // A handoff has no result: control does not come back.
                 let is_over = told.stage == Stage::Over || told.class.is_empty();

@@ -11,9 +11,7 @@ use super::ModelCall;
 use super::desk::Desk;
 use crate::budget::{Amount, Rates};
 use crate::model::{Error, Reply};
-use crate::run::{
-    Body, CallId, Event, Labels, Message, Origin, Subject, ToolFailure, delegate_tool, handoff_tool, tool_message,
-};
+use crate::run::{Body, CallId, Event, Labels, Message, Origin, Subject, ToolFailure, refused, tool_message};
 use crate::runtime::fleet::BoundTool;
 use crate::runtime::scope::{Hold, Scope};
 use crate::tool;
@@ -106,20 +104,6 @@ async fn run_tool(
 /// that were forked while it was under way.
 pub(super) fn key(desk: &Desk, scope: &Scope) -> String {
     format!("{}/{}", desk.begun_in.as_ref().unwrap_or(&scope.stream.run), desk.id)
-}
-
-/// Writes down that a call was not made.
-pub(in crate::runtime) fn refused(call: &CallId, subject: &Subject, failure: ToolFailure, why: String) -> Event {
-    let name = match subject {
-        Subject::Tool { tool, .. } => tool.to_string(),
-        Subject::Delegate { agent, .. } => delegate_tool(agent),
-        Subject::Handoff { agent, .. } => handoff_tool(agent),
-        Subject::Model { .. } => {
-            return Event::ModelFailed { call: call.clone(), error: why, charged: Amount::default() };
-        }
-    };
-    let message = tool_message(call, &name, why, true, Labels::default(), Origin::Runtime);
-    Event::ToolReturned { call: call.clone(), message, failure: Some(failure) }
 }
 
 /// Cuts a result to its limit, at a character's end, and says so.

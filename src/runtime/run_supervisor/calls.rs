@@ -10,9 +10,9 @@ use crate::fault::{self, Bug};
 use crate::model::Request;
 use crate::run::{
     AgentId, AgentOutcome, CallId, Definition, Effect, Event, Labels, Message, Next, OpenCall, Origin, RunEnd, Status,
-    ToolFailure, tool_message,
+    ToolFailure, refused, tool_message,
 };
-use crate::runtime::gate::{self, Admission, Call, ModelCall, Work, perform};
+use crate::runtime::gate::{self, Admission, Call, ModelCall, Work};
 use crate::runtime::scope::Happened;
 
 impl RunLoop {
@@ -165,7 +165,7 @@ impl RunLoop {
         let charged = open.as_ref().map(|open| open.held).unwrap_or_default();
         let event = match (call.index, open) {
             (None, _) => Event::ModelFailed { call: call.clone(), error: why, charged },
-            (Some(_), Some(open)) => perform::refused(call, &open.subject, ToolFailure::Panicked, why),
+            (Some(_), Some(open)) => refused(call, &open.subject, ToolFailure::Panicked, why),
             (Some(_), None) => {
                 let message = tool_message(call, "tool", why, true, Labels::default(), Origin::Runtime);
                 Event::ToolReturned { call: call.clone(), message, failure: Some(ToolFailure::Panicked) }

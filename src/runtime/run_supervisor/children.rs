@@ -9,16 +9,11 @@ use tokio::time::Instant;
 use super::{RunLoop, RunMessage};
 use crate::fault::{self, Bug};
 use crate::run::{
-    AgentId, AgentState, Body, CallId, Definition, Effect, Envelope, Event, Labels, Message, Origin, Parent, RunEnd,
-    Status, Subject, ToolFailure,
+    AgentId, AgentState, CallId, Definition, Effect, Envelope, Event, Labels, NewAgent, Parent, RunEnd, Status,
+    Subject, ToolFailure, refused,
 };
 use crate::runtime::agent_actor::{AgentActor, Seed};
-use crate::runtime::gate::perform;
 use crate::runtime::router::{Address, Mailbox};
-
-/// How many agent instances one run may have: a bound on fan-out, far beyond what people build and small enough that
-/// a runaway network ends within seconds.
-const MAX_AGENTS_PER_RUN: usize = 10_000;
 
 /// A living agent instance.
 pub(super) struct Child {
@@ -50,11 +45,6 @@ impl Child {
     }
 }
 
-/// Makes the message that asks an agent.
-pub(super) fn question(text: Arc<str>, labels: Labels, origin: Origin) -> Arc<Message> {
-    Arc::new(Message { body: Body::User { text: text.to_string() }, labels, origin })
-}
-
 impl RunLoop {
     /// Starts the agent that a delegation or a handoff asks for, unless that leads too deep.
     pub(super) async fn start_asked_agent(
@@ -65,73 +55,38 @@ impl RunLoop {
         labels: Labels,
         me: &ActorRef<RunMessage>,
     ) {
-        let (name, message, is_handoff) = match &subject {
-            Subject::Delegate { agent, message } => (agent.clone(), message.clone(), false),
-            Subject::Handoff { agent, message } => (agent.clone(), message.clone(), true),
-            Subject::Model { .. } | Subject::Tool { .. } => return,
-        };
         if self.ending.is_some() || self.state.is_over(&call) {
             return;
         }
-        let Some(asker) = self.state.agents().get(&call.agent) else { return };
-        let depth = if is_handoff { asker.depth } else { asker.depth + 1 };
-        if let Some(why) = self.out_of_bounds(depth) {
-            let event = perform::refused(&call, &subject, ToolFailure::OutOfBounds, why);
-            return self.result(&call.agent.clone(), cause, event);
-        }
-        let (origin, influence) = (Origin::Agent(call.agent.clone()), labels.clone());
-        let (parent, task) = if is_handoff {
-            // What was asked at first, and what the last one says: not all that was said on the way.
-            let asked = match asker.parent {
-                Parent::Handoff { .. } => asker.task.len().saturating_sub(1),
-                Parent::Run | Parent::Delegation(_) => asker.task.len(),
-            };
-            let mut task = asker.task[..asked].to_vec();
-            let text = format!("{} hands over to you: {message}", asker.name);
-            task.push(question(text.into(), labels, origin));
-            (Parent::Handoff { call: call.clone(), answers: asker.parent.answers().cloned() }, task)
-        } else {
-            (Parent::Delegation(call.clone()), vec![question(message.into(), labels, origin)])
+        let max_depth = self.scope.fleet.network.spec().network.limits.depth;
+        let new = match self.state.asked(&call, &subject, &labels, max_depth) {
+            Some(Ok(new)) => new,
+            Some(Err(why)) => {
+                let event = refused(&call, &subject, ToolFailure::OutOfBounds, why);
+                return self.result(&call.agent.clone(), cause, event);
+            }
+            None => return,
         };
-        let id = if is_handoff { call.agent.successor(&name) } else { AgentId::delegate(&call, &name) };
+        let (id, is_handoff) = (new.id.clone(), matches!(new.parent, Parent::Handoff { .. }));
         let reserved = crate::budget::Amount::default();
         let intent = Event::CallIntended { call: call.clone(), attempt: 1, subject, effect: None, reserved };
-        let cause = self.record_with(Some(&call.agent), Some(cause), influence, intent).seq;
-        self.start_agent(id.clone(), name, parent, depth, task, cause, me).await;
+        let cause = self.record_with(Some(&call.agent), Some(cause), labels, intent).seq;
+        self.start_agent(new, cause, me).await;
         if is_handoff {
             self.end_handed_over(&call.agent, cause, id);
         }
     }
 
-    fn out_of_bounds(&self, depth: u32) -> Option<String> {
-        let allowed = self.scope.fleet.network.spec().network.limits.depth;
-        if depth > allowed {
-            return Some(format!("delegation can't go deeper than depth = {allowed}; answer without asking"));
-        }
-        let too_many = self.state.agents().len() >= MAX_AGENTS_PER_RUN;
-        too_many.then(|| format!("the run has had {MAX_AGENTS_PER_RUN} agents, and can have no more"))
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "these are the fields of the event that it records")]
-    pub(super) async fn start_agent(
-        &mut self,
-        id: AgentId,
-        name: Arc<str>,
-        parent: Parent,
-        depth: u32,
-        task: Vec<Arc<Message>>,
-        cause: u64,
-        me: &ActorRef<RunMessage>,
-    ) {
-        let Some(definition) = self.scope.definitions.get(&name).cloned() else {
+    pub(super) async fn start_agent(&mut self, new: NewAgent, cause: u64, me: &ActorRef<RunMessage>) {
+        let (id, name) = (new.id.clone(), &new.name);
+        let Some(definition) = self.scope.definitions.get(name).cloned() else {
             return self.end(RunEnd::without_answer(Status::Failed, format!("there is no agent `{name}`")));
         };
         match self.spawn(&id, 1, definition.clone(), Vec::new(), false, me).await {
             Ok(actor) => drop(self.children.insert(id.clone(), Child::new(definition, 1, actor, 0, false))),
             Err(why) => return self.end(RunEnd::without_answer(Status::Failed, why)),
         }
-        let event = Event::AgentStarted { name, parent, depth, task };
-        let envelope = self.record(Some(&id), Some(cause), event);
+        let envelope = self.record(Some(&id), Some(cause), new.started());
         self.deliver(&id, envelope);
     }
 

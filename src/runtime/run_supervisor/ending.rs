@@ -8,7 +8,7 @@ use super::{RunLoop, RunMessage, Unwritten};
 use crate::budget::Entry;
 use crate::fault::{self, Bug};
 use crate::journal::Mark;
-use crate::run::{CallId, Event, OpenCall, RunEnd, Status, Subject};
+use crate::run::{Event, RunEnd, Status};
 use crate::runtime::Error;
 use crate::runtime::report::Report;
 
@@ -34,24 +34,9 @@ impl RunLoop {
         if self.ending.is_some() || !self.live.is_empty() || !self.all_mail_is_dealt_with() {
             return;
         }
-        let named = |verb: &str, (call, open): (&CallId, &OpenCall)| match &open.subject {
-            Subject::Tool { tool, .. } => format!("{call} {verb} `{tool}`"),
-            _ => format!("{call}"),
-        };
-        let doubts: Vec<String> = self.state.in_doubt().map(|call| named("of", call)).collect();
-        let questions: Vec<String> = self.state.awaiting_approval().map(|call| named("wants", call)).collect();
-        let (status, reason) = match (doubts.is_empty(), questions.is_empty()) {
-            (true, true) => return,
-            (true, false) => (
-                Status::AwaitingApproval,
-                format!("approval is needed, and nobody can be asked here: {}", questions.join("; ")),
-            ),
-            (false, _) => (
-                Status::InDoubt,
-                format!("cut off while it was being made, and a second time may do it twice: {}", doubts.join("; ")),
-            ),
-        };
-        self.end(RunEnd::without_answer(status, reason));
+        if let Some(end) = self.state.parked() {
+            self.end(end);
+        }
     }
 
     /// Gives the run up without an end: what happens can't be written down any more, so nothing more may happen.

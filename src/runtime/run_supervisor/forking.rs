@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use ractor::ActorRef;
 
-use super::children::question;
 use super::{RunLoop, RunMessage};
 use crate::budget::Entry;
-use crate::run::{self, AgentId, CallId, Effect, Envelope, Event, Fold, Labels, Origin, Subject, ToolFailure, encode};
-use crate::runtime::gate::perform;
+use crate::run::{
+    self, AgentId, CallId, Effect, Envelope, Event, Fold, Labels, Origin, Subject, ToolFailure, encode, question,
+    refused,
+};
 
 /// What the model of an agent is told that was about to hand over.
 const PUT_OFF: &str = "control has not moved: read first what you are told";
@@ -54,7 +55,7 @@ impl RunLoop {
     fn tell_front(&mut self, input: Arc<str>, cause: u64) {
         let Some(front) = self.state.front().cloned() else { return };
         if let Some((call, subject)) = self.wanted_handoff(&front) {
-            let put_off = perform::refused(&call, &subject, ToolFailure::Denied, PUT_OFF.to_owned());
+            let put_off = refused(&call, &subject, ToolFailure::Denied, PUT_OFF.to_owned());
             self.happened_before(Some(front.clone()), cause, put_off);
         }
         let message = question(input, Labels::default(), Origin::Person);

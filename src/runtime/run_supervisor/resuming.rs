@@ -10,15 +10,10 @@ use super::{RunLoop, RunMessage};
 use crate::budget::Entry;
 use crate::fault::{self, Bug};
 use crate::run::{
-    AgentId, CallId, Event, Fold, Labels, Next, OpenCall, Origin, Resolution, RunState, Stage, Subject, ToolFailure,
-    tool_message,
+    AgentId, CallId, Event, Fold, Labels, OpenCall, Origin, Resolution, RunState, Stage, Subject, question,
 };
 use crate::runtime::gate::{Call, Work};
-use crate::runtime::run_supervisor::children::question;
 use crate::runtime::{Answers, gate};
-
-/// Why a model call that was cut off is tried again.
-const CUT_OFF: &str = "the process ended before the answer came";
 
 impl RunLoop {
     /// Takes the run up where its events end.
@@ -29,8 +24,10 @@ impl RunLoop {
         let (run, tenant) = (self.scope.stream.run.clone(), self.scope.stream.tenant.clone());
         self.unwritten.entries.push(Entry::Opened { run, tenant });
         self.record(None, None, resumed);
-        if !fault::is_planted(Bug::CutOffNotCharged) {
-            self.charge_cut_off_model_calls();
+        let is_charged = !fault::is_planted(Bug::CutOffNotCharged);
+        for failed in self.state.cut_off_tries().into_iter().filter(|_| is_charged) {
+            let agent = failed.call().map(|call| call.agent.clone());
+            self.record(agent.as_ref(), None, failed);
         }
         self.take_up_answers(answers.approvals);
         if let Some(end) = self.state.cancelling().cloned() {
@@ -38,7 +35,9 @@ impl RunLoop {
         }
         self.set_deadline(me);
         self.take_up_agents(me).await;
-        self.end_if_front_has();
+        if let Some(end) = self.state.end_of_front() {
+            self.end(end);
+        }
     }
 
     /// Lets the agents that have not ended say what they want.
@@ -51,21 +50,6 @@ impl RunLoop {
         }
     }
 
-    /// The provider may have billed a call whose answer never came: it is charged in full.
-    fn charge_cut_off_model_calls(&mut self) {
-        let is_cut_off = |(_, open): &(&CallId, &OpenCall)| {
-            matches!(open.subject, Subject::Model { .. }) && open.held != Default::default()
-        };
-        let open = self.state.open_calls().filter(is_cut_off);
-        let cut_off: Vec<(CallId, OpenCall)> = open.map(|(call, open)| (call.clone(), open.clone())).collect();
-        for (call, open) in cut_off {
-            let agent = call.agent.clone();
-            let (error, charged) = (CUT_OFF.to_owned(), open.held);
-            let event = Event::TryFailed { call, attempt: open.attempt, error, retry_in_ms: 0, charged };
-            self.record(Some(&agent), None, event);
-        }
-    }
-
     fn take_up_answers(&mut self, approvals: BTreeMap<CallId, bool>) {
         for (call, granted) in approvals {
             let awaits = self.state.open_call(&call).is_some_and(|open| open.stage == Stage::AwaitingApproval);
@@ -73,18 +57,6 @@ impl RunLoop {
                 let agent = call.agent.clone();
                 self.record(Some(&agent), None, Event::ApprovalDecided { call, granted });
             }
-        }
-    }
-
-    /// Ends the run if the agent that stood for it had ended, and the run had not.
-    fn end_if_front_has(&mut self) {
-        if self.state.front().is_some() {
-            return;
-        }
-        let stood = self.state.agents().iter().rev().find(|(_, instance)| instance.parent.answers().is_none());
-        let last = stood.map(|(id, _)| id.clone());
-        if let Some(Next::End(end)) = last.and_then(|agent| self.state.after_agent(&agent)) {
-            self.end(end);
         }
     }
 
@@ -110,13 +82,8 @@ impl RunLoop {
                 call.approval = gate::Known::Decided(true);
                 true
             }
-            Stage::Resolved(Resolution::Done { result }) => {
-                self.settle_doubt(&call.id, open, result.clone(), None);
-                false
-            }
-            Stage::Resolved(Resolution::Fail) => {
-                let why = "the call was cut off, and counts as failed".to_owned();
-                self.settle_doubt(&call.id, open, why, Some(ToolFailure::Failed));
+            Stage::Resolved(Resolution::Done { .. } | Resolution::Fail) => {
+                self.settle_doubt(&call.id, open);
                 false
             }
         }
@@ -189,16 +156,10 @@ impl RunLoop {
         self.begin_call(again, me);
     }
 
-    fn settle_doubt(&mut self, call: &CallId, open: &OpenCall, content: String, failure: Option<ToolFailure>) {
-        let Subject::Tool { tool, .. } = &open.subject else { return };
-        let mut labels = open.labels.clone();
-        if let Some(bound) = self.scope.tools.get(tool) {
-            bound.spec.labels.reads.iter().for_each(|label| labels.add(label));
+    fn settle_doubt(&mut self, call: &CallId, open: &OpenCall) {
+        if let Some(result) = open.known_result(call, self.scope.fleet.network.spec()) {
+            self.result(&call.agent.clone(), self.state.head(), result);
         }
-        let origin = Origin::Tool(tool.to_string());
-        let message = tool_message(call, tool, content, failure.is_some(), labels, origin);
-        let event = Event::ToolReturned { call: call.clone(), message, failure };
-        self.result(&call.agent.clone(), self.state.head(), event);
     }
 
     /// Lets no more calls begin, or lets them begin again.

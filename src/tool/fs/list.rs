@@ -24,6 +24,11 @@ pub(in crate::tool) struct List {
 }
 
 impl List {
+    /// What the model is told of it.
+    pub(in crate::tool) const DESCRIPTION: &str = "Lists the files and directories beneath a directory, with sizes \
+        in bytes. Leaves out hidden files and those that .gitignore names. When the answer says truncated, ask \
+        again with a path, a depth or a glob.";
+
     pub(in crate::tool) fn new(root: Arc<Root>) -> Self {
         Self { root }
     }
@@ -75,9 +80,7 @@ impl Tool for List {
     type Output = Output;
 
     fn description(&self) -> String {
-        "Lists the files and directories beneath a directory, with sizes in bytes. Leaves out hidden files and those \
-         that .gitignore names. When the answer says truncated, ask again with a path, a depth or a glob."
-            .to_owned()
+        Self::DESCRIPTION.to_owned()
     }
 
     fn effect(&self) -> Effect {

@@ -22,6 +22,10 @@ pub(in crate::tool) struct Read {
 }
 
 impl Read {
+    /// What the model is told of it.
+    pub(in crate::tool) const DESCRIPTION: &str = "Reads a text file, or some of its lines. When the answer says \
+        truncated, go on from the line after last_line.";
+
     pub(in crate::tool) fn new(root: Arc<Root>) -> Self {
         Self { root }
     }
@@ -60,8 +64,7 @@ impl Tool for Read {
     type Output = Output;
 
     fn description(&self) -> String {
-        "Reads a text file, or some of its lines. When the answer says truncated, go on from the line after last_line."
-            .to_owned()
+        Self::DESCRIPTION.to_owned()
     }
 
     fn effect(&self) -> Effect {

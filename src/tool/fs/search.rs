@@ -39,6 +39,11 @@ pub(in crate::tool) struct Search {
 }
 
 impl Search {
+    /// What the model is told of it.
+    pub(in crate::tool) const DESCRIPTION: &str = "Searches text files for a pattern and returns the matching lines, \
+        each with its file and line number. Leaves out hidden files, binary files, and those that .gitignore \
+        names.";
+
     pub(in crate::tool) fn new(root: Arc<Root>) -> Self {
         Self { root }
     }
@@ -88,9 +93,7 @@ impl Tool for Search {
     type Output = Output;
 
     fn description(&self) -> String {
-        "Searches text files for a pattern and returns the matching lines, each with its file and line number. Leaves \
-         out hidden files, binary files, and those that .gitignore names."
-            .to_owned()
+        Self::DESCRIPTION.to_owned()
     }
 
     fn effect(&self) -> Effect {

@@ -23,6 +23,9 @@ pub(in crate::tool) struct Write {
 }
 
 impl Write {
+    /// What the model is told of it.
+    pub(in crate::tool) const DESCRIPTION: &str = "Writes a text file, whole: makes it, or replaces what was there.";
+
     pub(in crate::tool) fn new(root: Arc<Root>) -> Self {
         Self { root }
     }
@@ -47,7 +50,7 @@ impl Tool for Write {
     type Output = Output;
 
     fn description(&self) -> String {
-        "Writes a text file, whole: makes it, or replaces what was there.".to_owned()
+        Self::DESCRIPTION.to_owned()
     }
 
     fn effect(&self) -> Effect {

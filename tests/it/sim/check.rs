@@ -1,20 +1,22 @@
 //! What must hold when all is over, whatever went wrong on the way.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use provost::budget::Amount;
 use provost::journal;
-use provost::run::{AgentId, Answer, Body, CallId, Event, RunEnd, Status};
+use provost::run::{AgentId, Answer, Body, CallId, Event, Fold, RunEnd, Status};
+use provost::runtime::{Past, Replayer};
 use provost::tool::Effect;
 
 use super::Lived;
 use super::disk::{Disk, OnDisk};
 use super::expect;
-use super::plan::{Disturbance, RunPlan};
-use super::world::{Deed, State, World};
+use super::plan::{Disturbance, RunPlan, TOOLS};
+use super::world::{Deed, Does, State, World};
 
 /// Returns all that is wrong.
-pub(super) fn all(world: &World) -> Vec<String> {
+pub(super) fn all(world: &Arc<World>) -> Vec<String> {
     let mut wrong = world.state().wrong.clone();
     if !wrong.is_empty() {
         return wrong;
@@ -22,6 +24,8 @@ pub(super) fn all(world: &World) -> Vec<String> {
     if let Err(error) = journal::verify(&world.directory) {
         wrong.push(format!("the store is not whole: {error}"));
     }
+    let tools = TOOLS.map(|(name, class)| (name, Does { world: world.clone(), name, class }));
+    let replayer = tools.into_iter().fold(Replayer::new(), |replayer, (name, does)| replayer.tool(name, does));
     let mut state = world.state();
     let State { disk, lived, runs, billed, deeds, .. } = &mut *state;
     let Some(disk) = &*disk else { return vec!["there is no store".to_owned()] };
@@ -39,6 +43,7 @@ pub(super) fn all(world: &World) -> Vec<String> {
             snapshot(disk, plan, on_disk, lived),
             deadline(world, on_disk),
             bill(on_disk, billed.get(&plan.id).copied().unwrap_or_default()),
+            replays(&replayer, on_disk),
         ];
         wrong.extend(found.into_iter().filter_map(Result::err).map(|what| format!("run {}: {what}", plan.id)));
         if disk.mark(&plan.id) != Some((on_disk.status().word().to_owned(), true)) {
@@ -182,6 +187,13 @@ fn bill(on_disk: &OnDisk, billed: u64) -> Result<(), String> {
         return Err(format!("{billed} tokens were billed, and {spent} charged"));
     }
     Ok(())
+}
+
+/// A run is decided once more as it was.
+fn replays(replayer: &Replayer, on_disk: &OnDisk) -> Result<(), String> {
+    let Fold { run: state, agents } = on_disk.fold.clone();
+    let past = Past { state, agents, events: on_disk.events.clone() };
+    replayer.replay(&past).map(drop).map_err(|error| error.to_string())
 }
 
 /// What is recorded as done was done; and done as often as its class allows.

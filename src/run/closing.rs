@@ -1,0 +1,83 @@
+//! What follows from where a run stands when it can't go on as it was, or has been taken up again: functions of its
+//! state alone.
+
+use super::{
+    CallId, Event, Next, OpenCall, Origin, Resolution, RunEnd, RunState, Stage, Status, Subject, ToolFailure,
+    tool_message,
+};
+use crate::budget::Amount;
+use crate::spec::NetworkSpec;
+
+/// Why a model call that was cut off is tried again.
+const CUT_OFF: &str = "the process ended before the answer came";
+
+impl RunState {
+    /// Says how a run is parked in which nothing goes on: all it waits for is a person. None if it waits for nobody.
+    pub fn parked(&self) -> Option<RunEnd> {
+        let named = |verb: &str, (call, open): (&CallId, &OpenCall)| match &open.subject {
+            Subject::Tool { tool, .. } => format!("{call} {verb} `{tool}`"),
+            _ => format!("{call}"),
+        };
+        let doubts: Vec<String> = self.in_doubt().map(|call| named("of", call)).collect();
+        let questions: Vec<String> = self.awaiting_approval().map(|call| named("wants", call)).collect();
+        let (status, reason) = match (doubts.is_empty(), questions.is_empty()) {
+            (true, true) => return None,
+            (true, false) => (
+                Status::AwaitingApproval,
+                format!("approval is needed, and nobody can be asked here: {}", questions.join("; ")),
+            ),
+            (false, _) => (
+                Status::InDoubt,
+                format!("cut off while it was being made, and a second time may do it twice: {}", doubts.join("; ")),
+            ),
+        };
+        Some(RunEnd::without_answer(status, reason))
+    }
+
+    /// Says how the run ends whose front agent has ended, while nobody took its place; none where one lives.
+    pub fn end_of_front(&self) -> Option<RunEnd> {
+        if self.front().is_some() {
+            return None;
+        }
+        let (last, _) = self.agents().iter().rev().find(|(_, instance)| instance.parent.answers().is_none())?;
+        match self.after_agent(last)? {
+            Next::End(end) => Some(end),
+            Next::Return { .. } => None,
+        }
+    }
+
+    /// Says what becomes of the model calls that were cut off: the provider may have billed a call whose answer never
+    /// came, so that it is charged in full.
+    pub fn cut_off_tries(&self) -> Vec<Event> {
+        let is_cut_off = |(_, open): &(&CallId, &OpenCall)| {
+            matches!(open.subject, Subject::Model { .. }) && open.held != Amount::default()
+        };
+        let fail = |(call, open): (&CallId, &OpenCall)| Event::TryFailed {
+            call: call.clone(),
+            attempt: open.attempt,
+            error: CUT_OFF.to_owned(),
+            retry_in_ms: 0,
+            charged: open.held,
+        };
+        self.open_calls().filter(is_cut_off).map(fail).collect()
+    }
+}
+
+impl OpenCall {
+    /// Returns the result of a tool call that was in doubt, where what is known of it is a result.
+    pub fn known_result(&self, call: &CallId, network: &NetworkSpec) -> Option<Event> {
+        let (Subject::Tool { tool, .. }, Stage::Resolved(resolution)) = (&self.subject, &self.stage) else {
+            return None;
+        };
+        let (content, failure) = match resolution {
+            Resolution::Done { result } => (result.clone(), None),
+            Resolution::Fail => ("the call was cut off, and counts as failed".to_owned(), Some(ToolFailure::Failed)),
+            Resolution::Retry => return None,
+        };
+        let mut labels = self.labels.clone();
+        let reads = network.tools.get(&**tool).and_then(|tool| tool.labels.reads.as_deref());
+        reads.into_iter().for_each(|label| labels.add(label));
+        let message = tool_message(call, tool, content, failure.is_some(), labels, Origin::Tool(tool.to_string()));
+        Some(Event::ToolReturned { call: call.clone(), message, failure })
+    }
+}

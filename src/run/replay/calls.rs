@@ -1,0 +1,147 @@
+//! Whether what is recorded of a call is what was wanted of it, and what the run's state makes of it.
+
+use super::wants::{Progress, Want};
+use super::{Otherwise, Replay, words};
+use crate::run::{CallId, Envelope, Event, Labels, Resolution, Stage, Subject, ToolFailure, refused};
+
+impl Replay {
+    /// Whether what happened to a call follows from those before; and whether it was decided, or is a result.
+    pub(super) fn check_call(&mut self, envelope: &Envelope, is_owed: bool) -> Result<bool, Otherwise> {
+        match &envelope.event {
+            Event::CallIntended { call, attempt, subject, .. } => {
+                self.check_intent(envelope, call, *attempt, subject)?;
+                return Ok(true);
+            }
+            Event::ApprovalRequested { call, subject } => {
+                self.check_question(envelope, call, subject)?;
+                return Ok(true);
+            }
+            Event::ApprovalDecided { call, granted } => {
+                self.check_stage(call, |stage| *stage == Stage::AwaitingApproval)?;
+                self.progress(call, if *granted { Progress::Granted } else { Progress::Denied })?;
+            }
+            Event::TryFailed { call, .. } => {
+                if !is_owed {
+                    self.check_begun(call)?;
+                }
+                self.progress(call, Progress::Nothing)?;
+            }
+            Event::CallInDoubt { call, .. } => {
+                self.check_stage(call, |stage| *stage == Stage::Intended)?;
+                self.want(call)?;
+            }
+            Event::CallResolved { call, .. } => {
+                self.check_stage(call, |stage| matches!(stage, Stage::InDoubt | Stage::Intended))?;
+                self.progress(call, Progress::Nothing)?;
+            }
+            Event::ModelReplied { call, .. } => {
+                self.check_begun(call)?;
+                self.got(call);
+            }
+            // It may have failed before it was made, where the task of the call broke off.
+            Event::ModelFailed { call, .. } => {
+                self.want(call)?;
+                self.got(call);
+            }
+            Event::ToolReturned { call, failure, .. } => {
+                let is_decided = is_owed || self.check_result(call, *failure, &envelope.event)?;
+                self.got(call);
+                return Ok(is_decided);
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    fn check_begun(&self, call: &CallId) -> Result<(), Otherwise> {
+        match self.want(call)?.progress {
+            Progress::Begun => Ok(()),
+            _ => Err(self.wanted_by(&call.agent)),
+        }
+    }
+
+    fn check_intent(
+        &mut self,
+        envelope: &Envelope,
+        call: &CallId,
+        attempt: u32,
+        subject: &Subject,
+    ) -> Result<(), Otherwise> {
+        let want = self.want(call)?;
+        self.check_subject(envelope, want, subject)?;
+        match want.progress {
+            Progress::Nothing | Progress::Granted => {}
+            Progress::Asked | Progress::Denied | Progress::Begun => return Err(want.words()),
+        }
+        let open = self.fold.run.open_call(call);
+        let next = open.map_or(1, |open| open.attempt + 1);
+        if attempt != next {
+            return Err(words::intent(call, next, subject, &envelope.labels));
+        }
+        let is_in_doubt = open.is_some_and(|open| match &open.stage {
+            Stage::Intended => open.is_in_doubt(None),
+            Stage::InDoubt | Stage::Resolved(Resolution::Done { .. } | Resolution::Fail) => true,
+            Stage::AwaitingApproval | Stage::Decided { .. } | Stage::Resolved(Resolution::Retry) => false,
+        });
+        if is_in_doubt {
+            return Err(format!("call {call} was cut off, and is not made a second time"));
+        }
+        if let Some(Err(why)) = self.asked(call, subject, &envelope.labels) {
+            return Err(words::event_of(Some(&call.agent), &refused(call, subject, ToolFailure::OutOfBounds, why)));
+        }
+        self.progress(call, Progress::Begun)
+    }
+
+    fn check_question(&mut self, envelope: &Envelope, call: &CallId, subject: &Subject) -> Result<(), Otherwise> {
+        let want = self.want(call)?;
+        self.check_subject(envelope, want, subject)?;
+        if want.progress != Progress::Nothing || self.fold.run.open_call(call).is_some() {
+            return Err(want.words());
+        }
+        self.progress(call, Progress::Asked)
+    }
+
+    fn check_subject(&self, envelope: &Envelope, want: &Want, subject: &Subject) -> Result<(), Otherwise> {
+        let model = envelope.agent.as_ref().and_then(|agent| self.definition(agent).ok()).map(|found| &*found.model);
+        match want.is_made_to(subject, &envelope.labels, model) {
+            true => Ok(()),
+            false => Err(want.words_with(model)),
+        }
+    }
+
+    fn check_stage(&self, call: &CallId, fits: impl Fn(&Stage) -> bool) -> Result<(), Otherwise> {
+        match self.fold.run.open_call(call) {
+            Some(open) if fits(&open.stage) => Ok(()),
+            _ => Err(self.wanted_by(&call.agent)),
+        }
+    }
+
+    /// Whether the result of a call was decided, and is none that a tool, a person or policy gave.
+    fn check_result(&self, call: &CallId, failure: Option<ToolFailure>, event: &Event) -> Result<bool, Otherwise> {
+        let want = self.want(call)?;
+        if let Some(refusal) = want.refusal() {
+            return if refusal == *event { Ok(true) } else { Err(want.words()) };
+        }
+        let open = self.fold.run.open_call(call);
+        let network = self.rules.as_ref().map(|rules| rules.network.spec());
+        if let Some(known) = open.zip(network).and_then(|(open, network)| open.known_result(call, network)) {
+            return if known == *event { Ok(true) } else { Err(words::event_of(Some(&call.agent), &known)) };
+        }
+        match (want.progress, failure, want.subject()) {
+            // The answer of an agent is owed when it ends.
+            (Progress::Begun, _, Some(Subject::Tool { .. })) => Ok(false),
+            // It was begun in the run that this one was forked from, and has the result that it got there.
+            (Progress::Nothing, _, Some(Subject::Tool { .. })) if open.is_some_and(|open| open.begun_in.is_some()) => {
+                Ok(false)
+            }
+            (Progress::Begun, ..) => Err(want.words()),
+            (Progress::Nothing | Progress::Denied, Some(ToolFailure::Denied), _) => Ok(false),
+            (_, Some(ToolFailure::Panicked), _) => Ok(false),
+            (_, Some(ToolFailure::OutOfBounds), Some(subject)) => match self.asked(call, subject, &Labels::default()) {
+                Some(Err(why)) if refused(call, subject, ToolFailure::OutOfBounds, why.clone()) == *event => Ok(true),
+                _ => Err(want.words()),
+            },
+            _ => Err(want.words()),
+        }
+    }
+}

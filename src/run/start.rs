@@ -1,0 +1,107 @@
+//! What a delegation or a handoff brings into being, as a function of the run's state.
+
+use std::sync::Arc;
+
+use super::{
+    AgentId, Body, CallId, Event, Labels, Message, Origin, Parent, RunState, Subject, ToolFailure, delegate_tool,
+    handoff_tool, tool_message,
+};
+use crate::budget::Amount;
+
+/// How many agent instances one run may have: a bound on fan-out, far beyond what people build and small enough that
+/// a runaway network ends within seconds.
+const MAX_AGENTS_PER_RUN: usize = 10_000;
+
+/// An agent instance that is to start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewAgent {
+    /// The instance.
+    pub id: AgentId,
+    /// The agent's name in the network.
+    pub name: Arc<str>,
+    /// What brings it into being.
+    pub parent: Parent,
+    /// How many delegations lie between the entry agent and this one.
+    pub depth: u32,
+    /// The first messages of its transcript.
+    pub task: Vec<Arc<Message>>,
+}
+
+impl NewAgent {
+    /// Makes the agent that gets a run's input.
+    pub fn entry(name: &str, input: Arc<str>) -> Self {
+        let task = vec![question(input, Labels::default(), Origin::Input)];
+        Self { id: AgentId::new(name), name: name.into(), parent: Parent::Run, depth: 0, task }
+    }
+
+    /// Returns the event of its start.
+    pub fn started(self) -> Event {
+        Event::AgentStarted { name: self.name, parent: self.parent, depth: self.depth, task: self.task }
+    }
+}
+
+impl RunState {
+    /// Says which agent a delegation or a handoff starts, which was influenced by `labels`; or, in words for the model,
+    /// why it leads too deep: agents may be asked `max_depth` deep. None where `subject` asks no agent, or nobody asks.
+    pub fn asked(
+        &self,
+        call: &CallId,
+        subject: &Subject,
+        labels: &Labels,
+        max_depth: u32,
+    ) -> Option<Result<NewAgent, String>> {
+        let (name, message, is_handoff) = match subject {
+            Subject::Delegate { agent, message } => (agent.clone(), message, false),
+            Subject::Handoff { agent, message } => (agent.clone(), message, true),
+            Subject::Model { .. } | Subject::Tool { .. } => return None,
+        };
+        let asker = self.agents().get(&call.agent)?;
+        let depth = if is_handoff { asker.depth } else { asker.depth + 1 };
+        if let Some(why) = self.out_of_bounds(depth, max_depth) {
+            return Some(Err(why));
+        }
+        let (origin, labels) = (Origin::Agent(call.agent.clone()), labels.clone());
+        if !is_handoff {
+            let task = vec![question(message.as_str().into(), labels, origin)];
+            let id = AgentId::delegate(call, &name);
+            return Some(Ok(NewAgent { id, name, parent: Parent::Delegation(call.clone()), depth, task }));
+        }
+        // What was asked at first, and what the last one says: not all that was said on the way.
+        let asked = match asker.parent {
+            Parent::Handoff { .. } => asker.task.len().saturating_sub(1),
+            Parent::Run | Parent::Delegation(_) => asker.task.len(),
+        };
+        let mut task = asker.task[..asked].to_vec();
+        let text = format!("{} hands over to you: {message}", asker.name);
+        task.push(question(text.into(), labels, origin));
+        let parent = Parent::Handoff { call: call.clone(), answers: asker.parent.answers().cloned() };
+        Some(Ok(NewAgent { id: call.agent.successor(&name), name, parent, depth, task }))
+    }
+
+    fn out_of_bounds(&self, depth: u32, max_depth: u32) -> Option<String> {
+        if depth > max_depth {
+            return Some(format!("delegation can't go deeper than depth = {max_depth}; answer without asking"));
+        }
+        let too_many = self.agents().len() >= MAX_AGENTS_PER_RUN;
+        too_many.then(|| format!("the run has had {MAX_AGENTS_PER_RUN} agents, and can have no more"))
+    }
+}
+
+/// Makes the message that asks an agent.
+pub fn question(text: Arc<str>, labels: Labels, origin: Origin) -> Arc<Message> {
+    Arc::new(Message { body: Body::User { text: text.to_string() }, labels, origin })
+}
+
+/// Writes down that a call was not made.
+pub fn refused(call: &CallId, subject: &Subject, failure: ToolFailure, why: String) -> Event {
+    let name = match subject {
+        Subject::Tool { tool, .. } => tool.to_string(),
+        Subject::Delegate { agent, .. } => delegate_tool(agent),
+        Subject::Handoff { agent, .. } => handoff_tool(agent),
+        Subject::Model { .. } => {
+            return Event::ModelFailed { call: call.clone(), error: why, charged: Amount::default() };
+        }
+    };
+    let message = tool_message(call, &name, why, true, Labels::default(), Origin::Runtime);
+    Event::ToolReturned { call: call.clone(), message, failure: Some(failure) }
+}

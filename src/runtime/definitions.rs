@@ -1,0 +1,105 @@
+//! From a network to the definitions of its agents: what each may call, and the schemas, compiled.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::Error;
+use super::fleet::STAND_IN;
+use crate::model::{Offer, fixed_bytes};
+use crate::run::{Definition, OutputSchema, Target, TargetKind, delegate_tool, handoff_tool};
+use crate::spec::{AgentSpec, Network};
+use crate::tool::{self, ErasedTool, Shown};
+
+/// The agents' definitions, by their names.
+pub(super) type Definitions = Arc<HashMap<Arc<str>, Arc<Definition>>>;
+
+/// Makes the definitions of a network's agents. No tool is opened for it: what models are shown of the built-in ones is
+/// known, and `host_tools` are the program's own.
+///
+/// # Errors
+/// An agent has a tool of the program's own that is not among `host_tools`, or a schema can't be compiled.
+pub(super) fn definitions(
+    network: &Network,
+    host_tools: &HashMap<String, Arc<dyn ErasedTool>>,
+) -> Result<Definitions, Error> {
+    let source = Source { network, host_tools };
+    let agents = network.spec().agents.iter();
+    let made = agents.map(|(name, agent)| Ok((name.as_str().into(), Arc::new(source.definition(name, agent)?))));
+    Ok(Arc::new(made.collect::<Result<_, Error>>()?))
+}
+
+/// What definitions are made of.
+struct Source<'a> {
+    network: &'a Network,
+    host_tools: &'a HashMap<String, Arc<dyn ErasedTool>>,
+}
+
+impl Source<'_> {
+    fn definition(&self, name: &str, agent: &AgentSpec) -> Result<Definition, Error> {
+        let mut offers = Vec::new();
+        let mut targets = HashMap::new();
+        let mut offer = |name: String, description: String, parameters, kind| {
+            let validator = validator(&parameters, &name)?;
+            targets.insert(name.clone(), Target { kind, validator });
+            offers.push(Offer { name, description, parameters: Arc::new(parameters) });
+            Ok::<_, Error>(())
+        };
+        for tool in &agent.tools {
+            let Shown { description, parameters } = self.shown(tool)?;
+            offer(tool.clone(), description, parameters, TargetKind::Tool(tool.as_str().into()))?;
+        }
+        for other in &agent.delegates_to {
+            let (says, parameters) =
+                (self.about(other, "Asks the agent"), message_schema("The question, in your own words."));
+            offer(delegate_tool(other), says, parameters, TargetKind::Delegate(other.as_str().into()))?;
+        }
+        for other in &agent.hands_off_to {
+            let says = self.about(other, "Hands over, for good, to the agent");
+            let parameters = message_schema("Your words to the agent.");
+            offer(handoff_tool(other), says, parameters, TargetKind::Handoff(other.as_str().into()))?;
+        }
+        let output = match self.network.output_schema(name) {
+            Some(schema) => Some(OutputSchema { validator: validator(schema, name)?, schema: schema.clone() }),
+            None => None,
+        };
+        Ok(Definition {
+            name: name.into(),
+            model: self.network.model_of(name).map_or(STAND_IN, |(model, _)| model).into(),
+            max_steps: agent.max_steps,
+            max_repairs: agent.max_repairs,
+            fixed_bytes: fixed_bytes(&offers, output.as_ref().map(|output| &*output.schema)),
+            offers: offers.into(),
+            targets,
+            output,
+        })
+    }
+
+    fn shown(&self, tool: &str) -> Result<Shown, Error> {
+        let builtin = self.network.spec().tools.get(tool).and_then(tool::shown);
+        let shown = builtin.or_else(|| self.host_tools.get(tool).map(|tool| Shown::of(&**tool)));
+        shown.ok_or_else(|| Error::NoSuchTool(tool.to_owned()))
+    }
+
+    fn about(&self, agent: &str, does: &str) -> String {
+        let description = self.network.spec().agents.get(agent).and_then(|agent| agent.description.as_deref());
+        match description {
+            Some(description) => format!("{does} `{agent}`: {description}"),
+            None => format!("{does} `{agent}`."),
+        }
+    }
+}
+
+fn message_schema(description: &str) -> serde_json::Value {
+    json!({
+        "type": "object",
+        "properties": { "message": { "type": "string", "description": description } },
+        "required": ["message"],
+        "additionalProperties": false,
+    })
+}
+
+fn validator(schema: &serde_json::Value, of: &str) -> Result<jsonschema::Validator, Error> {
+    jsonschema::validator_for(schema).map_err(|error| Error::Schema { of: of.to_owned(), message: error.to_string() })
+}
