@@ -17,7 +17,9 @@ use provost::runtime::{
 use provost::spec::{Effect, NetworkSpec, Permission};
 use serde_json::{Value, json};
 
-use crate::resume::{HangAs, World, agent, builder, close, cut_off, open, says, spec};
+use crate::process::SimServer;
+use crate::replay::assert_same;
+use crate::resume::{HangAs, World, agent, builder, close, cut_off, open, replayer, says, spec};
 use crate::scripted::{Scripted, calls, network, results, said, step, text};
 use crate::world::World as Place;
 
@@ -259,6 +261,7 @@ async fn at_every_event_a_run_is_forked_and_ends_or_it_is_refused() {
             }
             let copy = recorder.whole_past(&id).unwrap();
             assert_eq!(Report::of(&copy.state), report);
+            assert_same(&replayer(&world), &copy);
             for (copy, original) in copy.events.iter().zip(&past.events[..at as usize]) {
                 assert_eq!(encode(copy), encode(original), "a copy says what the original says");
             }
@@ -634,6 +637,25 @@ fn the_tour_is_forked_where_the_editor_takes_over() {
         .unwrap();
     let other = world.ask_for(0, &["runs", "fork", parent.as_str(), "--at", "12", "--network", "other.toml"]);
     assert!(other.contains("a/a.rs: a") && !other.contains("b/b.rs"), "{other}");
+    // Another model altogether, behind an address: it says what it would say of any network.
+    let server = SimServer::start(&[]);
+    let model = format!("openai:other@{}", server.base_url);
+    world.ask_for(0, &["runs", "fork", parent.as_str(), "--at", "11", "--model", &model]);
+    let fork = world.runs()[0]["run"].as_str().unwrap().to_owned();
+    assert_ne!(world.runs()[0]["answer"], whole.trim_end());
+    drop(server);
+    for run in [parent.as_str(), &fork] {
+        let replayed = world.ask_for(0, &["runs", "replay", run]);
+        assert!(replayed.contains("0 tokens"), "{replayed}");
+    }
+    let diff = world.ask(&["runs", "diff", parent.as_str(), &fork]);
+    let parting = diff.stdout.lines().find(|line| line.starts_with("they part at"));
+    assert_eq!(
+        parting,
+        Some("they part at agent `scout~1.editor`, step 1, in the tools that are called:"),
+        "{}",
+        diff.stdout
+    );
     assert_eq!(chain(&world.data(""), &parent), before, "the run has changed");
     world.ask_for(0, &["audit", "verify"]);
 }

@@ -31,13 +31,13 @@ pub(crate) fn finished(output: Output) -> (Option<i32>, String, String) {
 }
 
 /// A simulated model server of our own, ended on drop.
-struct SimServer {
+pub(crate) struct SimServer {
     child: Child,
-    base_url: String,
+    pub(crate) base_url: String,
 }
 
 impl SimServer {
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut child = provost(Path::new(".")).arg("sim-server").args(arguments).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
