@@ -41,9 +41,11 @@ struct Tried {
 type Lived = BTreeMap<String, u64>;
 
 /// What is lived through by some seed of each thousand: where that is not so, the simulator has become blind to it.
-const TO_BE_LIVED: [&str; 33] = [
+const TO_BE_LIVED: [&str; 35] = [
     "run_started",
     "run_resumed",
+    "run_forked",
+    "asked",
     "agent_started",
     "call_intended",
     "try_failed",

@@ -208,7 +208,9 @@ fn done_as_recorded(disk: &Disk, key: &str, deed: &Deed) -> Option<String> {
     if is_success && deed.effects == 0 {
         return Some(format!("{key} has a result, and was never done"));
     }
-    let tries = on_disk.tries(&call);
+    // A fork that begins it once more does so under the same key.
+    let is_fork = |of: &&OnDisk| of.fold.run.forked_from().is_some_and(|lineage| lineage.run.as_str() == run);
+    let tries = on_disk.tries(&call) + disk.runs.values().filter(is_fork).map(|fork| fork.tries(&call)).sum::<usize>();
     if deed.class != Some(Effect::Pure) && deed.begun as usize > tries {
         return Some(format!("{key} was begun {} times, and intended {tries} times", deed.begun));
     }

@@ -43,6 +43,17 @@ pub(super) struct RunPlan {
     /// Whether somebody is there to be asked.
     pub(super) is_attended: bool,
     pub(super) disturbance: Option<(Duration, Disturbance)>,
+    /// The run that it is forked from once that is over; none if it is no fork.
+    pub(super) fork: Option<ForkPlan>,
+}
+
+/// From where a run is forked.
+pub(super) struct ForkPlan {
+    pub(super) of: RunId,
+    /// How far into the other run, in hundredths of its events.
+    pub(super) at_percent: u64,
+    /// Whether the one that stands for the run is told something.
+    pub(super) is_told: bool,
 }
 
 /// What is done to a run from outside.
@@ -111,13 +122,17 @@ impl Plan {
     pub(super) fn of(seed: u64) -> Self {
         let mut draw = Draw::of(seed, "plan", &"");
         let network = network(&mut draw);
-        let runs = (0..draw.between(1, 3)).map(|number| run(number, &mut draw)).collect();
+        let mut runs: Vec<RunPlan> = (0..draw.between(1, 3)).map(|number| run(number, &mut draw)).collect();
+        let forks: Vec<RunPlan> = (0..runs.len()).filter_map(|of| fork(of, &mut draw)).collect();
+        runs.extend(forks);
         let ends = (0..draw.below(5)).map(|_| process_end(&mut draw)).collect();
         Self { seed, network, runs, events_per_snapshot: draw.between(4, 40), ends }
     }
 
     fn draw(&self, purpose: &str, run: &RunId, of: &dyn std::fmt::Display) -> Draw {
-        Draw::of(self.seed, purpose, &format!("{run} {of}"))
+        // What happens in a fork is what would have happened in the run that it comes from.
+        let root = run.as_str().rsplit('.').next().unwrap_or_default();
+        Draw::of(self.seed, purpose, &format!("{root} {of}"))
     }
 
     /// Says what an agent's instance says in a step, but for the wording.
@@ -372,13 +387,28 @@ fn run(number: u64, draw: &mut Draw) -> RunPlan {
         begins_after: draw.millis(50),
         is_attended: draw.happens(70),
         disturbance: disturbance.map(|disturbance| (draw.millis(400), disturbance)),
+        fork: None,
     }
+}
+
+fn fork(of: usize, draw: &mut Draw) -> Option<RunPlan> {
+    let fork =
+        ForkPlan { of: RunId::new(format!("r{of}")), at_percent: draw.between(1, 100), is_told: draw.happens(30) };
+    let is_forked = draw.happens(25);
+    is_forked.then(|| RunPlan {
+        id: RunId::new(format!("fork.r{of}")),
+        tenant: "one",
+        begins_after: draw.millis(20),
+        is_attended: draw.happens(70),
+        disturbance: None,
+        fork: Some(fork),
+    })
 }
 
 fn process_end(draw: &mut Draw) -> ProcessEnd {
     use Place::{AfterCommit, BeforeCommit, ModelCall, ModelReply, ToolCall, ToolEffect, ToolReturn};
 
-    let nth = draw.between(1, 25);
+    let nth = if draw.happens(70) { draw.between(1, 9) } else { draw.between(10, 40) };
     match draw.below(10) {
         0 => ProcessEnd::WriteFails(2 * nth),
         1 => ProcessEnd::SyncFails(nth),

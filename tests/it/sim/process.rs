@@ -20,7 +20,7 @@ use tokio::time::sleep;
 
 use super::disk::Disk;
 use super::draw::Draw;
-use super::plan::{Disturbance, Place, RunPlan, TOOLS};
+use super::plan::{Disturbance, ForkPlan, Place, RunPlan, TOOLS};
 use super::world::{Does, Model, Person, World};
 
 /// How long all runs of one process may take together, in the world's time, before they count as stuck.
@@ -176,9 +176,11 @@ async fn work(world: &Arc<World>, recorder: &Arc<Recorder>) -> Ended {
     }
     let runtime = builder.start().await.unwrap();
     let process = Process { world, recorder, runtime, host: Host::new(recorder.clone()) };
-    let gone = join_all(world.plan.runs.iter().map(|run| process.go(run))).await;
-    if gone.iter().any(Result::is_err) {
-        return Ended::Short;
+    for are_forks in [false, true] {
+        let runs = world.plan.runs.iter().filter(|run| run.fork.is_some() == are_forks);
+        if join_all(runs.map(|run| process.go(run))).await.iter().any(Result::is_err) {
+            return Ended::Short;
+        }
     }
     if let Err(error) = process.probe().await {
         let _ = process.unless_store(error);
@@ -212,7 +214,7 @@ impl Process<'_> {
                 self.world.wrong(format!("run {} is lost", run.id));
             }
             let begun = match past {
-                None => self.runtime.start(request(run)).await,
+                None => self.begin(run).await,
                 Some(past) if !past.state.status().can_go_on() => return Ok(()),
                 Some(past) if past.state.status() == Status::InDoubt => {
                     self.resolve(run, &past).await.map_err(|error| self.unless_store(error))?;
@@ -228,6 +230,22 @@ impl Process<'_> {
             let report = self.accompany(run, handle).await.map_err(|error| self.unless_store(error))?;
             self.told(&report);
         }
+    }
+
+    /// Begins a run, from a point of another's past if it is a fork.
+    async fn begin(&self, run: &RunPlan) -> Result<RunHandle, Error> {
+        let Some(ForkPlan { of, at_percent, is_told }) = &run.fork else {
+            return self.runtime.start(request(run)).await;
+        };
+        let past = self.recorder.whole_past(of)?;
+        let at = (past.state.head() * at_percent / 100).max(1);
+        let point = match past.fork_point(at, &run.id) {
+            // It is at the run's end, or would be.
+            Err(Error::NoForkPoint { why, .. }) => past.fork_point(why.last.unwrap_or(1), &run.id),
+            found => found,
+        }?;
+        self.world.note(&format!("run {of} is forked at {}", point.at));
+        self.runtime.fork(point, is_told.then(|| "mind the gap".into()), run.is_attended).await
     }
 
     /// Takes a run up again. Sometimes two want to at once, and one of them must not.
@@ -262,10 +280,11 @@ impl Process<'_> {
 
     /// Says of each call in doubt what the world has seen of it.
     async fn resolve(&self, run: &RunPlan, past: &Past) -> Result<(), Error> {
-        for (call, _) in past.state.in_doubt() {
+        for (call, open) in past.state.in_doubt() {
             let resolution = {
                 let state = self.world.state();
-                let deed = state.deeds.get(&format!("{}/{call}", run.id)).filter(|deed| deed.effects > 0);
+                let begun_in = open.begun_in.as_ref().unwrap_or(&run.id);
+                let deed = state.deeds.get(&format!("{begun_in}/{call}")).filter(|deed| deed.effects > 0);
                 let returns = self.world.plan.tool(&run.id, call).0 == super::plan::ToolEnd::Returns;
                 match deed {
                     None => Resolution::Retry,

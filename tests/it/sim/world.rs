@@ -257,7 +257,9 @@ impl State {
     /// Says what is wrong with a call that begins now.
     fn objection(&self, run: &RunId, call: &CallId, attempt: Option<u32>, must_be_durable: bool) -> Option<String> {
         let on_disk = self.disk.as_ref()?.runs.get(run);
-        let Some(on_disk) = on_disk else { return Some(format!("{run} {call} is made, and the run is not durable")) };
+        let Some(on_disk) = on_disk else {
+            return must_be_durable.then(|| format!("{run} {call} is made, and the run is not durable"));
+        };
         // A parked run that is taken up is on disk a moment later, and what changes nothing does not wait for that.
         if on_disk.fold.run.end().is_some_and(|end| !end.status.is_parked()) {
             return Some(format!("{run} {call} is made, and the run has ended"));
