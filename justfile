@@ -15,6 +15,14 @@ test:
 torture moments="200":
     PROVOST_TORTURE={{moments}} cargo test --test it torture:: -- --nocapture
 
+# Live through seeds of the simulator, each twice. PROVOST_SIM_FROM says where to begin; PROVOST_SIM_SEED=N shows one.
+simulate seeds="10000":
+    PROVOST_SIM_SEEDS={{seeds}} cargo test --profile simulate --test it sim::whatever -- --nocapture
+
+# Plant each bug, and write down how many seeds it takes to find it.
+planted:
+    PROVOST_WRITE_DOCS=1 cargo test --profile simulate --test it sim::planted -- --nocapture
+
 # Flip bits of a store, and read it.
 flips times="100000":
     PROVOST_FLIPS={{times}} cargo test --release --lib journal::tests::damage -- --nocapture

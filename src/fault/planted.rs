@@ -31,6 +31,7 @@ bugs! {
     DecidesOtherwise "decides_otherwise" "an agent that has a tool's result answers with it, and asks the model no more"
     IntentNotDurable "intent_not_durable" "a call is made when its intent has its number, before that is on disk"
     EffectBeforeIntent "effect_before_intent" "a tool is called first, and its intent recorded with its result"
+    AppliedBeforeNumbered "applied_before_numbered" "events are applied as they come, and numbered when they are written, the last one first"
     ToldBeforeCommit "told_before_commit" "who waits for a commit is told before it is made"
     EndToldBeforeDurable "end_told_before_durable" "a run's end is reported before it is on disk"
     EpochNotChecked "epoch_not_checked" "a commit does not look whether the store is still the process's own"

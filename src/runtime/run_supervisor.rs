@@ -351,6 +351,11 @@ impl RunLoop {
             return;
         }
         let mut written = std::mem::take(&mut self.unwritten);
+        if fault::is_planted(Bug::AppliedBeforeNumbered) {
+            let first = written.records.first().map_or(0, |record| record.seq);
+            written.records.reverse();
+            (first..).zip(&mut written.records).for_each(|(seq, record)| record.seq = seq);
+        }
         let told = std::mem::take(&mut written.when_durable);
         let durable: Option<Durable> = (!told.is_empty()).then(|| {
             let me = me.clone();
