@@ -21,10 +21,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, Once};
+use std::sync::{Arc, Mutex, Once};
 use std::thread;
 
 use provost::run::Event;
+use tempfile::TempDir;
 
 use self::plan::Plan;
 use self::world::World;
@@ -79,12 +80,18 @@ const TO_BE_LIVED: [&str; 35] = [
     "commit",
 ];
 
-/// Lives through what a seed stands for.
-fn try_seed(seed: u64, in_words: bool) -> Tried {
+/// Lives through what a seed stands for. The disk lies in the directory for as long as that is there.
+fn live(seed: u64, in_words: bool) -> (Arc<World>, TempDir) {
     quiet_injected_panics();
     let directory = tempfile::tempdir_in(memory()).unwrap();
     let world = World::new(Plan::of(seed), directory.path(), in_words);
     process::live(&world);
+    (world, directory)
+}
+
+/// Lives through what a seed stands for, and looks whether all holds that must.
+fn try_seed(seed: u64, in_words: bool) -> Tried {
+    let (world, _directory) = live(seed, in_words);
     let wrong = check::all(&world);
     let (trace, lived) = (world.trace(), lived(&world));
     let words = world.state().words.take();
@@ -149,15 +156,15 @@ fn on_all_cores<T: Send>(many: Range<u64>, f: impl Fn(u64) -> T + Sync) -> Vec<T
     done.into_inner().unwrap()
 }
 
-/// Tries a seed twice; returns what was lived through, and what is wrong.
+/// Tries a seed, and lives through it once more; returns what was lived through, and what is wrong.
 fn try_twice(seed: u64) -> (Lived, Option<String>) {
-    let (first, second) = (try_seed(seed, false), try_seed(seed, false));
-    let wrong = match first.wrong.is_empty() {
-        false => Some(format!("seed {seed}: {}", first.wrong.join("; "))),
-        true if first.trace != second.trace => Some(format!("seed {seed} has two traces")),
+    let Tried { trace, wrong, lived, .. } = try_seed(seed, false);
+    let wrong = match wrong.is_empty() {
+        false => Some(format!("seed {seed}: {}", wrong.join("; "))),
+        true if live(seed, false).0.trace() != trace => Some(format!("seed {seed} has two traces")),
         true => None,
     };
-    (first.lived, wrong)
+    (lived, wrong)
 }
 
 fn number(variable: &str) -> Option<u64> {
