@@ -35,8 +35,8 @@ pub struct Definition {
 pub struct Target {
     /// What a call of it does.
     pub kind: TargetKind,
-    /// Checks the arguments.
-    pub validator: Validator,
+    /// Checks the arguments; shared by all agents to which the same is offered.
+    pub validator: Arc<Validator>,
 }
 
 /// What a call of an offer does.

@@ -1,8 +1,10 @@
 //! From a network to the definitions of its agents: what each may call, and the schemas, compiled.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use jsonschema::Validator;
 use serde_json::json;
 
 use super::Error;
@@ -24,7 +26,7 @@ pub(super) fn definitions(
     network: &Network,
     host_tools: &HashMap<String, Arc<dyn ErasedTool>>,
 ) -> Result<Definitions, Error> {
-    let source = Source { network, host_tools };
+    let source = Source { network, host_tools, compiled: RefCell::default() };
     let agents = network.spec().agents.iter();
     let made = agents.map(|(name, agent)| Ok((name.as_str().into(), Arc::new(source.definition(name, agent)?))));
     Ok(Arc::new(made.collect::<Result<_, Error>>()?))
@@ -34,6 +36,8 @@ pub(super) fn definitions(
 struct Source<'a> {
     network: &'a Network,
     host_tools: &'a HashMap<String, Arc<dyn ErasedTool>>,
+    /// Compiling a schema takes a good part of a millisecond, and most agents of a network share most of theirs.
+    compiled: RefCell<HashMap<String, Arc<Validator>>>,
 }
 
 impl Source<'_> {
@@ -41,7 +45,7 @@ impl Source<'_> {
         let mut offers = Vec::new();
         let mut targets = HashMap::new();
         let mut offer = |name: String, description: String, parameters, kind| {
-            let validator = validator(&parameters, &name)?;
+            let validator = self.validator(&parameters, &name)?;
             targets.insert(name.clone(), Target { kind, validator });
             offers.push(Offer { name, description, parameters: Arc::new(parameters) });
             Ok::<_, Error>(())
@@ -76,6 +80,16 @@ impl Source<'_> {
         })
     }
 
+    fn validator(&self, schema: &serde_json::Value, of: &str) -> Result<Arc<Validator>, Error> {
+        let text = schema.to_string();
+        if let Some(known) = self.compiled.borrow().get(&text) {
+            return Ok(known.clone());
+        }
+        let made = Arc::new(validator(schema, of)?);
+        self.compiled.borrow_mut().insert(text, made.clone());
+        Ok(made)
+    }
+
     fn shown(&self, tool: &str) -> Result<Shown, Error> {
         let builtin = self.network.spec().tools.get(tool).and_then(tool::shown);
         let shown = builtin.or_else(|| self.host_tools.get(tool).map(|tool| Shown::of(&**tool)));
@@ -100,6 +114,6 @@ fn message_schema(description: &str) -> serde_json::Value {
     })
 }
 
-fn validator(schema: &serde_json::Value, of: &str) -> Result<jsonschema::Validator, Error> {
+fn validator(schema: &serde_json::Value, of: &str) -> Result<Validator, Error> {
     jsonschema::validator_for(schema).map_err(|error| Error::Schema { of: of.to_owned(), message: error.to_string() })
 }

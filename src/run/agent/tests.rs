@@ -24,7 +24,7 @@ fn definition() -> Definition {
     let mut offers = Vec::new();
     for (name, parameters, kind) in offered {
         let validator = jsonschema::validator_for(&parameters).unwrap();
-        targets.insert(name.to_owned(), Target { kind, validator });
+        targets.insert(name.to_owned(), Target { kind, validator: validator.into() });
         let parameters = Arc::new(parameters);
         offers.push(Offer { name: name.to_owned(), description: String::new(), parameters });
     }
