@@ -22,20 +22,7 @@ price = { input_usd_per_mtok = 1.3, output_usd_per_mtok = 7.0 }
 [agents.a]
 prompt = "You act."
 tools = ["pure", "idempotent", "once"]
-[tools.pure]
-builtin = "process.run"
-allow = ["@LEDGER@"]
-effect = "pure"
-[tools.idempotent]
-builtin = "process.run"
-allow = ["@LEDGER@"]
-effect = "idempotent"
-[tools.once]
-builtin = "process.run"
-allow = ["@LEDGER@"]
-effect = "once"
-[policy]
-default = "allow"
+@TOOLS@
 [sim.script]
 a = ['{"calls": [{"name": "pure", "arguments": {"argv": ["@LEDGER@", "pure"]}}], "text": "{{ "a word that " ~ "falls once" }}"}',
      '{"calls": [{"name": "idempotent", "arguments": {"argv": ["@LEDGER@", "idempotent"]}}]}',

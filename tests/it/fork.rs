@@ -21,7 +21,7 @@ use crate::process::SimServer;
 use crate::replay::assert_same;
 use crate::resume::{HangAs, World, agent, builder, close, cut_off, open, replayer, says, spec};
 use crate::scripted::{Scripted, calls, network, results, said, step, text};
-use crate::world::World as Place;
+use crate::world::{TOOLS, World as Place};
 
 /// Longer than any of these runs takes; only one that is stuck does.
 const STUCK: Duration = Duration::from_secs(30);
@@ -516,19 +516,7 @@ price = { input_usd_per_mtok = 1.3, output_usd_per_mtok = 7.0 }
 [agents.a]
 prompt = "You act."
 tools = ["once", "idempotent", "pure"]
-[tools.once]
-builtin = "process.run"
-allow = ["@LEDGER@"]
-[tools.idempotent]
-builtin = "process.run"
-allow = ["@LEDGER@"]
-effect = "idempotent"
-[tools.pure]
-builtin = "process.run"
-allow = ["@LEDGER@"]
-effect = "pure"
-[policy]
-default = "allow"
+@TOOLS@
 [sim.script]
 a = ['{"calls": [{"name": "once", "arguments": {"argv": ["@LEDGER@", "once"]}}]}',
      '{"calls": [{"name": "idempotent", "arguments": {"argv": ["@LEDGER@", "idempotent"]}}]}',
@@ -749,8 +737,9 @@ fn a_run_that_was_interrupted_is_forked_and_can_still_go_on_itself() {
 
 #[test]
 fn forks_of_a_run_under_way_go_through_the_process_that_has_it() {
-    let network =
-        STEPS.replace(r#"["@LEDGER@", "pure"]"#, r#"["sh", "-c", "while [ ! -e gate ]; do sleep 0.01; done"]"#);
+    let network = STEPS
+        .replace("@TOOLS@", TOOLS)
+        .replace(r#"["@LEDGER@", "pure"]"#, r#"["sh", "-c", "while [ ! -e gate ]; do sleep 0.01; done"]"#);
     let network = network.replace("allow = [\"@LEDGER@\"]\neffect = \"pure\"", "allow = [\"sh\"]\neffect = \"pure\"");
     let world = Place::new(&network);
     let mut holder = world.start(&["run", "n.toml", "go"], &[], None);

@@ -15,6 +15,24 @@ use tempfile::TempDir;
 
 use crate::process::{PATIENCE, provost};
 
+/// A tool of each class, and the policy that allows them.
+pub(crate) const TOOLS: &str = r#"
+[tools.pure]
+builtin = "process.run"
+allow = ["@LEDGER@"]
+effect = "pure"
+[tools.idempotent]
+builtin = "process.run"
+allow = ["@LEDGER@"]
+effect = "idempotent"
+[tools.once]
+builtin = "process.run"
+allow = ["@LEDGER@"]
+effect = "once"
+[policy]
+default = "allow"
+"#;
+
 /// The network in which agents act in every class, ask each other and hand over.
 pub(crate) const TORTURE: &str = include_str!("torture/network.toml");
 
@@ -30,11 +48,12 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Makes one around a network, in whose text `@LEDGER@` stands for the program that the tools start.
+    /// Makes one around a network, in whose text `@TOOLS@` stands for a tool of each class and the policy that allows
+    /// them, and `@LEDGER@` for the program that they start.
     pub(crate) fn new(network: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("said")).unwrap();
-        let text = network.replace("@LEDGER@", ledger_program().to_str().unwrap());
+        let text = network.replace("@TOOLS@", TOOLS).replace("@LEDGER@", ledger_program().to_str().unwrap());
         fs::write(dir.path().join("n.toml"), text).unwrap();
         Self { dir, started: AtomicU64::new(0) }
     }
