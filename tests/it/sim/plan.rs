@@ -140,8 +140,9 @@ impl Plan {
         if is_probe(run) {
             return Says::Answer;
         }
-        let mut draw = self.draw("instance", run, agent);
-        let (acts, hands_over, stutters) = (draw.below(3) as u32, draw.happens(30), draw.happens(10));
+        let acts = self.acts(run, agent);
+        let mut draw = self.draw("last", run, agent);
+        let (hands_over, stutters) = (draw.happens(30), draw.happens(10));
         let spec = &self.network.agents[name];
         if step > acts {
             return match spec.hands_off_to.first() {
@@ -185,9 +186,16 @@ impl Plan {
         (latency, fault)
     }
 
-    /// Whether the provider refuses a call for good.
+    /// Says in how many steps an agent's instance acts before it answers or hands over.
+    fn acts(&self, run: &RunId, agent: &AgentId) -> u32 {
+        self.draw("acts", run, agent).below(3) as u32
+    }
+
+    /// Whether the provider refuses a call for good. It refuses none of the steps that an agent takes only because it is
+    /// told something.
     pub(super) fn is_refused(&self, run: &RunId, call: &CallId) -> bool {
-        !is_probe(run) && self.draw("refused", run, call).happens(2)
+        let is_due = call.step <= self.acts(run, &call.agent) + 1;
+        is_due && !is_probe(run) && self.draw("refused", run, call).happens(2)
     }
 
     /// Says what becomes of a tool call, how long it takes until it has its effect, and then until it returns.
