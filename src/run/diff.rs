@@ -17,7 +17,7 @@ use crate::budget::Amount;
 pub struct Diff {
     /// Where they part; none if the same was said and done in both.
     pub parting: Option<Parting>,
-    /// Whether they began with different networks: with the same network, only what models, tools and people say can
+    /// Whether they ended with different networks: with the same network, only what models, tools and people say can
     /// part them.
     pub networks_differ: bool,
     /// Their steps, agent by agent, in the order in which these started.
@@ -153,13 +153,25 @@ impl Story {
     fn take(&mut self, envelope: &Envelope) {
         self.time(envelope);
         match (&envelope.event, &envelope.agent) {
+            // The other run paid for what is copied, and its time is none of this one's.
+            (Event::RunForked { network, .. }, _) => {
+                self.network = network.clone().or_else(|| self.network.take());
+                self.end = None;
+                for step in self.agents.values_mut().flat_map(IndexMap::values_mut) {
+                    step.began_ms = None;
+                    (step.cost.charged, step.cost.duration_ms) = Default::default();
+                }
+            }
             (Event::RunStarted { network, input, vars, .. }, _) => {
                 self.network = Some(network.clone());
                 let vars = vars.iter().map(|(name, value)| format!(" {name}={value}")).collect::<String>();
                 self.fact(None, None, What::Input, 0, format!("{input}{vars}"));
             }
             (Event::RunEnded { end, .. }, _) => self.end = Some(end.clone()),
-            (Event::RunResumed { .. }, _) => self.end = None,
+            (Event::RunResumed { network, .. }, _) => {
+                self.network = network.clone().or_else(|| self.network.take());
+                self.end = None;
+            }
             (Event::AgentStarted { task, .. }, Some(agent)) => {
                 self.agents.entry(agent.clone()).or_default();
                 let task: Vec<&str> = task.iter().map(|message| text(message)).collect();

@@ -9,7 +9,7 @@ use crate::spec::Effect;
 /// A place in a run's past at which another run can begin, and what that one takes along.
 #[derive(Clone, Debug)]
 pub struct ForkPoint {
-    /// The run that is forked.
+    /// The run in which the last of these events happened: the run that is forked, or the one from which that one has it.
     pub from: RunId,
     /// The number of the last event that both runs have.
     pub at: u64,
@@ -54,8 +54,9 @@ impl ForkPoint {
             past.take(envelope);
             if at > 0 && envelope.seq >= at && past.last == Some(envelope.seq) {
                 let Copying { copied, fold, .. } = past;
-                let taken_over = taken_over(&fold.run, &events[index + 1..]);
-                return Ok(Self { from: first.stream.run.clone(), at: envelope.seq, copied, fold, taken_over });
+                let later = &events[index + 1..];
+                let (from, taken_over) = (happened_in(first, later), taken_over(&fold.run, later));
+                return Ok(Self { from, at: envelope.seq, copied, fold, taken_over });
             }
         }
         let head = events.len() as u64;
@@ -85,6 +86,16 @@ impl ForkPoint {
         };
         self.copied.iter().filter_map(made).collect::<BTreeSet<CallId>>().len()
     }
+}
+
+/// Says in which run an event happened, by the events that follow it in the stream: those before a `run_forked` are
+/// copies. What was begun there is known to the world by that run's name.
+fn happened_in(first: &Envelope, later: &[Arc<Envelope>]) -> RunId {
+    let forked = later.iter().find_map(|envelope| match &envelope.event {
+        Event::RunForked { from, .. } => Some(from.clone()),
+        _ => None,
+    });
+    forked.unwrap_or_else(|| first.stream.run.clone())
 }
 
 /// A run's events while they become another's.

@@ -350,7 +350,8 @@ async fn a_call_under_way_without_a_result_goes_by_its_class_under_its_old_key()
         let runtime = builder(one(&[class.word()]), &acts_then_answers(class.word()), &world, recorder.clone());
         let runtime = runtime.start().await.unwrap();
         let past = recorder.whole_past(&parent).unwrap();
-        let point = past.fork_point(past.events.len() as u64, &new_run_id()).unwrap();
+        let parent_head = past.events.len() as u64;
+        let point = past.fork_point(parent_head, &new_run_id()).unwrap();
         let report = forked(&runtime, point).await;
         let keys: Vec<String> = world.0.lock().unwrap().iter().map(|(_, key)| key.clone()).collect();
         let key = format!("{parent}/one#1.0");
@@ -361,6 +362,12 @@ async fn a_call_under_way_without_a_result_goes_by_its_class_under_its_old_key()
                 let past = recorder.whole_past(&report.run).unwrap();
                 let point = past.fork_point(past.events.len() as u64, &new_run_id()).unwrap();
                 assert_eq!(point.fold.run.open_calls().next().unwrap().1.begun_in, Some(parent.clone()));
+                // So has one from before the first fork began: it is a fork of the first run.
+                let point = past.fork_point(parent_head, &new_run_id()).unwrap();
+                assert_eq!((&point.from, point.at), (&parent, parent_head));
+                let report = forked(&runtime, point).await;
+                let again = recorder.whole_past(&report.run).unwrap();
+                assert_eq!(again.state.open_calls().next().unwrap().1.begun_in, Some(parent.clone()));
                 let call = || "one#1.0".parse().unwrap();
                 let host = Host::new(recorder.clone());
                 host.resolve(&report.run, call(), Resolution::Retry).await.unwrap();

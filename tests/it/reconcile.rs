@@ -61,3 +61,22 @@ fn a_call_that_was_cut_off_is_made_exactly_once_where_a_program_knows_of_it() {
         assert_eq!(keys.lines().count(), 1, "{point}: {keys}");
     }
 }
+
+#[test]
+fn a_fork_does_not_take_it_that_what_another_run_may_be_doing_is_not_done() {
+    for (point, code) in [("after_intent", 7), ("after_effect", 0)] {
+        let (dir, scripts) = network();
+        let mut cut = provost(dir.path());
+        cut.env("PROVOST_CRASH_AT", format!("gate.{point}.once@1")).args(["run", "n.toml", "go"]);
+        assert_eq!(cut.output().unwrap().status.code(), None, "it was to be killed at {point}");
+        // Both could be told that it is not done, and both would do it.
+        let forked = output(dir.path(), &["runs", "fork", "last", "--at", "5", "--json"]);
+        assert_eq!(forked.0, Some(code), "{point}: {forked:?}");
+        let listed = output(dir.path(), &["runs", "list", "--json"]).1;
+        let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+        let resumed = output(dir.path(), &["runs", "resume", listed[1]["run"].as_str().unwrap()]);
+        assert_eq!(resumed.0, Some(0), "{point}: {resumed:?}");
+        let keys = fs::read_to_string(scripts.path().join("ledger")).unwrap();
+        assert_eq!(keys.lines().count(), 1, "{point}: {keys}");
+    }
+}

@@ -115,11 +115,14 @@ impl RunLoop {
         resolution: Option<Resolution>,
         me: &ActorRef<RunMessage>,
     ) {
-        let is_open = self.state.open_call(call).is_some_and(|open| open.stage == Stage::Intended);
-        if self.ending.is_some() || !is_open {
+        let Some(open) = self.state.open_call(call).filter(|open| open.stage == Stage::Intended) else { return };
+        if self.ending.is_some() {
             return;
         }
-        match resolution {
+        // That it has not been done says nothing where another run may be about to do it: the one that this was forked
+        // from, which may be under way, or another fork.
+        let is_sure = open.begun_in.is_none() || resolution != Some(Resolution::Retry);
+        match resolution.filter(|_| is_sure) {
             None => {
                 let doubt = Event::CallInDoubt { call: call.clone(), asked: Some(by) };
                 self.record(Some(&call.agent), None, doubt);

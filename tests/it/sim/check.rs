@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use provost::budget::Amount;
 use provost::journal;
-use provost::run::{AgentId, Answer, Body, CallId, Event, Fold, RunEnd, Status};
-use provost::runtime::{Past, Replayer};
+use provost::run::{AgentId, Answer, Body, CallId, Event, Fold, RunEnd, Status, Usage};
+use provost::runtime::{Past, Replayer, RunRequest};
 use provost::tool::Effect;
 
 use super::Lived;
 use super::disk::{Disk, OnDisk};
 use super::expect;
-use super::plan::{Disturbance, RunPlan, TOOLS};
+use super::plan::{Disturbance, INPUT_NANO_USD, ModelFault, OUTPUT_NANO_USD, Plan, RunPlan, TOOLS};
 use super::world::{Deed, Does, State, World};
 
 /// Returns all that is wrong.
@@ -43,6 +43,8 @@ pub(super) fn all(world: &Arc<World>) -> Vec<String> {
             snapshot(disk, plan, on_disk, lived),
             deadline(world, on_disk),
             bill(on_disk, billed.get(&plan.id).copied().unwrap_or_default()),
+            charges(&world.plan, plan, on_disk),
+            pauses(on_disk),
             replays(&replayer, on_disk),
         ];
         wrong.extend(found.into_iter().filter_map(Result::err).map(|what| format!("run {}: {what}", plan.id)));
@@ -55,9 +57,13 @@ pub(super) fn all(world: &Arc<World>) -> Vec<String> {
             wrong.push(what);
         }
     }
-    let spent = disk.runs.values().fold(Amount::default(), |sum, run| sum.plus(run.fold.run.spent()));
-    if disk.spent() != spent {
-        wrong.push(format!("the runs have spent {spent:?}, and the ledger says {:?}", disk.spent()));
+    for tenant in ["one", "two", RunRequest::DEFAULT_TENANT] {
+        let is_theirs = |run: &&OnDisk| run.fold.run.beginning().is_some_and(|began| &*began.stream.tenant == tenant);
+        let of_runs = disk.runs.values().filter(is_theirs).map(|run| run.fold.run.spent());
+        let (spent, entered) = (of_runs.fold(Amount::default(), Amount::plus), disk.ledger.spent_by(tenant));
+        if spent != entered {
+            wrong.push(format!("the runs of {tenant} have spent {spent:?}, and the ledger says {entered:?}"));
+        }
     }
     wrong
 }
@@ -183,10 +189,59 @@ fn deadline(world: &World, on_disk: &OnDisk) -> Result<(), String> {
 const ROUNDING_MS: u64 = 5;
 
 /// What a provider has billed has been charged.
-fn bill(on_disk: &OnDisk, billed: u64) -> Result<(), String> {
-    let spent = on_disk.fold.run.spent().tokens;
-    if spent < billed {
-        return Err(format!("{billed} tokens were billed, and {spent} charged"));
+fn bill(on_disk: &OnDisk, (tokens, nano_usd): (u64, u64)) -> Result<(), String> {
+    let spent = on_disk.fold.run.spent();
+    if spent.tokens < tokens || spent.cost_nano_usd < nano_usd {
+        return Err(format!("{tokens} tokens for {nano_usd} were billed, and {spent:?} is charged"));
+    }
+    Ok(())
+}
+
+/// A reply is charged what it used, and a try that no provider bills nothing but its count.
+fn charges(plan: &Plan, run: &RunPlan, on_disk: &OnDisk) -> Result<(), String> {
+    let exact = |usage: &Usage| {
+        let nano_usd = usage.input_tokens * INPUT_NANO_USD + usage.output_tokens * OUTPUT_NANO_USD;
+        (usage.tokens(), nano_usd)
+    };
+    for envelope in &on_disk.events {
+        let (charged, due) = match &envelope.event {
+            Event::ModelReplied { usage: Some(usage), charged, .. } => (charged, exact(usage)),
+            Event::ModelFailed { charged, .. } => (charged, (0, 0)),
+            Event::TryFailed { call, attempt, charged, retry_in_ms: 1.., .. } => {
+                use ModelFault::{Limited, NoConnection, Overloaded};
+                match plan.model(&run.id, call, *attempt).1 {
+                    Some(Limited | Overloaded | NoConnection) => (charged, (0, 0)),
+                    _ => continue,
+                }
+            }
+            _ => continue,
+        };
+        if (charged.tokens, charged.cost_nano_usd) != due {
+            return Err(format!("{charged:?} is charged at event {}, and {due:?} is due", envelope.seq));
+        }
+    }
+    Ok(())
+}
+
+/// A try comes no sooner after a failed one than is said, and a provider that asks for time gets it.
+fn pauses(on_disk: &OnDisk) -> Result<(), String> {
+    let mut until: BTreeMap<&CallId, u64> = BTreeMap::new();
+    for envelope in &on_disk.events {
+        match &envelope.event {
+            Event::RunResumed { .. } | Event::RunForked { .. } => until.clear(),
+            Event::TryFailed { call, error, retry_in_ms, .. } => {
+                if error.starts_with("rate limited") && *retry_in_ms < 1_000 {
+                    return Err(format!("{call} does not wait for as long as it is asked to, at {}", envelope.seq));
+                }
+                until.insert(call, envelope.time_ms + retry_in_ms);
+            }
+            Event::CallIntended { call, .. } => {
+                if until.remove(call).is_some_and(|until| envelope.time_ms + ROUNDING_MS < until) {
+                    return Err(format!("{call} is tried again too soon, at {}", envelope.seq));
+                }
+            }
+            _ => {}
+        }
     }
     Ok(())
 }

@@ -116,13 +116,6 @@ impl Disk {
         })
     }
 
-    /// Returns what the ledger says that tenants have spent over all.
-    pub(super) fn spent(&self) -> Amount {
-        let closed = self.ledger.closed.values().map(|closed| closed.spent);
-        let open = self.ledger.open.values().map(|balance| balance.spent);
-        closed.chain(open).fold(Amount::default(), Amount::plus)
-    }
-
     /// Reads a run with the help of its snapshot.
     pub(super) fn by_snapshot(&self, run: &RunId) -> Result<provost::runtime::Past, provost::runtime::Error> {
         provost::runtime::Past::since_snapshot(&self.store, run)

@@ -21,6 +21,15 @@ pub(super) const TOOL_TIMEOUT: Duration = Duration::from_millis(2_000);
 /// How many tries a model call has; no call fails so often for a while that they do not suffice.
 const TRIES: u32 = 4;
 
+/// What a run is asked, a probe, and a delegate.
+pub(super) const INPUT: &str = "do it";
+pub(super) const PROBE_INPUT: &str = "probe";
+pub(super) const QUESTION: &str = "look into it";
+
+/// What a token costs that is read, and one that is written.
+pub(super) const INPUT_NANO_USD: u64 = 1_000;
+pub(super) const OUTPUT_NANO_USD: u64 = 3_000;
+
 /// The most that an answer may have.
 const MAX_OUTPUT_TOKENS: u32 = 200;
 

@@ -13,21 +13,27 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use provost::fault;
 use provost::journal::{Journal, Moment};
-use provost::run::{CallId, Resolution, RunId, Status};
+use provost::run::{CallId, Envelope, Event, Resolution, RunId, Status};
 use provost::runtime::{Answers, Controls, Error, Host, Past, Recorder, Report, RunHandle, RunRequest, Runtime};
 use provost::spec::Network;
 use tokio::time::sleep;
 
 use super::disk::Disk;
 use super::draw::Draw;
-use super::plan::{Disturbance, ForkPlan, Place, RunPlan, TOOLS};
+use super::plan::{Disturbance, ForkPlan, INPUT, PROBE_INPUT, Place, RunPlan, TOOLS};
 use super::world::{Does, Model, Person, World};
 
 /// How long all runs of one process may take together, in the world's time, before they count as stuck.
 const STUCK: Duration = Duration::from_secs(3_600);
 
+/// How long it takes until a run hears that it is cancelled.
+const CANCEL_MS: u64 = 1;
+
 /// How many processes there may be beyond those that the plan ends.
 const PROCESSES_MORE: usize = 8;
+
+/// How often a run may be taken up in one process: it is parked a few times at the most.
+const TAKEN_UP_AT_MOST: usize = 50;
 
 type Writing = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -204,7 +210,7 @@ impl Process<'_> {
     /// Goes with a run to its end. An error means that the store has failed.
     async fn go(&self, run: &RunPlan) -> Result<(), Error> {
         sleep(run.begins_after).await;
-        loop {
+        for _ in 0..TAKEN_UP_AT_MOST {
             let past = match self.recorder.past(&run.id) {
                 Ok(past) => Some(past),
                 Err(Error::NoSuchRun(_)) => None,
@@ -230,6 +236,8 @@ impl Process<'_> {
             let report = self.accompany(run, handle).await.map_err(|error| self.unless_store(error))?;
             self.told(&report);
         }
+        self.world.wrong(format!("run {} is taken up over and over", run.id));
+        Ok(())
     }
 
     /// Begins a run, from a point of another's past if it is a fork.
@@ -332,13 +340,33 @@ impl Process<'_> {
                 self.world.state().runs.entry(run.id.clone()).or_default().is_disturbed = true;
                 disturb(&controls, disturbance).await;
             };
+            let is_cancel = disturbance == Disturbance::Cancel;
             tokio::select! {
                 biased;
                 report = &mut waits => return report,
                 () = disturb => {}
             }
+            let since_ms = self.world.state().now();
+            let report = waits.await?;
+            if is_cancel {
+                self.begins_nothing(&run.id, since_ms + CANCEL_MS);
+            }
+            return Ok(report);
         }
         waits.await
+    }
+
+    /// A run that has been cancelled begins no more calls.
+    fn begins_nothing(&self, run: &RunId, after_ms: u64) {
+        let mut state = self.world.state();
+        let events = state.disk.iter().filter_map(|disk| disk.runs.get(run)).flat_map(|run| &run.events);
+        let is_late = |envelope: &&Arc<Envelope>| {
+            matches!(envelope.event, Event::CallIntended { .. }) && envelope.time_ms > after_ms
+        };
+        let late = events.filter(is_late).map(|envelope| envelope.seq).next();
+        if let Some(seq) = late {
+            state.blame(format!("run {run} was cancelled, and begins a call at event {seq}"));
+        }
     }
 
     /// Begins as many runs at once as there is room for model calls, and sees that there is room for all of them: what
@@ -353,7 +381,7 @@ impl Process<'_> {
         let Some(room) = room.filter(|_| !is_cut_short) else { return Ok(()) };
         let process = self.world.state().number;
         let handles = join_all((0..room).map(|number| {
-            let request = RunRequest { id: Some(super::plan::probe(process, number)), ..RunRequest::new("probe") };
+            let request = RunRequest { id: Some(super::plan::probe(process, number)), ..RunRequest::new(PROBE_INPUT) };
             self.runtime.start(request)
         }))
         .await;
@@ -377,7 +405,7 @@ fn request(run: &RunPlan) -> RunRequest {
         tenant: run.tenant.into(),
         is_attended: run.is_attended,
         directory: Some("/".into()),
-        ..RunRequest::new("do it")
+        ..RunRequest::new(INPUT)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use provost::model::{Error, Provider, Reply, Request};
-use provost::run::{CallId, RunId, Stage, Status};
+use provost::run::{Body, CallId, RunId, Stage, Status};
 use provost::runtime::{Approver, Question};
 use provost::tool::{self, Effect, Tool};
 use schemars::JsonSchema;
@@ -18,7 +18,10 @@ use tokio::time::{Instant, sleep};
 
 use super::disk::Disk;
 use super::draw::Draw;
-use super::plan::{ModelFault, Place, Plan, ProcessEnd, TOOL_TIMEOUT, ToolEnd, tool_result};
+use super::plan::{
+    INPUT, INPUT_NANO_USD, ModelFault, OUTPUT_NANO_USD, PROBE_INPUT, Place, Plan, ProcessEnd, QUESTION, TOOL_TIMEOUT,
+    ToolEnd, tool_result,
+};
 
 /// When the world begins, in milliseconds since 1970.
 const BEGINNING_MS: u64 = 1_700_000_000_000;
@@ -42,8 +45,8 @@ pub(super) struct State {
     pub(super) disk: Option<Disk>,
     /// The tool calls by idempotency key.
     pub(super) deeds: BTreeMap<String, Deed>,
-    /// What models have billed, by run, in tokens.
-    pub(super) billed: BTreeMap<RunId, u64>,
+    /// What models have billed, by run: tokens, and billionths of a dollar.
+    pub(super) billed: BTreeMap<RunId, (u64, u64)>,
     /// How many calls of each model are under way, and how many there have been at most.
     in_flight: BTreeMap<String, (u32, u32)>,
     /// What the world knows of runs.
@@ -338,6 +341,9 @@ impl Model {
             state.note(&format!("model {run} {call} try {attempt}"));
             let objection = state.objection(run, call, Some(attempt), true);
             objection.into_iter().for_each(|what| state.blame(what));
+            if !is_asked_as_it_should(request) {
+                state.blame(format!("{run} {call} is not told what it is asked"));
+            }
         }
         let bound = plan.network.models[&self.name].in_flight;
         let _in_flight = InFlight::begin(world, &self.name, bound);
@@ -348,10 +354,14 @@ impl Model {
         // What is read is billed as soon as it is read.
         let is_billed =
             matches!(fault, None | Some(ModelFault::Cut { .. } | ModelFault::TimesOut | ModelFault::Gibberish));
-        *world.state().billed.entry(run.clone()).or_default() += if is_billed { usage.input_tokens } else { 0 };
+        let bill = |tokens: u64, nano_usd_per_token: u64| {
+            let mut state = world.state();
+            let (of_tokens, of_cost) = state.billed.entry(run.clone()).or_default();
+            (*of_tokens, *of_cost) = (*of_tokens + tokens, *of_cost + tokens * nano_usd_per_token);
+        };
+        bill(if is_billed { usage.input_tokens } else { 0 }, INPUT_NANO_USD);
         sleep(latency).await;
-        let bill = |tokens| *world.state().billed.entry(run.clone()).or_default() += tokens;
-        bill(if is_billed { usage.output_tokens } else { 0 });
+        bill(if is_billed { usage.output_tokens } else { 0 }, OUTPUT_NANO_USD);
         world.pass(Place::ModelReply).await;
         world.note(&format!("model {run} {call} try {attempt} says {fault:?}"));
         match fault {
@@ -359,6 +369,12 @@ impl Model {
             Some(fault) => Err(fault.error(reply.usage)),
         }
     }
+}
+
+/// Whether the transcript begins with what the input or another agent asked.
+fn is_asked_as_it_should(request: &Request) -> bool {
+    let first = request.messages.first().map(|message| &message.body);
+    matches!(first, Some(Body::User { text }) if [INPUT, PROBE_INPUT, QUESTION].contains(&text.as_str()))
 }
 
 /// A tool of the world.
@@ -396,6 +412,10 @@ impl Tool for Does {
             state.note(&format!("tool {key} begins"));
             let objection = state.objection(run, id, None, self.class != Effect::Pure);
             objection.into_iter().for_each(|what| state.blame(what));
+            let begun_in = run.as_str().rsplit('.').next().unwrap_or_default();
+            if *key != format!("{run}/{id}") && *key != format!("{begun_in}/{id}") {
+                state.blame(format!("{run} {id} is made under the key {key}"));
+            }
             let deed = state.deeds.entry(key.clone()).or_default();
             (deed.class, deed.result) = (Some(self.class), result.clone());
             deed.begun += 1;
@@ -405,6 +425,10 @@ impl Tool for Does {
         world.pass(Place::ToolEffect).await;
         {
             let mut state = world.state();
+            let on_disk = state.disk.as_ref().and_then(|disk| disk.runs.get(run));
+            if on_disk.and_then(|run| run.fold.run.end()).is_some_and(|end| !end.status.is_parked()) {
+                state.blame(format!("{run} {id} is done, and the run has ended"));
+            }
             let deed = state.deeds.entry(key.clone()).or_default();
             deed.effects += 1;
             if deed.effects > 1 && self.class == Effect::Once {
