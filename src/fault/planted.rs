@@ -47,5 +47,11 @@ bugs! {
     PermitLostOnCancel "permit_lost_on_cancel" "the permit of a model call that is cancelled is not given back"
     MailLostOnRestart "mail_lost_on_restart" "an agent that is restarted does not get the mail again that its last incarnation had not dealt with"
     SnapshotMissesLast "snapshot_misses_last" "a snapshot is said to hold an event that its agents have not taken up"
+    KeyChanges "key_changes" "a call that is made again after a crash has another idempotency key"
+    CancelIgnored "cancel_ignored" "a run that has calls under way does not hear that it is cancelled"
+    CostForgotten "cost_forgotten" "what a reply used is charged, and not what that cost"
+    RetriedAtOnce "retried_at_once" "a failed try is followed by the next without a pause"
+    TenantForgotten "tenant_forgotten" "what a run spends that was taken up is another tenant's"
+    TaskLost "task_lost" "a model is not told what its agent is asked"
     DeadlineBeginsAnew "deadline_begins_anew" "a run that is taken up has all of its time once more"
 }

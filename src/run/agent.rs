@@ -260,7 +260,11 @@ fn think(definition: &Definition, state: &AgentState) -> Effect {
     {
         return Effect::End(AgentOutcome::Done(Answer::Text(content.as_str().into())));
     }
-    Effect::CallModel { call: CallId::model(&state.id, state.step + 1), messages: state.transcript.clone() }
+    let mut messages = state.transcript.clone();
+    if fault::is_planted(Bug::TaskLost) {
+        messages.retain(|message| !matches!(message.body, Body::User { .. }));
+    }
+    Effect::CallModel { call: CallId::model(&state.id, state.step + 1), messages }
 }
 
 fn act(definition: &Definition, state: &AgentState, call: &CallId, message: &Message) -> Vec<Effect> {

@@ -211,6 +211,7 @@ impl Actor for RunSupervisor {
             RunMessage::Reconciled { call, by, resolution } => run.reconciled(&call, by, resolution, &me),
             RunMessage::LimitReached { call, limit } => run.limit_reached(&call, limit),
             RunMessage::TaskEnded { call, task } => run.task_ended(&call, task),
+            RunMessage::Cancel(_) if fault::is_planted(Bug::CancelIgnored) && !run.live.is_empty() => {}
             RunMessage::Cancel(end) => run.end(end),
             RunMessage::Pause { paused, answer } => run.pause(paused, answer),
             RunMessage::Steer { agent, text, answer } => run.steer(agent, text, answer),

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::ModelCall;
 use super::desk::Desk;
 use crate::budget::{Amount, Rates};
+use crate::fault::{self, Bug};
 use crate::model::{Error, Reply};
 use crate::run::{Body, CallId, Event, Labels, Message, Origin, Subject, ToolFailure, refused, tool_message};
 use crate::runtime::fleet::BoundTool;
@@ -32,6 +33,7 @@ pub(super) fn charge(result: &Result<Reply, Error>, hold: &Hold, rates: &Rates) 
         Err(error) if error.may_be_billed() => error.usage(),
         Err(_) => return hold.counts,
     };
+    let rates = if fault::is_planted(Bug::CostForgotten) { &Rates::default() } else { rates };
     usage.map_or(hold.held, |usage| hold.counts.with_usage(&usage, rates))
 }
 
@@ -103,6 +105,9 @@ async fn run_tool(
 /// Names a call so that the world can recognise it: the same for all tries of the call, in all processes, and in all runs
 /// that were forked while it was under way.
 pub(super) fn key(desk: &Desk, scope: &Scope) -> String {
+    if fault::is_planted(Bug::KeyChanges) {
+        return format!("{}/{}@{}", scope.stream.run, desk.id, desk.cause);
+    }
     format!("{}/{}", desk.begun_in.as_ref().unwrap_or(&scope.stream.run), desk.id)
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
+use crate::fault::{self, Bug};
 use crate::model::{Error, Reply};
 use crate::run::{CallId, RunId};
 use crate::spec::Retry;
@@ -49,6 +50,7 @@ impl Tries {
             return Ok(Err(error));
         }
         match self.pauses.next() {
+            Some(_) if fault::is_planted(Bug::RetriedAtOnce) => Err((error, Duration::ZERO)),
             Some(pause) => Err((error, pause.max(asked))),
             None => Ok(Err(error)),
         }

@@ -21,7 +21,10 @@ impl RunLoop {
         self.state = fold.run.clone();
         self.taken_up = (self.state.head(), fold.agents.clone());
         self.folded = fold;
-        let (run, tenant) = (self.scope.stream.run.clone(), self.scope.stream.tenant.clone());
+        let (run, mut tenant) = (self.scope.stream.run.clone(), self.scope.stream.tenant.clone());
+        if fault::is_planted(Bug::TenantForgotten) {
+            tenant = "".into();
+        }
         self.unwritten.entries.push(Entry::Opened { run, tenant });
         self.record(None, None, resumed);
         let is_charged = !fault::is_planted(Bug::CutOffNotCharged);
