@@ -4,6 +4,9 @@
 //! What models, tools, people, policy, budget and clock said is taken from the record as it is. All else follows from it,
 //! and is compared: which calls are made, to what and with which labels; which are refused, and in which words; which
 //! agents start, with which task, and how they end; how the run ends, and which calls it lets go of.
+//!
+//! What is sent to a model is not in the record, and so not compared: that a model is called is, and that its agent's
+//! transcript is the fold of the events.
 
 mod calls;
 mod divergence;
