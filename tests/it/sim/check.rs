@@ -236,7 +236,8 @@ fn pauses(on_disk: &OnDisk) -> Result<(), String> {
                 until.insert(call, envelope.time_ms + retry_in_ms);
             }
             Event::CallIntended { call, .. } => {
-                if until.remove(call).is_some_and(|until| envelope.time_ms + ROUNDING_MS < until) {
+                let is_too_soon = until.remove(call).is_some_and(|until| envelope.time_ms + ROUNDING_MS < until);
+                if is_too_soon {
                     return Err(format!("{call} is tried again too soon, at {}", envelope.seq));
                 }
             }
