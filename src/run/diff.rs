@@ -194,7 +194,7 @@ impl Story {
                 };
                 self.fact(Some(&call.agent), Some(call.step), What::Result, call.index.unwrap_or_default(), said);
             }
-            (Event::Steered { message }, Some(agent)) => {
+            (Event::Steered { message } | Event::Asked { message }, Some(agent)) => {
                 let step = self.last_step(agent);
                 let count = self.told.entry((agent.clone(), step)).or_default();
                 let index = *count;
@@ -264,7 +264,14 @@ impl Story {
     /// other has beyond it.
     fn parting(&self, other: &Self) -> Option<Parting> {
         let differs = |(place, said): &(&Place, &String)| other.facts.get(*place) != Some(said);
-        if let Some((place, said)) = self.facts.iter().find(differs) {
+        // What a person said in the other run alone, before anything else was different there, is why the rest is.
+        let theirs = other.facts.iter().find(|&(place, said)| self.facts.get(place) != Some(said));
+        let told = theirs.filter(|(place, _)| place.what == What::Steering && !self.facts.contains_key(*place));
+        let ours = self.facts.iter().find(differs);
+        if let (Some((place, said)), true) = (told, ours.is_none_or(|(place, _)| place.what != What::Steering)) {
+            return Some(place.parting(What::Steering, None, Some(said)));
+        }
+        if let Some((place, said)) = ours {
             let theirs = other.facts.get(place);
             let what = if theirs.is_none() { other.lacks(place) } else { place.what };
             return Some(place.parting(what, Some(said), theirs));

@@ -624,6 +624,11 @@ fn the_tour_is_forked_where_the_editor_takes_over() {
     let parent = RunId::new(world.runs()[0]["run"].as_str().unwrap());
     let before = chain(&world.data(""), &parent);
     let short = world.ask_for(0, &["runs", "fork", "last", "--at", "11", "--input", "b"]);
+    let diff = world.ask(&["runs", "diff", parent.as_str(), "last"]).stdout;
+    assert!(
+        diff.contains("they part at agent `scout~1.editor`, in what a person says:\n  A  (nothing)\n  B  b\n"),
+        "{diff}"
+    );
     assert!(short.contains("b/b.rs: b") && !short.contains("a/a.rs"), "{short}");
     let usage = &world.runs()[0]["usage"];
     assert_eq!((&usage["tool_calls"], &usage["model_calls"]), (&json!(1), &json!(4)), "one reader, and no list");
