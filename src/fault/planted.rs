@@ -43,6 +43,7 @@ bugs! {
     AbandonedNotCharged "abandoned_not_charged" "a model call that is under way when its run is cancelled is not charged"
     FailedTryNotInLedger "failed_try_not_in_ledger" "what a failed try of a model call cost is not entered in the ledger"
     ReservedInTwo "reserved_in_two" "a reservation looks at the account and changes it in two steps, between which others have their turn"
+    SettledTwice "settled_twice" "what a call cost counts twice against the run's limits, and once on record"
     FreedNotTold "freed_not_told" "who waits for budget is not told that some is free"
     PermitLostOnCancel "permit_lost_on_cancel" "the permit of a model call that is cancelled is not given back"
     MailLostOnRestart "mail_lost_on_restart" "an agent that is restarted does not get the mail again that its last incarnation had not dealt with"

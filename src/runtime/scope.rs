@@ -177,6 +177,9 @@ impl Hold {
     pub(super) fn settle(mut self, actual: Amount) {
         self.settled = true;
         self.account.with(|account| account.settle(self.held, actual));
+        if fault::is_planted(Bug::SettledTwice) {
+            self.account.with(|account| account.settle(Amount::default(), actual));
+        }
         if !fault::is_planted(Bug::FreedNotTold) {
             self.account.freed.notify_waiters();
         }

@@ -44,6 +44,7 @@ pub(super) fn all(world: &Arc<World>) -> Vec<String> {
             deadline(world, on_disk),
             bill(on_disk, billed.get(&plan.id).copied().unwrap_or_default()),
             charges(&world.plan, plan, on_disk),
+            limit(world, on_disk),
             pauses(on_disk),
             replays(&replayer, on_disk),
         ];
@@ -196,6 +197,29 @@ fn bill(on_disk: &OnDisk, (tokens, nano_usd): (u64, u64)) -> Result<(), String> 
     }
     Ok(())
 }
+
+/// A run that ends by a limit is so near it that the next call might go beyond.
+fn limit(world: &World, on_disk: &OnDisk) -> Result<(), String> {
+    let Some(end) = on_disk.fold.run.end().filter(|end| end.status == Status::Limit) else { return Ok(()) };
+    let (limits, spent) = (&world.plan.network.network.limits, on_disk.fold.run.spent());
+    let reason = end.reason.as_deref().unwrap_or_default();
+    let left = match reason.split_whitespace().nth(1) {
+        Some("tokens") => limits.tokens.map(|limit| (limit.saturating_sub(spent.tokens), CALL_TOKENS)),
+        Some("model_calls") => limits.model_calls.map(|limit| (limit.saturating_sub(spent.model_calls), 1)),
+        Some("cost_usd") => limits.cost_usd.map(|limit| {
+            let limit = (limit * 1e9).ceil() as u64;
+            (limit.saturating_sub(spent.cost_nano_usd), CALL_TOKENS * OUTPUT_NANO_USD)
+        }),
+        _ => None,
+    };
+    match left {
+        Some((left, call)) if left >= call => Err(format!("it ended for `{reason}`, and {left} is left")),
+        _ => Ok(()),
+    }
+}
+
+/// More than any call of a simulated network may take.
+const CALL_TOKENS: u64 = 6_000;
 
 /// A reply is charged what it used, and a try that no provider bills nothing but its count.
 fn charges(plan: &Plan, run: &RunPlan, on_disk: &OnDisk) -> Result<(), String> {
