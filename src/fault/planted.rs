@@ -50,6 +50,7 @@ bugs! {
     SnapshotMissesLast "snapshot_misses_last" "a snapshot is said to hold an event that its agents have not taken up"
     KeyChanges "key_changes" "a call that is made again after a crash has another idempotency key"
     CancelIgnored "cancel_ignored" "a run that has calls under way does not hear that it is cancelled"
+    PauseIgnored "pause_ignored" "a run that is paused goes on as if it were not"
     CostForgotten "cost_forgotten" "what a reply used is charged, and not what that cost"
     RetriedAtOnce "retried_at_once" "a failed try is followed by the next without a pause"
     TenantForgotten "tenant_forgotten" "what a run spends that was taken up is another tenant's"

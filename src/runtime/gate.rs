@@ -85,6 +85,10 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
             Ok(admission) => admission,
             Err(limit) => return desk.tell(RunMessage::LimitReached { call: desk.id.clone(), limit }),
         };
+        if scope.pause.is_set() {
+            // It was paused while the call waited for its turn; all that was taken is given back.
+            continue;
+        }
         // Rates per minute are not limited yet: what holds a permit and a reservation goes on.
         call.request.attempt = tries.attempt();
         call.request.max_output_tokens = admission.hold.max_output_tokens;

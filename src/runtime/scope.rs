@@ -53,8 +53,8 @@ impl Scope {
 
     /// Waits while the run is paused, and until the disk keeps up.
     pub(super) async fn may_begin(&self) {
-        self.pause.over().await;
         self.recorder.has_room().await;
+        self.pause.over().await;
     }
 }
 
@@ -71,11 +71,16 @@ impl Pause {
         self.over.notify_waiters();
     }
 
+    /// Whether calls that have not begun wait.
+    pub(super) fn is_set(&self) -> bool {
+        self.is_paused.load(Ordering::Acquire)
+    }
+
     /// Waits while the run is paused.
     async fn over(&self) {
         loop {
             let over = self.over.notified();
-            if !self.is_paused.load(Ordering::Acquire) {
+            if !self.is_set() {
                 return;
             }
             over.await;

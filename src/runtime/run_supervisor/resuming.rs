@@ -172,7 +172,7 @@ impl RunLoop {
     pub(super) fn pause(&mut self, paused: bool, answer: oneshot::Sender<()>) {
         if self.ending.is_none() && self.state.is_paused() != paused {
             self.record(None, None, if paused { Event::Paused } else { Event::Unpaused });
-            self.scope.pause.set(paused);
+            self.scope.pause.set(paused && !fault::is_planted(Bug::PauseIgnored));
         }
         self.when_durable(move || answer.send(()).unwrap_or_default());
     }

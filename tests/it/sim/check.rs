@@ -45,6 +45,7 @@ pub(super) fn all(world: &Arc<World>) -> Vec<String> {
             bill(on_disk, billed.get(&plan.id).copied().unwrap_or_default()),
             charges(&world.plan, plan, on_disk),
             limit(world, on_disk),
+            holds_still(on_disk),
             pauses(on_disk),
             replays(&replayer, on_disk),
         ];
@@ -220,6 +221,24 @@ fn limit(world: &World, on_disk: &OnDisk) -> Result<(), String> {
 
 /// More than any call of a simulated network may take.
 const CALL_TOKENS: u64 = 6_000;
+
+/// A run that is paused begins no calls, but for those that were just about to be made.
+fn holds_still(on_disk: &OnDisk) -> Result<(), String> {
+    let mut paused_ms = None;
+    for envelope in &on_disk.events {
+        match &envelope.event {
+            Event::Paused => paused_ms = Some(envelope.time_ms),
+            Event::Unpaused | Event::RunResumed { .. } | Event::RunForked { .. } => paused_ms = None,
+            Event::CallIntended { call, .. }
+                if paused_ms.is_some_and(|since| envelope.time_ms > since + ROUNDING_MS) =>
+            {
+                return Err(format!("{call} is begun while the run is paused, at {}", envelope.seq));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
 
 /// A reply is charged what it used, and a try that no provider bills nothing but its count.
 fn charges(plan: &Plan, run: &RunPlan, on_disk: &OnDisk) -> Result<(), String> {
