@@ -100,19 +100,21 @@ impl Disk {
     /// Says where the ledger and a run's own events differ.
     fn imbalance(&self, run: &RunId, on_disk: &OnDisk) -> Option<String> {
         let state = &on_disk.fold.run;
-        let of_events = (state.held(), state.spent());
         let Some(balance) = self.ledger.open.get(run) else {
             return (state.end().is_none() || state.held() != Amount::default())
                 .then(|| format!("run {run} is under way and has no account, at event {}", state.head()));
         };
         // A run that was parked has settled before: the account that was opened anew holds what came since.
+        let own = on_disk.events.iter().rev().take_while(|envelope| !matches!(envelope.event, Event::RunForked { .. }));
+        let settled = own.into_iter().find_map(|envelope| match &envelope.event {
+            Event::RunEnded { spent, .. } => Some(*spent),
+            _ => None,
+        });
+        let of_events = (state.held(), state.spent().minus(settled.unwrap_or_default()));
         let of_ledger = (balance.held, balance.spent);
-        let is_less = of_ledger.1.tokens > of_events.1.tokens;
-        (of_ledger.0 != of_events.0 || is_less).then(|| {
-            format!(
-                "run {run} holds and has spent {of_events:?}, and the ledger says {of_ledger:?}, at event {}",
-                state.head()
-            )
+        (of_ledger != of_events).then(|| {
+            let head = state.head();
+            format!("run {run} holds and has spent {of_events:?}, and the ledger says {of_ledger:?}, at event {head}")
         })
     }
 
