@@ -19,12 +19,12 @@ pub use apart::apart;
 pub use definition::{Definition, OutputSchema, Target, TargetKind};
 pub use diff::{Diff, Pair, Parting, StepCost, What};
 pub use event::{
-    AgentOutcome, Answer, Envelope, Event, Parent, Resolution, RunEnd, Status, Stream, Subject, ToolFailure,
+    AgentOutcome, Answer, Envelope, Event, Parent, Resolution, RunEnd, Status, Stream, Subject, ToolFailure, Wait,
 };
 pub use fork::{ForkPoint, NoForkPoint};
 pub use id::{AgentId, CallId, NotACall, RunId};
 pub use message::{Body, Labels, Message, Origin, ToolCall, Usage};
 pub use replay::{Divergence, Replay, Replayed, Rules};
-pub use start::{NewAgent, question, refused};
+pub use start::{NewAgent, gave_up, question, refused, unusable};
 pub use state::{Beginning, Instance, Lineage, Next, OpenCall, RunState, Stage, Totals, delegate_tool, handoff_tool};
-pub use stored::{Fold, StoredError, decode, encode};
+pub use stored::{Fold, StoredError, decode, encode, rejected};

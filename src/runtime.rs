@@ -10,6 +10,8 @@ mod fleet;
 mod fork;
 mod gate;
 mod host;
+mod kept;
+mod mailboxes;
 mod network_supervisor;
 mod offline;
 mod recorder;
@@ -18,6 +20,7 @@ mod report;
 mod router;
 mod run_supervisor;
 mod scope;
+mod supervision;
 #[cfg(test)]
 mod tests;
 
@@ -364,7 +367,11 @@ impl Runtime {
         let is_other = beginning.network != self.text;
         let resumed = Event::RunResumed { network: is_other.then(|| self.text.clone()), version: VERSION.into() };
         let log = Arc::new(Log::of(events));
-        let opening = Opening::Resumed { fold: Box::new(Fold { run: state, agents }), resumed, answers };
+        let opening = Opening::Resumed {
+            fold: Box::new(Fold { run: state, agents, rejected: Default::default() }),
+            resumed,
+            answers,
+        };
         self.launch(scope, opening, log, claim).await
     }
 

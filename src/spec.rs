@@ -16,6 +16,7 @@ mod schema;
 mod secrets;
 mod shape;
 mod source;
+mod supervision;
 mod tables;
 mod template;
 mod worst;
@@ -26,6 +27,7 @@ pub use diagnostic::{Diagnostic, Position, Report, Severity};
 pub use duration::Span;
 pub use model_override::{ModelOverride, OverrideError};
 pub use schema::json_schema;
+pub use supervision::{Backoff, MailboxSpec, OnError, RestartKind, RestartSpec, Scope, WhenFull};
 pub use tables::{
     AgentSpec, Builtin, Effect, Faults, Fleet, Latency, Limits, MAX_AGENT_NAME, MAX_NAME, ModelChoice, ModelSpec,
     NetworkSpec, NetworkTable, Permission, PolicySpec, Price, ProviderKind, Retry, SecretRef, SimSpec, Strategy,

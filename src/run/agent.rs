@@ -47,6 +47,8 @@ enum Phase {
     Answered { finish: Finish, malformed: Option<String> },
     /// The model failed for good.
     ModelFailed { error: String },
+    /// The model failed for good, and the agent that was to take over can't.
+    NotRouted { error: String },
     /// It is over.
     Ended,
 }
@@ -180,6 +182,10 @@ impl AgentState {
     }
 
     fn take_result(&mut self, call: &CallId, message: &Arc<Message>, failure: Option<ToolFailure>) {
+        if let Phase::ModelFailed { error } = &self.phase {
+            self.phase = Phase::NotRouted { error: format!("{error}; {}", message.text()) };
+            return;
+        }
         let Phase::Acting { results, at_fault } = &mut self.phase else { return };
         let slot = call.index.and_then(|index| results.get_mut(index as usize));
         let Some(slot) = slot.filter(|slot| slot.is_none() && call.step == self.step) else { return };
@@ -211,7 +217,8 @@ pub fn decide(definition: &Definition, state: &AgentState, event: &Event) -> Vec
         (Phase::Answered { finish, malformed }, Event::ModelReplied { message, .. }) => {
             vec![answer(definition, message, *finish, malformed.as_deref())]
         }
-        (Phase::ModelFailed { error }, Event::ModelFailed { .. }) => vec![failed(definition, error)],
+        (Phase::ModelFailed { error }, Event::ModelFailed { .. }) => vec![failed(definition, state, error)],
+        (Phase::NotRouted { error }, Event::ToolReturned { .. }) => vec![gives_up(definition, error)],
         _ => Vec::new(),
     }
 }
@@ -232,12 +239,21 @@ pub fn take_up(definition: &Definition, state: &AgentState) -> Vec<Effect> {
         (Phase::Answered { finish, malformed }, Some(message)) => {
             vec![answer(definition, message, *finish, malformed.as_deref())]
         }
-        (Phase::ModelFailed { error }, _) => vec![failed(definition, error)],
+        (Phase::ModelFailed { error }, _) => vec![failed(definition, state, error)],
+        (Phase::NotRouted { error }, _) => vec![gives_up(definition, error)],
         _ => Vec::new(),
     }
 }
 
-fn failed(definition: &Definition, error: &str) -> Effect {
+/// Says what follows when the model can't be reached: another agent takes over, if the network has one for that.
+fn failed(definition: &Definition, state: &AgentState, error: &str) -> Effect {
+    let Some(route) = &definition.error_route else { return gives_up(definition, error) };
+    let message = format!("I could not go on: model `{}`: {error}", definition.model);
+    let subject = Subject::Handoff { agent: route.clone(), message };
+    Effect::Act { call: CallId::tool(&state.id, state.step, 0), subject, labels: state.labels.clone() }
+}
+
+fn gives_up(definition: &Definition, error: &str) -> Effect {
     Effect::End(AgentOutcome::Failed { reason: format!("model `{}`: {error}", definition.model) })
 }
 

@@ -26,6 +26,8 @@ pub struct Definition {
     pub fixed_bytes: usize,
     /// What stands behind each offer, by its name.
     pub targets: HashMap<String, Target>,
+    /// The agent that takes over when the model can't be reached, if one is to.
+    pub error_route: Option<Arc<str>>,
     /// The shape of the final answer; none for plain text.
     pub output: Option<OutputSchema>,
 }

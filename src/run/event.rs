@@ -220,6 +220,63 @@ pub enum Event {
         /// How it is to end.
         end: RunEnd,
     },
+    /// A call has to wait before it can be made, and holds nothing meanwhile.
+    CallQueued {
+        /// The call.
+        call: CallId,
+        /// What for.
+        wait: Wait,
+    },
+    /// A question is in the mailbox of an agent, and waits for an instance that is free.
+    Sent {
+        /// The call that asks.
+        call: CallId,
+        /// The agent's name in the network.
+        to: Arc<str>,
+    },
+    /// An instance of the agent takes the question from the mailbox; its start follows.
+    Took {
+        /// The call that asks.
+        call: CallId,
+    },
+    /// A message was given up: nobody deals with it unless a person puts it back.
+    DeadLettered {
+        /// The call that asked; none if it was the run's input.
+        call: Option<CallId>,
+        /// The agent's name in the network.
+        to: Arc<str>,
+        /// The message.
+        message: Arc<Message>,
+        /// How often it was given to the agent.
+        deliveries: u32,
+        /// Why it was given up.
+        reason: String,
+    },
+    /// An agent's actor failed.
+    AgentFailed {
+        /// Why.
+        reason: String,
+        /// The event that it was working on, if it is known.
+        at: Option<u64>,
+        /// How often in a row it has failed at what it was given, counted from 1; 0 if that is not to blame.
+        delivery: u32,
+        /// After how many milliseconds it is started again; none if it is not.
+        restart_in_ms: Option<u64>,
+    },
+    /// An event made its agent fail again and again: from here on it is as if the agent had never got it.
+    Rejected {
+        /// The event's number.
+        seq: u64,
+        /// The call whose result it was, if it was one.
+        call: Option<CallId>,
+        /// Why the agent failed.
+        reason: String,
+    },
+    /// An agent makes no progress, although the time that its present step may take is over; or it makes progress again.
+    Hung {
+        /// What does not come to an end; none where progress is made again.
+        what: Option<String>,
+    },
     /// An agent's actor failed and a new incarnation took its place.
     AgentRestarted {
         /// Why the last one failed.
@@ -254,6 +311,8 @@ impl Event {
             | Self::ApprovalDecided { call, .. }
             | Self::CallInDoubt { call, .. }
             | Self::CallResolved { call, .. }
+            | Self::CallQueued { call, .. }
+            | Self::Sent { call, .. }
             | Self::CallAbandoned { call, .. } => Some(call),
             Self::RunStarted { .. }
             | Self::RunResumed { .. }
@@ -265,6 +324,11 @@ impl Event {
             | Self::Asked { .. }
             | Self::RepairRequested { .. }
             | Self::CancelRequested { .. }
+            | Self::Took { .. }
+            | Self::DeadLettered { .. }
+            | Self::AgentFailed { .. }
+            | Self::Rejected { .. }
+            | Self::Hung { .. }
             | Self::AgentRestarted { .. }
             | Self::AgentEnded { .. }
             | Self::RunEnded { .. } => None,
@@ -294,11 +358,30 @@ impl Event {
             Self::Asked { .. } => "asked",
             Self::RepairRequested { .. } => "repair_requested",
             Self::CancelRequested { .. } => "cancel_requested",
+            Self::CallQueued { .. } => "call_queued",
+            Self::Sent { .. } => "sent",
+            Self::Took { .. } => "took",
+            Self::DeadLettered { .. } => "dead_lettered",
+            Self::AgentFailed { .. } => "agent_failed",
+            Self::Rejected { .. } => "rejected",
+            Self::Hung { .. } => "hung",
             Self::AgentRestarted { .. } => "agent_restarted",
             Self::AgentEnded { .. } => "agent_ended",
             Self::RunEnded { .. } => "run_ended",
         }
     }
+}
+
+/// What a call waits for before it can be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wait {
+    /// For its turn: as many calls are under way as may be.
+    Permit,
+    /// For budget that others hold, and may give back.
+    Budget,
+    /// For room in the mailbox of the agent that it asks.
+    Mailbox,
 }
 
 /// What became of a call that was in doubt.
@@ -334,6 +417,14 @@ pub enum Parent {
 }
 
 impl Parent {
+    /// Returns the call that brought the instance into being; none if it was the run.
+    pub fn call(&self) -> Option<&CallId> {
+        match self {
+            Self::Run => None,
+            Self::Delegation(call) | Self::Handoff { call, .. } => Some(call),
+        }
+    }
+
     /// Returns the call that the instance's answer is the result of; none if it is the run's answer.
     pub fn answers(&self) -> Option<&CallId> {
         match self {
@@ -411,6 +502,12 @@ pub enum ToolFailure {
     Panicked,
     /// The delegate failed.
     DelegateFailed,
+    /// The mailbox of the agent that was asked has no room.
+    MailboxFull,
+    /// The question was given up before it was answered.
+    DeadLettered,
+    /// The result was there, and made the agent fail.
+    Rejected,
 }
 
 impl ToolFailure {

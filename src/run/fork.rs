@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{CallId, Envelope, Event, Fold, RunId, RunState, Stage, Stream, Subject};
+use super::{CallId, Envelope, Event, Fold, RunId, RunState, Stage, Stream, Subject, rejected};
 use crate::spec::Effect;
 
 /// A place in a run's past at which another run can begin, and what that one takes along.
@@ -50,6 +50,9 @@ impl ForkPoint {
         };
         let stream = Stream { run: fork.clone(), ..(*first.stream).clone() };
         let mut past = Copying { stream: Arc::new(stream), copied: Vec::new(), fold: Fold::default(), last: None };
+        // What was rejected after the fork's point is taken up anew.
+        past.fold.rejected =
+            rejected(events.iter().map(|envelope| &**envelope).take_while(|envelope| envelope.seq <= at));
         for (index, envelope) in events.iter().enumerate() {
             past.take(envelope);
             if at > 0 && envelope.seq >= at && past.last == Some(envelope.seq) {

@@ -63,6 +63,16 @@ pub struct Message {
     pub origin: Origin,
 }
 
+impl Message {
+    /// Returns the text of the message.
+    pub fn text(&self) -> &str {
+        match &self.body {
+            Body::User { text } | Body::Assistant { text, .. } => text,
+            Body::Tool { content, .. } => content,
+        }
+    }
+}
+
 /// What a message says, by the role that says it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

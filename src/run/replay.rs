@@ -10,17 +10,18 @@
 
 mod calls;
 mod divergence;
+mod mail;
 mod wants;
 mod words;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 pub use self::divergence::Divergence;
 use self::wants::{Batch, Progress, Want};
 use super::{
-    AgentId, AgentOutcome, CallId, Definition, Envelope, Event, Fold, Labels, NewAgent, Next, Parent, RunEnd, Status,
-    Subject, apart, decide, take_up,
+    AgentId, AgentOutcome, CallId, Definition, Envelope, Event, Fold, Labels, NewAgent, Next, Parent, RunEnd, Stage,
+    Status, Subject, apart, decide, take_up,
 };
 use crate::budget::Amount;
 use crate::spec::Network;
@@ -98,6 +99,11 @@ impl Replay {
     /// Sets by what is decided from the next event on.
     pub fn decide_by(&mut self, rules: Rules) {
         self.rules = Some(rules);
+    }
+
+    /// Sets which events were rejected later: what an agent made of them is not known.
+    pub fn pass_over(&mut self, rejected: BTreeSet<u64>) {
+        self.fold.rejected = rejected;
     }
 
     /// Takes the run's next event.
@@ -188,7 +194,14 @@ impl Replay {
             | Event::Steered { .. }
             | Event::Asked { .. }
             | Event::RunForked { .. }
+            | Event::CallQueued { .. }
+            | Event::DeadLettered { .. }
+            | Event::AgentFailed { .. }
+            | Event::Rejected { .. }
+            | Event::Hung { .. }
             | Event::AgentRestarted { .. } => false,
+            Event::Sent { call, .. } => self.check_mail(call, |stage| *stage == Stage::Intended)?,
+            Event::Took { call } => self.check_mail(call, |stage| matches!(stage, Stage::Sent { .. }))?,
         };
         self.decisions += u64::from(is_decided || is_owed);
         Ok(())
@@ -217,7 +230,10 @@ impl Replay {
         }
         match self.owed.front() {
             None => Ok(false),
-            Some((agent, event)) if *agent == envelope.agent && *event == envelope.event => {
+            Some((agent, event))
+                if *agent == envelope.agent
+                    && (*event == envelope.event || self.is_start_as_owed(event, &envelope.event)) =>
+            {
                 self.owed.pop_front();
                 Ok(true)
             }
@@ -314,16 +330,21 @@ impl Replay {
                 return self.take_up();
             }
             Event::CallIntended { call, subject, .. } => {
-                if let Some(Ok(new)) = self.asked(call, subject, &envelope.labels) {
+                if let Some(Ok(new)) = self.asked(call, subject, &envelope.labels)
+                    && !self.has_mailbox(&new.name)
+                {
                     self.owe_agent(call, new);
                 }
             }
+            Event::Took { call } => self.take_from_mailbox(call),
+            Event::DeadLettered { call, reason, .. } => self.give_up(envelope, call.as_ref(), reason),
+            Event::Rejected { call, .. } => return self.take_back(envelope, call.as_ref()),
             Event::AgentEnded { .. } => return self.agent_ended(envelope),
             _ => {}
         }
         match &envelope.agent {
-            Some(agent) => self.decide(agent, &envelope.event),
-            None => Ok(()),
+            Some(agent) if !self.fold.rejected.contains(&envelope.seq) => self.decide(agent, &envelope.event),
+            _ => Ok(()),
         }
     }
 

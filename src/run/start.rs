@@ -34,6 +34,11 @@ impl NewAgent {
         Self { id: AgentId::new(name), name: name.into(), parent: Parent::Run, depth: 0, task }
     }
 
+    /// Whether it stands for itself, and was not brought into being by a question.
+    pub fn stands(&self) -> bool {
+        self.parent.answers().is_none()
+    }
+
     /// Returns the event of its start.
     pub fn started(self) -> Event {
         Event::AgentStarted { name: self.name, parent: self.parent, depth: self.depth, task: self.task }
@@ -90,6 +95,18 @@ impl RunState {
 /// Makes the message that asks an agent.
 pub fn question(text: Arc<str>, labels: Labels, origin: Origin) -> Arc<Message> {
     Arc::new(Message { body: Body::User { text: text.to_string() }, labels, origin })
+}
+
+/// Says to who asked that a message was given up.
+pub fn gave_up(reason: &str) -> String {
+    format!("the message became a dead letter: {reason}")
+}
+
+/// Writes down that a result made the agent fail that it was for, and is kept from it.
+pub fn unusable(call: &CallId) -> Event {
+    let why = "the call was made, and its result can't be used: it made the agent fail".to_owned();
+    let message = tool_message(call, "tool", why, true, Labels::default(), Origin::Runtime);
+    Event::ToolReturned { call: call.clone(), message, failure: Some(ToolFailure::Rejected) }
 }
 
 /// Writes down that a call was not made.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AgentId, AgentOutcome, CallId, Envelope, Event, Labels, Message, Origin, Parent, Resolution, RunEnd, RunId, Status,
-    Stream, Subject, ToolFailure, tool_message,
+    Stream, Subject, ToolFailure, Wait, tool_message,
 };
 use crate::budget::Amount;
 use crate::fault::{self, Bug};
@@ -24,7 +24,10 @@ pub struct RunState {
     beginning: Option<Beginning>,
     agents: IndexMap<AgentId, Instance>,
     open: BTreeMap<CallId, OpenCall>,
+    /// The calls that wait before they can be made.
+    queued: BTreeMap<CallId, Wait>,
     over: BTreeSet<CallId>,
+    dead_letters: u32,
     totals: Totals,
     spent: Amount,
     paused: bool,
@@ -81,6 +84,12 @@ pub struct Instance {
     pub outcome: Option<AgentOutcome>,
     /// What it had been influenced by when it ended.
     pub labels: Labels,
+    /// How often in a row it had failed at what it was given when it failed last.
+    pub failed_deliveries: u32,
+    /// Whether its actor has failed, and the next one has not been started yet.
+    pub is_restarting: bool,
+    /// What does not come to an end, although its time is over.
+    pub hung: Option<String>,
 }
 
 /// A call that has been asked for and is not over.
@@ -109,6 +118,11 @@ pub struct OpenCall {
 pub enum Stage {
     /// A person is asked whether it may happen.
     AwaitingApproval,
+    /// It is a question in the mailbox of an agent, and no instance has taken it.
+    Sent {
+        /// Since when, in milliseconds since 1970.
+        since_ms: u64,
+    },
     /// A person answered.
     Decided {
         /// Whether it may happen.
@@ -195,6 +209,26 @@ impl RunState {
     /// Returns the calls that a person has to say more of.
     pub fn in_doubt(&self) -> impl Iterator<Item = (&CallId, &OpenCall)> {
         self.open.iter().filter(|(_, open)| open.stage == Stage::InDoubt)
+    }
+
+    /// Returns the questions that wait in mailboxes.
+    pub fn in_mailboxes(&self) -> impl Iterator<Item = (&CallId, &OpenCall)> {
+        self.open.iter().filter(|(_, open)| matches!(open.stage, Stage::Sent { .. }))
+    }
+
+    /// Returns what a call waits for before it can be made; none if it does not wait.
+    pub fn waits_for(&self, call: &CallId) -> Option<Wait> {
+        self.queued.get(call).copied()
+    }
+
+    /// Returns the calls that wait before they can be made, with what they wait for.
+    pub fn queued(&self) -> impl Iterator<Item = (&CallId, Wait)> {
+        self.queued.iter().map(|(call, wait)| (call, *wait))
+    }
+
+    /// Returns how many messages were given up.
+    pub fn dead_letters(&self) -> u32 {
+        self.dead_letters
     }
 
     /// Returns what the run began with; none before its first event.
@@ -302,6 +336,9 @@ impl RunState {
                     totals: Totals::default(),
                     outcome: None,
                     labels: Labels::default(),
+                    failed_deliveries: 0,
+                    is_restarting: false,
+                    hung: None,
                 };
                 self.agents.insert(id.clone(), instance);
             }
@@ -315,8 +352,15 @@ impl RunState {
                     stage: Stage::Intended,
                     begun_in: self.open.get(call).and_then(|open| open.begun_in.clone()),
                 };
+                self.queued.remove(call);
                 self.open.insert(call.clone(), intended);
             }
+            Event::CallQueued { call, wait } => drop(self.queued.insert(call.clone(), *wait)),
+            Event::Sent { call, .. } => self.stage(call, Stage::Sent { since_ms: envelope.time_ms }),
+            Event::Took { call } => self.stage(call, Stage::Intended),
+            Event::DeadLettered { .. } => self.dead_letters += 1,
+            // What was its result is none.
+            Event::Rejected { call: Some(call), .. } => _ = self.over.remove(call),
             Event::ApprovalRequested { call, subject } => {
                 let asked = OpenCall {
                     subject: subject.clone(),
@@ -361,11 +405,15 @@ impl RunState {
                 }
                 self.close(call);
             }
-            Event::AgentRestarted { .. } => {
-                if let Some(instance) = envelope.agent.as_ref().and_then(|id| self.agents.get_mut(id)) {
-                    instance.incarnation = envelope.incarnation;
-                }
-            }
+            Event::AgentFailed { delivery, restart_in_ms, .. } => self.instance(envelope, |instance| {
+                instance.failed_deliveries = *delivery;
+                instance.is_restarting = restart_in_ms.is_some();
+            }),
+            Event::AgentRestarted { .. } => self.instance(envelope, |instance| {
+                instance.incarnation = envelope.incarnation;
+                instance.is_restarting = false;
+            }),
+            Event::Hung { what } => self.instance(envelope, |instance| instance.hung = what.clone()),
             Event::AgentEnded { outcome } => {
                 let Some(id) = &envelope.agent else { return };
                 if let Some(instance) = self.agents.get_mut(id) {
@@ -373,10 +421,14 @@ impl RunState {
                 }
                 // A handoff is over when who handed over is.
                 self.open.retain(|call, _| call.agent != *id);
+                self.queued.retain(|call, _| call.agent != *id);
             }
             Event::CancelRequested { end } => self.cancelling = Some(end.clone()),
             Event::RunEnded { end, .. } => self.end = Some(end.clone()),
-            Event::RepairRequested { .. } | Event::Steered { .. } | Event::Asked { .. } => {}
+            Event::Rejected { call: None, .. }
+            | Event::RepairRequested { .. }
+            | Event::Steered { .. }
+            | Event::Asked { .. } => {}
         }
     }
 
@@ -400,10 +452,19 @@ impl RunState {
         }
         self.end = None;
         self.paused = false;
-        let living = self.agents.values_mut().filter(|instance| instance.outcome.is_none());
-        living.for_each(|instance| instance.incarnation += 1);
+        for instance in self.agents.values_mut().filter(|instance| instance.outcome.is_none()) {
+            instance.incarnation += 1;
+            (instance.is_restarting, instance.hung) = (false, None);
+        }
+        self.queued.clear();
         // Who was being parked goes on; who was being ended is ended.
         self.cancelling.take_if(|end| end.status.is_parked());
+    }
+
+    fn instance(&mut self, envelope: &Envelope, change: impl FnOnce(&mut Instance)) {
+        if let Some(instance) = envelope.agent.as_ref().and_then(|id| self.agents.get_mut(id)) {
+            change(instance);
+        }
     }
 
     fn stage(&mut self, call: &CallId, stage: Stage) {
@@ -414,6 +475,7 @@ impl RunState {
 
     fn close(&mut self, call: &CallId) {
         self.open.remove(call);
+        self.queued.remove(call);
         self.over.insert(call.clone());
     }
 

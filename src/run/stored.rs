@@ -1,25 +1,36 @@
 //! Events as they are stored: MessagePack with names, so that a field can be added later; and runs as folds of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AgentId, AgentState, Envelope, Event, Labels, RunId, RunState, Stream};
+use super::{AgentId, AgentState, Envelope, Event, Labels, RunId, RunState, Stream, ToolFailure};
 use crate::journal::{Record, Snapshot};
 
 /// The newest form of events that is read. What an older one says keeps its meaning for ever.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 /// The version of the form in which folds are stored. Unlike an event, a fold of another version is only made anew: so
 /// whoever does not know an event does not read a fold in which it is hidden either.
-const SNAPSHOT_VERSION: u16 = 2;
+const SNAPSHOT_VERSION: u16 = 3;
 
 /// Returns the form in which an event is written: the oldest that has its kind, so that an older Provost reads what it
 /// knows, and says of the rest that it is newer.
 fn version(event: &Event) -> u16 {
     match event {
         Event::RunForked { .. } | Event::Asked { .. } => 2,
+        Event::CallQueued { .. }
+        | Event::Sent { .. }
+        | Event::Took { .. }
+        | Event::DeadLettered { .. }
+        | Event::AgentFailed { .. }
+        | Event::Rejected { .. }
+        | Event::Hung { .. } => 3,
+        Event::ToolReturned {
+            failure: Some(ToolFailure::MailboxFull | ToolFailure::DeadLettered | ToolFailure::Rejected),
+            ..
+        } => 3,
         _ => 1,
     }
 }
@@ -106,13 +117,41 @@ pub struct Fold {
     pub run: RunState,
     /// The agent instances that have not ended.
     pub agents: BTreeMap<AgentId, AgentState>,
+    /// The events that agents do not take up, since they failed at them.
+    pub rejected: BTreeSet<u64>,
+}
+
+/// Returns the numbers of the events that were rejected later.
+pub fn rejected<'a>(events: impl IntoIterator<Item = &'a Envelope>) -> BTreeSet<u64> {
+    let rejected = events.into_iter().filter_map(|envelope| match envelope.event {
+        Event::Rejected { seq, .. } => Some(seq),
+        _ => None,
+    });
+    rejected.collect()
 }
 
 impl Fold {
-    /// Takes up the next event.
+    /// Folds agents anew that began with the states `agents`, by the events since, of a run that stands at `run`.
+    pub fn of_agents<'a>(
+        run: RunState,
+        agents: BTreeMap<AgentId, AgentState>,
+        rejected: BTreeSet<u64>,
+        events: impl IntoIterator<Item = &'a Envelope>,
+    ) -> Self {
+        let mut fold = Self { run, agents, rejected };
+        events.into_iter().for_each(|envelope| fold.evolve_agent(envelope));
+        fold
+    }
+
+    /// Takes up the next event. What was rejected later is known to no agent, if [`Fold::rejected`] says so beforehand: an
+    /// event that makes an agent fail does not make every fold fail.
     pub fn evolve(&mut self, envelope: &Envelope) {
         self.run.evolve(envelope);
-        let Some(agent) = &envelope.agent else { return };
+        self.evolve_agent(envelope);
+    }
+
+    fn evolve_agent(&mut self, envelope: &Envelope) {
+        let Some(agent) = envelope.agent.as_ref().filter(|_| !self.rejected.contains(&envelope.seq)) else { return };
         if let Event::AgentEnded { .. } = envelope.event {
             self.agents.remove(agent);
         } else if self.run.agents().get(agent).is_some_and(|instance| instance.outcome.is_none()) {
@@ -142,13 +181,17 @@ impl Fold {
         let known = self.run.beginning().map(|beginning| beginning.stream.clone());
         let mut stream =
             known.unwrap_or_else(|| Arc::new(Stream { run: run.clone(), tenant: "".into(), session: None }));
-        let mut events = Vec::with_capacity(records.len());
+        let mut envelopes = Vec::with_capacity(records.len());
         for record in records {
-            let mut envelope = decode(record, &stream)?;
+            envelopes.push(decode(record, &stream)?);
+        }
+        self.rejected.extend(rejected(&envelopes));
+        let mut events = Vec::with_capacity(records.len());
+        for mut envelope in envelopes {
             if let Event::RunStarted { tenant, session, .. } = &envelope.event {
                 stream = Arc::new(Stream { run: run.clone(), tenant: tenant.clone(), session: session.clone() });
-                envelope.stream = stream.clone();
             }
+            envelope.stream = stream.clone();
             self.evolve(&envelope);
             events.push(Arc::new(envelope));
         }

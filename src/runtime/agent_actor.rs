@@ -1,13 +1,15 @@
 //! The shell around an agent's state: it takes mail, folds it and says what the agent wants. It waits for nothing.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::gate::words;
 use super::run_supervisor::RunMessage;
 use crate::fault;
-use crate::run::{self, AgentId, AgentState, Definition, Envelope};
+use crate::run::{self, AgentId, AgentState, Definition, Effect, Envelope};
 
 /// A message to an agent: something that happened, numbered already.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ pub(super) struct Seed {
 pub(super) struct Incarnation {
     seed: Seed,
     state: AgentState,
+    /// Whether it has failed: it touches nothing more, and waits to be stopped.
+    has_failed: bool,
 }
 
 pub(super) struct AgentActor;
@@ -44,38 +48,59 @@ impl Actor for AgentActor {
     type State = Incarnation;
     type Arguments = Seed;
 
-    async fn pre_start(&self, _: ActorRef<Mail>, seed: Seed) -> Result<Incarnation, ActorProcessingErr> {
-        Ok(Incarnation { state: seed.state.clone(), seed })
+    async fn pre_start(&self, _: ActorRef<Mail>, mut seed: Seed) -> Result<Incarnation, ActorProcessingErr> {
+        let state = std::mem::replace(&mut seed.state, AgentState::new(seed.id.clone()));
+        Ok(Incarnation { state, seed, has_failed: false })
     }
 
     async fn post_start(&self, _: ActorRef<Mail>, me: &mut Incarnation) -> Result<(), ActorProcessingErr> {
-        for envelope in std::mem::take(&mut me.seed.history) {
-            me.state.evolve(&envelope);
-        }
-        if me.seed.take_up {
-            let _ = me.seed.supervisor.cast(RunMessage::TakenUp {
-                agent: me.seed.id.clone(),
-                incarnation: me.seed.incarnation,
-                effects: run::take_up(&me.seed.definition, &me.state),
-                labels: me.state.labels().clone(),
-            });
+        let history = std::mem::take(&mut me.seed.history);
+        let taken_up = me.guard(None, |me| {
+            history.iter().for_each(|envelope| me.state.evolve(envelope));
+            me.seed.take_up.then(|| run::take_up(&me.seed.definition, &me.state))
+        });
+        if let Some(Some(effects)) = taken_up {
+            let (agent, incarnation) = (me.seed.id.clone(), me.seed.incarnation);
+            let labels = me.state.labels().clone();
+            let _ = me.seed.supervisor.cast(RunMessage::TakenUp { agent, incarnation, effects, labels });
         }
         Ok(())
     }
 
     async fn handle(&self, _: ActorRef<Mail>, mail: Mail, me: &mut Incarnation) -> Result<(), ActorProcessingErr> {
-        let envelope = &mail.envelope;
-        me.state.evolve(envelope);
-        fault::panics("agent.decide");
-        let effects = run::decide(&me.seed.definition, &me.state, &envelope.event);
-        // The supervisor outlives its agents; if it is gone, so is this incarnation.
-        let _ = me.seed.supervisor.cast(RunMessage::Decided {
-            agent: me.seed.id.clone(),
-            incarnation: me.seed.incarnation,
-            upto: envelope.seq,
-            effects,
-            labels: me.state.labels().clone(),
-        });
+        let upto = mail.envelope.seq;
+        if let Some(effects) = me.guard(Some(upto), |me| me.take(&mail.envelope)) {
+            let (agent, incarnation) = (me.seed.id.clone(), me.seed.incarnation);
+            let labels = me.state.labels().clone();
+            // The supervisor outlives its agents; if it is gone, so is this incarnation.
+            let _ = me.seed.supervisor.cast(RunMessage::Decided { agent, incarnation, upto, effects, labels });
+        }
         Ok(())
+    }
+}
+
+impl Incarnation {
+    fn take(&mut self, envelope: &Envelope) -> Vec<Effect> {
+        self.state.evolve(envelope);
+        fault::panics("agent.decide");
+        run::decide(&self.seed.definition, &self.state, &envelope.event)
+    }
+
+    /// Does what may panic. The supervisor is told of a panic in its turn, after all that the incarnation has said before:
+    /// so it knows which event it was.
+    fn guard<T>(&mut self, at: Option<u64>, work: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        if self.has_failed {
+            return None;
+        }
+        match catch_unwind(AssertUnwindSafe(|| work(self))) {
+            Ok(done) => Some(done),
+            Err(panic) => {
+                self.has_failed = true;
+                let (agent, incarnation) = (self.seed.id.clone(), self.seed.incarnation);
+                let reason = words(&*panic).to_owned();
+                let _ = self.seed.supervisor.cast(RunMessage::Panicked { agent, incarnation, at, reason });
+                None
+            }
+        }
     }
 }

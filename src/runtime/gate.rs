@@ -26,6 +26,7 @@ pub(super) use call::{Call, ModelCall, Work};
 
 use self::approval::Verdict;
 use self::desk::Desk;
+pub(super) use self::perform::words;
 use self::permit::Permit;
 use super::run_supervisor::RunMessage;
 use super::scope::{Hold, Over, Scope};

@@ -81,7 +81,7 @@ impl<'a> Offline<'a> {
         };
         let part = Part { stream: stream_of(&stream.run), records: self.records, mark: Some(mark), snapshot: None };
         let (told, durable) = oneshot::channel();
-        self.recorder.append(part, &self.entries, Some(Box::new(move |result| drop(told.send(result)))))?;
+        self.recorder.append(part, &self.entries, Vec::new(), Some(Box::new(move |result| drop(told.send(result)))))?;
         Ok(durable.await.map_err(|_| Error::Stopped)??)
     }
 }

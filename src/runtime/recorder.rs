@@ -1,7 +1,7 @@
 //! Where what happens is written down: the runs' events, and in the same transaction the ledger's entries that follow
 //! from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,10 +9,12 @@ use dashmap::DashSet;
 
 use super::Error;
 use super::clock::Clock;
+use super::kept::{self, Exchange};
+use super::mailboxes::Mailboxes;
 use crate::budget::{Amount, Entry, Ledger};
 use crate::fault::{self, Bug};
 use crate::journal::{self, Batch, Durable, Inline, Journal, Part, Record, Snapshot, Store, StreamName};
-use crate::run::{AgentId, AgentState, Envelope, Event, Fold, RunId, RunState, StoredError};
+use crate::run::{AgentId, AgentState, Envelope, Event, Fold, Message, RunId, RunState, StoredError};
 
 /// The ledger's stream.
 const LEDGER: &str = "ledger";
@@ -41,6 +43,7 @@ pub struct Recorder {
     past: Mutex<Option<Store>>,
     /// The runs that somebody in this process may add events to.
     claims: Arc<DashSet<RunId>>,
+    pub(super) mailboxes: Mailboxes,
 }
 
 /// The right to add events to a run: nobody else in this process has it. Given back when dropped.
@@ -60,6 +63,10 @@ struct Books {
     ledger: Ledger,
     /// Up to which entry there is a snapshot.
     snapshot: u64,
+    /// What instances keep from run to run, where there is no store.
+    kept: HashMap<StreamName, Vec<Exchange>>,
+    /// The numbers of the last exchanges that are not durable yet: few, since an instance has one question at a time.
+    kept_heads: HashMap<StreamName, u64>,
 }
 
 /// A run's past, as it was written down.
@@ -113,9 +120,10 @@ impl Recorder {
             journal,
             clock: Clock::Machine,
             events_per_snapshot: EVENTS_PER_SNAPSHOT,
-            books: Mutex::new(Books { snapshot: ledger.head, ledger }),
+            books: Mutex::new(Books { snapshot: ledger.head, ledger, ..Books::default() }),
             past: Mutex::new(past),
             claims: Arc::default(),
+            mailboxes: Mailboxes::default(),
         }
     }
 
@@ -165,18 +173,56 @@ impl Recorder {
     ///
     /// # Errors
     /// Nothing more can be written.
-    pub(super) fn append(&self, run: Part, entries: &[Entry], durable: Option<Durable>) -> Result<(), Error> {
+    pub(super) fn append(
+        &self,
+        run: Part,
+        entries: &[Entry],
+        kept: Vec<(StreamName, Exchange)>,
+        durable: Option<Durable>,
+    ) -> Result<(), Error> {
         // The lock is held until the batch is in the writer's queue, so that the ledger's entries are there in order.
         let mut books = self.books();
         entries.iter().for_each(|entry| books.ledger.evolve(entry));
         let Some(journal) = &self.journal else {
+            kept.into_iter().for_each(|(stream, exchange)| books.keep(stream, exchange));
             drop(books);
             durable.into_iter().for_each(|durable| durable(Ok(())));
             return Ok(());
         };
         let mut parts = vec![run];
         parts.extend(books.part(entries, self.now_ms()));
+        for (stream, exchange) in kept {
+            let on_disk = self.with_store(|store| head_of(store, &stream))?;
+            let seq = 1 + on_disk.max(books.kept_heads.get(&stream).copied().unwrap_or_default());
+            books.kept_heads.insert(stream.clone(), seq);
+            let records = vec![exchange.record(seq, self.now_ms())];
+            parts.push(Part { stream, records, mark: None, snapshot: None });
+        }
         Ok(journal.append(Batch { parts, durable: durable.into_iter().collect() })?)
+    }
+
+    /// Returns what an instance keeps from run to run, as messages.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub(super) fn kept(&self, stream: &StreamName) -> Result<Vec<Arc<Message>>, Error> {
+        if self.journal.is_none() {
+            return Ok(self.books().kept.get(stream).map(|kept| kept::transcript(kept)).unwrap_or_default());
+        }
+        self.with_store(|store| {
+            let after = head_of(store, stream)?.saturating_sub(kept::EXCHANGES);
+            let records = match store.read(stream, after, kept::EXCHANGES as usize) {
+                Err(journal::Error::NoSuchStream { .. }) => Vec::new(),
+                records => records?,
+            };
+            let exchanges: Vec<Exchange> = records.iter().filter_map(Exchange::read).collect();
+            Ok(kept::transcript(&exchanges))
+        })
+    }
+
+    /// Notes that all that was kept for a stream is in the store.
+    pub(super) fn kept_is_durable(&self, stream: &StreamName) {
+        self.books().kept_heads.remove(stream);
     }
 
     /// Claims a run that stands at event `head`; 0 for one that is to begin.
@@ -189,7 +235,7 @@ impl Recorder {
             return Err(unfit("is under way already, or being changed"));
         }
         let claim = Claim { run: run.clone(), claims: self.claims.clone() };
-        match self.with_store(run, |store| Ok(store.stream(&stream_of(run))?.head)) {
+        match self.with_store_of(run, |store| Ok(store.stream(&stream_of(run))?.head)) {
             Ok(found) if found == head => Ok(claim),
             Ok(_) if head == 0 => Err(unfit("exists already")),
             Ok(_) => Err(unfit("has gone on meanwhile")),
@@ -238,7 +284,7 @@ impl Recorder {
     /// # Errors
     /// There is no store or no such run in it, its events have been pruned, or they can't be read.
     pub fn past(&self, run: &RunId) -> Result<Past, Error> {
-        self.with_store(run, |store| Past::since_snapshot(store, run))
+        self.with_store_of(run, |store| Past::since_snapshot(store, run))
     }
 
     /// Reads a run's past with all its events.
@@ -246,15 +292,23 @@ impl Recorder {
     /// # Errors
     /// As for [`Recorder::past`].
     pub fn whole_past(&self, run: &RunId) -> Result<Past, Error> {
-        self.with_store(run, |store| Past::read(store, run))
+        self.with_store_of(run, |store| Past::read(store, run))
     }
 
-    fn with_store<T>(&self, run: &RunId, read: impl FnOnce(&Store) -> Result<T, Error>) -> Result<T, Error> {
+    fn with_store_of<T>(&self, run: &RunId, read: impl FnOnce(&Store) -> Result<T, Error>) -> Result<T, Error> {
+        match self.journal {
+            Some(_) => self.with_store(read),
+            None => Err(Error::NoSuchRun(run.clone())),
+        }
+    }
+
+    /// Reads in the store; to be asked only where there is one.
+    fn with_store<T>(&self, read: impl FnOnce(&Store) -> Result<T, Error>) -> Result<T, Error> {
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         match (&mut *past, &self.journal) {
             (Some(store), _) => read(store),
             (empty, Some(journal)) => read(empty.insert(journal.store()?)),
-            (_, None) => Err(Error::NoSuchRun(run.clone())),
+            (None, None) => Err(Error::Stopped),
         }
     }
 }
@@ -373,6 +427,14 @@ pub fn read_entries(store: &Store) -> Result<Vec<(Record, Entry)>, Error> {
     records.into_iter().map(read).collect()
 }
 
+/// Returns the number of a stream's last record; 0 of one that has not begun.
+fn head_of(store: &Store, stream: &StreamName) -> Result<u64, Error> {
+    match store.stream(stream) {
+        Err(journal::Error::NoSuchStream { .. }) => Ok(0),
+        info => Ok(info?.head),
+    }
+}
+
 fn malformed(seq: u64, kind: &str, error: &rmp_serde::decode::Error) -> Error {
     StoredError::Malformed { seq, kind: format!("ledger: {kind}"), why: error.to_string() }.into()
 }
@@ -388,6 +450,14 @@ fn read_all(store: &Store, stream: &StreamName, mut after: u64) -> Result<Vec<Re
 }
 
 impl Books {
+    /// Keeps an exchange in memory.
+    fn keep(&mut self, stream: StreamName, exchange: Exchange) {
+        let kept = self.kept.entry(stream).or_default();
+        kept.push(exchange);
+        let surplus = kept.len().saturating_sub(kept::EXCHANGES as usize);
+        kept.drain(..surplus);
+    }
+
     /// Returns the last entries as a part of a batch, and a snapshot when one is due.
     fn part(&mut self, entries: &[Entry], time_ms: u64) -> Option<Part> {
         let first = self.ledger.head + 1 - entries.len() as u64;

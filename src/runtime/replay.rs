@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::definitions::definitions;
 use super::{Error, Past};
-use crate::run::{Divergence, Event, Replay, Replayed, Rules, RunId};
+use crate::run::{Divergence, Event, Replay, Replayed, Rules, RunId, rejected};
 use crate::spec::Network;
 use crate::tool::ErasedTool;
 
@@ -65,6 +65,7 @@ impl Replayer {
             return Err(Error::Unfit { run, why: "is to be read from its first event on".to_owned() }.into());
         }
         let mut replay = Replay::new();
+        replay.pass_over(rejected(past.events.iter().map(|envelope| &**envelope)));
         for envelope in &past.events {
             if let Some(network) = Replay::network_of(&envelope.event) {
                 replay.decide_by(self.rules(&run, network)?);

@@ -11,27 +11,31 @@
 mod calls;
 mod children;
 mod ending;
+mod failing;
 mod forking;
+mod mail;
 mod resuming;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
 use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::Instant;
 
 use self::children::Child;
+use self::mail::Outgoing;
 use super::gate::Admission;
+use super::kept::Exchange;
 use super::recorder::{Claim, entry_of};
 use super::report::Report;
 use super::scope::{Happened, Scope};
+use super::supervision::{Exit, Supervision};
 use super::{Answers, Error, stream_of};
 use crate::budget::{Amount, Entry, Limit};
 use crate::fault::{self, Bug};
-use crate::journal::{Durable, Log, Mark, Part, Record, Snapshot};
+use crate::journal::{Durable, Log, Mark, Part, Record, Snapshot, StreamName};
 use crate::run::{
     AgentId, AgentState, CallId, Effect, Envelope, Event, Fold, Labels, NewAgent, Resolution, RunEnd, RunState, Status,
     Subject, encode,
@@ -46,6 +50,16 @@ pub(super) enum RunMessage {
     Decided { agent: AgentId, incarnation: u32, upto: u64, effects: Vec<Effect>, labels: Labels },
     /// An agent has been folded from the record, and wants this.
     TakenUp { agent: AgentId, incarnation: u32, effects: Vec<Effect>, labels: Labels },
+    /// An incarnation panicked, in dealing with the event `at` where it is known.
+    Panicked { agent: AgentId, incarnation: u32, at: Option<u64>, reason: String },
+    /// Agents are to be started again, if these are still their next incarnations.
+    RestartDue { agents: Vec<(AgentId, u32)>, reason: Arc<str> },
+    /// The question of a call has its turn in the mailbox that it waits in.
+    Turn { call: CallId },
+    /// There is room for the question of a call in the mailbox that had none.
+    Room { call: CallId },
+    /// The question of a call had to make room for another.
+    Dropped { call: CallId },
     /// A call is at a point that is recorded before it goes on; where `durable` says so, it is on disk before
     /// `recorded` is sent. `recorded` is dropped if the run is ending.
     Record { happened: Box<Happened>, durable: bool, recorded: oneshot::Sender<()> },
@@ -97,6 +111,9 @@ pub(super) enum Opening {
     Forked(Box<Forked>),
 }
 
+/// What ractor gives as the reason of an actor's end that was killed.
+const KILLED: &str = "killed";
+
 /// Is called when something is durable.
 type Told = Box<dyn FnOnce() + Send + Sync>;
 
@@ -119,8 +136,11 @@ pub(super) struct RunLoop {
     live: HashMap<CallId, u64>,
     /// The number of the last task.
     last_task: u64,
-    /// When agents were restarted, within the supervision's period.
-    restarts: VecDeque<Instant>,
+    supervision: Supervision,
+    /// Questions for which the mailbox has no room yet.
+    blocked: HashMap<CallId, Outgoing>,
+    /// Whether the last fold that was written down holds what has been rejected since.
+    is_fold_stale: bool,
     /// How the run ends, once that is settled and while its calls are stopping.
     ending: Option<RunEnd>,
     /// Whether the end has been recorded; it may not be durable yet.
@@ -139,6 +159,8 @@ pub(super) struct RunLoop {
 struct Unwritten {
     records: Vec<Record>,
     entries: Vec<Entry>,
+    /// What instances keep from run to run.
+    kept: Vec<(StreamName, Exchange)>,
     mark: Option<Mark>,
     when_durable: Vec<Told>,
 }
@@ -152,6 +174,7 @@ impl Actor for RunSupervisor {
 
     async fn pre_start(&self, _: ActorRef<RunMessage>, launch: Launch) -> Result<Self::State, ActorProcessingErr> {
         let Launch { scope, log, opening, claim, begun, report } = launch;
+        let supervision = Supervision::new(&scope.fleet.network.spec().supervision);
         let run = RunLoop {
             scope,
             log,
@@ -163,7 +186,9 @@ impl Actor for RunSupervisor {
             tasks: JoinSet::new(),
             live: HashMap::new(),
             last_task: 0,
-            restarts: VecDeque::new(),
+            supervision,
+            blocked: HashMap::new(),
+            is_fold_stale: false,
             ending: None,
             is_over: false,
             broken: None,
@@ -203,8 +228,15 @@ impl Actor for RunSupervisor {
             RunMessage::TakenUp { agent, incarnation, effects, labels } => {
                 run.taken_up(&agent, incarnation, effects, &labels, &me);
             }
+            RunMessage::Panicked { agent, incarnation, at, reason } => {
+                run.panicked(&agent, incarnation, at, reason, &me).await;
+            }
+            RunMessage::RestartDue { agents, reason } => run.restart(agents, &reason, &me).await,
+            RunMessage::Turn { call } => run.take_turn(&call, &me).await,
+            RunMessage::Room { call } => run.has_room(&call),
+            RunMessage::Dropped { call } => run.dropped(&call),
             RunMessage::Record { happened, durable, recorded } => run.record_for(*happened, durable, recorded),
-            RunMessage::CallOver { happened, admission } => run.call_over(*happened, admission),
+            RunMessage::CallOver { happened, admission } => run.call_over(*happened, admission, &me).await,
             RunMessage::StartAgent { call, cause, subject, labels } => {
                 run.start_asked_agent(call, cause, subject, labels, &me).await;
             }
@@ -235,9 +267,13 @@ impl Actor for RunSupervisor {
         (run, _): &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match event {
-            SupervisionEvent::ActorFailed(who, error) => run.agent_failed(who.get_id(), &error.to_string(), &me).await,
+            SupervisionEvent::ActorFailed(who, error) => {
+                run.actor_ended(who.get_id(), Exit::Failed, &error.to_string(), &me).await;
+            }
             SupervisionEvent::ActorTerminated(who, _, reason) => {
-                run.agent_failed(who.get_id(), reason.as_deref().unwrap_or("it stopped"), &me).await;
+                // An actor that is killed says so where one that stops says nothing, or what it was told.
+                let exit = if reason.as_deref() == Some(KILLED) { Exit::Failed } else { Exit::Normal };
+                run.actor_ended(who.get_id(), exit, reason.as_deref().unwrap_or("it stopped"), &me).await;
             }
             _ => {}
         }
@@ -370,7 +406,7 @@ impl RunLoop {
     }
 
     fn hand_over(&mut self, written: Unwritten, durable: Option<Durable>) {
-        let Unwritten { records, entries, mark, .. } = written;
+        let Unwritten { records, entries, kept, mark, .. } = written;
         if records.is_empty() {
             // What is asked for without anything happening is as durable as what happened before it.
             if let Some(Err(error)) = durable.map(|durable| self.scope.recorder.when_durable(durable)) {
@@ -380,7 +416,7 @@ impl RunLoop {
         }
         let snapshot = self.is_snapshot_due().then(|| self.snapshot());
         let part = Part { stream: stream_of(&self.scope.stream.run), records, mark, snapshot };
-        if let Err(error) = self.scope.recorder.append(part, &entries, durable) {
+        if let Err(error) = self.scope.recorder.append(part, &entries, kept, durable) {
             self.break_off(error);
         }
     }
@@ -389,8 +425,9 @@ impl RunLoop {
     /// a run that has ended needs none.
     fn is_snapshot_due(&self) -> bool {
         let last = self.folded.run.head();
-        self.state.end().is_none()
-            && self.state.head() >= (2 * last).max(last + self.scope.recorder.events_per_snapshot())
+        self.is_fold_stale
+            || self.state.end().is_none()
+                && self.state.head() >= (2 * last).max(last + self.scope.recorder.events_per_snapshot())
     }
 
     fn snapshot(&mut self) -> Snapshot {
@@ -402,6 +439,7 @@ impl RunLoop {
                 false => self.folded.evolve(envelope),
             }
         }
+        self.is_fold_stale = false;
         self.folded.to_snapshot()
     }
 }

@@ -6,8 +6,6 @@ pub(super) const KEYS: &[(&[&str], &str)] = &[
     (&["policy", "file"], "take it out; `default` under [policy] says what is allowed"),
     (&["tools", "*", "mcp"], "use a `builtin` tool, or supply the tool from a Rust program"),
     (&["tools", "*", "sandbox"], "take it out; `allow` says which programs may be started"),
-    (&["agents", "*", "mailbox"], "take it out; every mailbox has the same bound"),
-    (&["agents", "*", "restart"], "take it out; [supervision] holds for all agents"),
     (&["agents", "*", "model", "escalate"], "take it out; the preferred model is always used"),
     (&["agents", "*", "model", "downgrade_below"], "take it out; the preferred model is always used"),
     (&["models", "*", "requests_per_minute"], "take it out; `in_flight` bounds the calls under way at once"),
@@ -17,15 +15,11 @@ pub(super) const KEYS: &[(&[&str], &str)] = &[
 ];
 
 /// A value of a later version, by the path of its key, and what to do until then.
-pub(super) const VALUES: &[(&[&str], &str, &str)] = &[
-    (
-        &["models", "*", "provider"],
-        "anthropic",
-        "use a gateway that speaks the OpenAI dialect with `provider = \"openai\"`",
-    ),
-    (&["supervision", "strategy"], "one_for_all", "write `strategy = \"one_for_one\"`"),
-    (&["supervision", "strategy"], "rest_for_one", "write `strategy = \"one_for_one\"`"),
-];
+pub(super) const VALUES: &[(&[&str], &str, &str)] = &[(
+    &["models", "*", "provider"],
+    "anthropic",
+    "use a gateway that speaks the OpenAI dialect with `provider = \"openai\"`",
+)];
 
 /// Returns what to do in place of a key, if it is one of a later version.
 pub(super) fn key<S: AsRef<str>>(path: &[S]) -> Option<&'static str> {

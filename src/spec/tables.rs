@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Span;
+use super::{MailboxSpec, OnError, RestartSpec, Scope, Span};
 
 /// How long the name of a model or tool may be: what providers take as the name of a tool.
 pub const MAX_NAME: usize = 64;
@@ -305,6 +305,27 @@ pub struct AgentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub output_schema: Option<String>,
+    /// When it is started again after its actor failed.
+    #[serde(default, skip_serializing_if = "RestartSpec::is_default")]
+    pub restart: RestartSpec,
+    /// How often it is given a message that makes it fail, before that becomes a dead letter.
+    #[serde(default = "AgentSpec::default_max_deliveries", skip_serializing_if = "AgentSpec::is_default_deliveries")]
+    #[schemars(range(min = 1))]
+    pub max_deliveries: u32,
+    /// What follows when an operation of it fails.
+    #[serde(default, skip_serializing_if = "OnError::is_default")]
+    pub on_error: OnError,
+    /// For how long an instance keeps what was said to it.
+    #[serde(default, skip_serializing_if = "Scope::is_default")]
+    pub scope: Scope,
+    /// How many instances may be at work at once, behind one mailbox: in a run, or for all runs that share them. No bound
+    /// but those of the run where it is left out of an agent of scope `run`, and one for the other scopes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub replicas: Option<u32>,
+    /// What may wait for an instance that is free.
+    #[serde(default, skip_serializing_if = "MailboxSpec::is_default")]
+    pub mailbox: MailboxSpec,
 }
 
 impl AgentSpec {
@@ -320,7 +341,26 @@ impl AgentSpec {
             max_steps: Self::default_max_steps(),
             max_repairs: Self::default_max_repairs(),
             output_schema: None,
+            restart: RestartSpec::default(),
+            max_deliveries: Self::default_max_deliveries(),
+            on_error: OnError::default(),
+            scope: Scope::default(),
+            replicas: None,
+            mailbox: MailboxSpec::default(),
         }
+    }
+
+    /// Returns how many instances may be at work at once; none where only the bounds of the run hold.
+    pub fn replicas(&self) -> Option<u32> {
+        self.replicas.or((self.scope != Scope::Run).then_some(1))
+    }
+
+    fn default_max_deliveries() -> u32 {
+        3
+    }
+
+    fn is_default_deliveries(deliveries: &u32) -> bool {
+        *deliveries == Self::default_max_deliveries()
     }
 
     fn default_max_steps() -> u32 {
@@ -490,6 +530,10 @@ pub enum Strategy {
     /// That agent alone.
     #[default]
     OneForOne,
+    /// All agents of the run that stand for themselves; instances that a question brought into being go on.
+    OneForAll,
+    /// That agent, and those of them that started after it.
+    RestForOne,
 }
 
 /// What is allowed.

@@ -1,6 +1,6 @@
 //! What happened, in words.
 
-use crate::run::{AgentOutcome, Body, CallId, Envelope, Event, Parent, Resolution, Subject};
+use crate::run::{AgentOutcome, Body, CallId, Envelope, Event, Parent, Resolution, Subject, Wait};
 use crate::spec::visible;
 
 /// How much of a text is shown in a line.
@@ -20,6 +20,10 @@ pub(in crate::cli) fn is_progress(event: &Event) -> bool {
         | Event::RunForked { .. }
         | Event::Steered { .. }
         | Event::Asked { .. }
+        | Event::DeadLettered { .. }
+        | Event::AgentFailed { .. }
+        | Event::Rejected { .. }
+        | Event::Hung { .. }
         | Event::AgentRestarted { .. } => true,
         Event::CallIntended { subject, .. } => !matches!(subject, Subject::Model { .. }),
         Event::ToolReturned { failure, .. } => failure.is_some(),
@@ -30,6 +34,9 @@ pub(in crate::cli) fn is_progress(event: &Event) -> bool {
         | Event::ApprovalDecided { .. }
         | Event::CallResolved { .. }
         | Event::CallAbandoned { .. }
+        | Event::CallQueued { .. }
+        | Event::Sent { .. }
+        | Event::Took { .. }
         | Event::CancelRequested { .. }
         | Event::RunEnded { .. } => false,
     }
@@ -93,6 +100,23 @@ fn what(event: &Event) -> String {
             format!("is told: {}", said(&message.body))
         }
         Event::CancelRequested { end } => format!("the run is to end: {}", end.status.word()),
+        Event::CallQueued { wait, .. } => match wait {
+            Wait::Permit => "waits for its turn to call".to_owned(),
+            Wait::Budget => "waits for budget that others hold".to_owned(),
+            Wait::Mailbox => "waits for room in a mailbox".to_owned(),
+        },
+        Event::Sent { to, .. } => format!("waits until {} is free", visible(to)),
+        Event::Took { call } => format!("got {} through", shown(call)),
+        Event::DeadLettered { to, reason, .. } => {
+            format!("a message to {} became a dead letter: {}", visible(to), excerpt(reason))
+        }
+        Event::AgentFailed { reason, restart_in_ms, .. } => match restart_in_ms {
+            Some(pause_ms) => format!("broke down, and is started again in {pause_ms} ms: {}", excerpt(reason)),
+            None => format!("broke down, and is not started again: {}", excerpt(reason)),
+        },
+        Event::Rejected { seq, .. } => format!("goes on as if event {seq} had not been"),
+        Event::Hung { what: Some(what) } => format!("makes no progress: {}", excerpt(what)),
+        Event::Hung { what: None } => "makes progress again".to_owned(),
         Event::AgentRestarted { reason } => format!("was started again: {}", excerpt(reason)),
         Event::AgentEnded { outcome } => match outcome {
             AgentOutcome::Done(_) => "is done".to_owned(),

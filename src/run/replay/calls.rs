@@ -82,6 +82,8 @@ impl Replay {
             Stage::Intended => open.is_in_doubt(None),
             Stage::InDoubt | Stage::Resolved(Resolution::Done { .. } | Resolution::Fail) => true,
             Stage::AwaitingApproval | Stage::Decided { .. } | Stage::Resolved(Resolution::Retry) => false,
+            // It waits for its turn, and is not made again.
+            Stage::Sent { .. } => true,
         });
         if is_in_doubt {
             return Err(format!("call {call} was cut off, and is not made a second time"));

@@ -90,6 +90,14 @@ pub(super) fn event_of(agent: Option<&AgentId>, event: &Event) -> String {
         Event::RunForked { from, at, .. } => format!("the run goes its own way from event {at} of run {from}"),
         Event::Asked { message } => format!("a person says: {}", text(message)),
         Event::Steered { message } => format!("a person says: {}", text(message)),
+        Event::CallQueued { call, .. } => format!("call {call} has to wait"),
+        Event::Sent { call, to } => format!("the question of call {call} is in the mailbox of `{to}`"),
+        Event::Took { call } => format!("the question of call {call} is taken from its mailbox"),
+        Event::DeadLettered { to, reason, .. } => format!("a message to `{to}` is given up: {reason}"),
+        Event::AgentFailed { reason, .. } => format!("the agent's actor failed: {reason}"),
+        Event::Rejected { seq, .. } => format!("event {seq} is rejected"),
+        Event::Hung { what: Some(what) } => format!("no progress: {what}"),
+        Event::Hung { what: None } => "there is progress again".to_owned(),
         Event::AgentRestarted { reason } => format!("the agent is started again: {reason}"),
     }
 }

@@ -123,7 +123,7 @@ fn cut(mut content: String, limit: usize) -> String {
 }
 
 /// Returns what a panic said.
-fn words(panic: &(dyn Any + Send)) -> &str {
+pub(in crate::runtime) fn words(panic: &(dyn Any + Send)) -> &str {
     let said = panic.downcast_ref::<&str>().copied();
     said.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it did not say why")
 }

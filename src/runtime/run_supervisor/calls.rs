@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ractor::ActorRef;
 
+use super::failing::Failure;
 use super::{RunLoop, RunMessage};
 use crate::budget::{Amount, Limit};
 use crate::fault::{self, Bug};
@@ -14,6 +15,8 @@ use crate::run::{
 };
 use crate::runtime::gate::{self, Admission, Call, ModelCall, Work};
 use crate::runtime::scope::Happened;
+use crate::runtime::supervision::Exit;
+use crate::spec::{Effect as ToolEffect, OnError};
 
 impl RunLoop {
     /// Takes note that an agent has dealt with an event, and begins what it wants. What a former incarnation wanted
@@ -106,17 +109,66 @@ impl RunLoop {
         });
     }
 
-    /// Records a call's result, settles what it held, and only then tells the agent.
-    pub(super) fn call_over(&mut self, happened: Happened, admission: Option<(Admission, Amount)>) {
+    /// Records a call's result, settles what it held, and only then tells the agent. What follows from a failure is for the
+    /// network to say; a tool that panicked brings its agent down.
+    pub(super) async fn call_over(
+        &mut self,
+        happened: Happened,
+        admission: Option<(Admission, Amount)>,
+        me: &ActorRef<RunMessage>,
+    ) {
         let Happened { call, cause, labels: _, event } = happened;
         let is_news = self.ending.is_none() && !event.call().is_some_and(|call| self.state.is_over(call));
+        let mishap = if is_news { self.mishap(&call, &event) } else { None };
+        let event = match &mishap {
+            Some(Mishap::MadeAgain { error, charged }) => self.failed_try(&call, error, *charged),
+            _ => event,
+        };
         let recorded = is_news.then(|| self.record(Some(&call.agent), Some(cause), event));
         if let Some((admission, charged)) = admission {
             admission.settle(charged);
         }
-        if let Some(envelope) = recorded {
-            self.deliver(&call.agent, envelope);
+        let Some(envelope) = recorded else { return };
+        let failure = |reason| Failure { exit: Exit::Failed, at: None, reason };
+        match mishap {
+            None => self.deliver(&call.agent, envelope),
+            Some(Mishap::MadeAgain { error, .. }) => {
+                self.live.remove(&call);
+                self.fail_agent(&call.agent, failure(error), me).await;
+            }
+            Some(Mishap::Panic { reason }) => {
+                self.deliver(&call.agent, envelope);
+                self.fail_agent(&call.agent, failure(reason), me).await;
+            }
+            Some(Mishap::FailsRun { reason }) => self.end(RunEnd::without_answer(Status::Failed, reason)),
         }
+    }
+
+    /// Says what is to follow from a call's result beside that the agent is told.
+    fn mishap(&self, call: &CallId, event: &Event) -> Option<Mishap> {
+        let name = &self.state.agents().get(&call.agent)?.name;
+        let on_error = &self.scope.fleet.network.spec().agents.get(&**name)?.on_error;
+        let (error, charged, may_be_made_again) = match event {
+            Event::ToolReturned { failure: Some(ToolFailure::Panicked), message, .. } => {
+                return Some(Mishap::Panic { reason: message.text().to_owned() });
+            }
+            Event::ModelFailed { error, charged, .. } => (error.as_str(), *charged, true),
+            Event::ToolReturned { failure: Some(ToolFailure::TimedOut), message, .. } => {
+                let effect = self.state.open_call(call).and_then(|open| open.effect);
+                (message.text(), Amount::default(), effect.is_some_and(|effect| effect != ToolEffect::Once))
+            }
+            _ => return None,
+        };
+        match on_error {
+            OnError::Restart if may_be_made_again => Some(Mishap::MadeAgain { error: error.to_owned(), charged }),
+            OnError::FailRun => Some(Mishap::FailsRun { reason: format!("{call}: {error}") }),
+            OnError::FeedBack | OnError::Restart | OnError::Route(_) => None,
+        }
+    }
+
+    fn failed_try(&self, call: &CallId, error: &str, charged: Amount) -> Event {
+        let attempt = self.state.open_call(call).map_or(1, |open| open.attempt);
+        Event::TryFailed { call: call.clone(), attempt, error: error.to_owned(), retry_in_ms: 0, charged }
     }
 
     /// Records what took no call, and tells the agent.
@@ -174,7 +226,8 @@ impl RunLoop {
         self.result(&call.agent.clone(), self.state.head(), event);
     }
 
-    fn end_agent(&mut self, agent: &AgentId, cause: u64, outcome: AgentOutcome, labels: &Labels) {
+    pub(super) fn end_agent(&mut self, agent: &AgentId, cause: u64, outcome: AgentOutcome, labels: &Labels) {
+        self.free_place(agent, &outcome);
         let ended = Event::AgentEnded { outcome };
         let envelope = self.record_with(Some(agent), Some(cause), labels.clone(), ended);
         self.forget(agent);
@@ -192,6 +245,16 @@ impl RunLoop {
     pub(super) fn end_handed_over(&mut self, agent: &AgentId, cause: u64, to: AgentId) {
         self.end_agent(agent, cause, AgentOutcome::HandedOff { to }, &Labels::default());
     }
+}
+
+/// What follows from a failed call.
+enum Mishap {
+    /// It is made again by the next incarnation of its agent.
+    MadeAgain { error: String, charged: Amount },
+    /// Its tool panicked: the agent that made it is started again.
+    Panic { reason: String },
+    /// The run ends.
+    FailsRun { reason: String },
 }
 
 /// Tells the supervisor that a call's task has ended: by return, by panic, by cancel or by abort.

@@ -1,32 +1,42 @@
-//! The agents of a run: how they start, get their mail, fail and start again.
+//! The agents of a run: how they start and get their mail.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ractor::{ActorCell, ActorId, ActorRef};
+use ractor::{ActorCell, ActorRef};
 use tokio::time::Instant;
 
+use super::mail::Outgoing;
 use super::{RunLoop, RunMessage};
-use crate::fault::{self, Bug};
 use crate::run::{
     AgentId, AgentState, CallId, Definition, Effect, Envelope, Event, Labels, NewAgent, Parent, RunEnd, Status,
     Subject, ToolFailure, refused,
 };
 use crate::runtime::agent_actor::{AgentActor, Seed};
 use crate::runtime::router::{Address, Mailbox};
+use crate::spec::AgentSpec;
 
 /// A living agent instance.
 pub(super) struct Child {
     pub(super) definition: Arc<Definition>,
-    incarnation: u32,
-    actor: ActorCell,
+    pub(super) incarnation: u32,
+    /// None while it waits to be started again.
+    pub(super) actor: Option<ActorCell>,
+    /// Whether it stands for itself. One that a question brought into being does not: it is no part of the strategy.
+    pub(super) stands: bool,
     /// What has happened to the instance and it has not dealt with, oldest first; the first `sent` are in its mailbox.
-    mail: VecDeque<Arc<Envelope>>,
-    sent: usize,
+    pub(super) mail: VecDeque<Arc<Envelope>>,
+    pub(super) sent: usize,
     /// The last event that it has dealt with.
-    dealt_with: u64,
+    pub(super) dealt_with: u64,
     /// Whether it has yet to say what it wants, having been folded from the record.
-    is_to_take_up: bool,
+    pub(super) is_to_take_up: bool,
+    /// The event at which its last incarnation failed, if it is known.
+    pub(super) failed_at: Option<u64>,
+    /// How often in a row it has failed at what it was given.
+    pub(super) failed_deliveries: u32,
+    /// When it was started again, within the last period.
+    pub(super) restarts: VecDeque<Instant>,
 }
 
 impl Child {
@@ -34,10 +44,22 @@ impl Child {
         definition: Arc<Definition>,
         incarnation: u32,
         actor: ActorCell,
-        dealt_with: u64,
-        is_to_take_up: bool,
+        stands: bool,
+        taken_up_at: Option<u64>,
     ) -> Self {
-        Self { definition, incarnation, actor, mail: VecDeque::new(), sent: 0, dealt_with, is_to_take_up }
+        Self {
+            definition,
+            incarnation,
+            actor: Some(actor),
+            stands,
+            mail: VecDeque::new(),
+            sent: 0,
+            dealt_with: taken_up_at.unwrap_or_default(),
+            is_to_take_up: taken_up_at.is_some(),
+            failed_at: None,
+            failed_deliveries: 0,
+            restarts: VecDeque::new(),
+        }
     }
 
     pub(super) fn incarnation(&self) -> u32 {
@@ -67,10 +89,24 @@ impl RunLoop {
             }
             None => return,
         };
-        let (id, is_handoff) = (new.id.clone(), matches!(new.parent, Parent::Handoff { .. }));
+        let replicas = self.scope.fleet.network.spec().agents.get(&*new.name).and_then(AgentSpec::replicas);
+        if replicas.is_some() {
+            return self.send(Outgoing { call, cause, subject, labels }, &new.name, me).await;
+        }
+        let cause = self.intend(&call, cause, subject, labels);
+        self.start_asked(&call, new, cause, me).await;
+    }
+
+    /// Records that a delegation or a handoff is made.
+    pub(super) fn intend(&mut self, call: &CallId, cause: u64, subject: Subject, labels: Labels) -> u64 {
         let reserved = crate::budget::Amount::default();
         let intent = Event::CallIntended { call: call.clone(), attempt: 1, subject, effect: None, reserved };
-        let cause = self.record_with(Some(&call.agent), Some(cause), labels, intent).seq;
+        self.record_with(Some(&call.agent), Some(cause), labels, intent).seq
+    }
+
+    /// Starts the agent that a call asks for; one that was handed over to takes the place of who did.
+    pub(super) async fn start_asked(&mut self, call: &CallId, new: NewAgent, cause: u64, me: &ActorRef<RunMessage>) {
+        let (id, is_handoff) = (new.id.clone(), matches!(new.parent, Parent::Handoff { .. }));
         self.start_agent(new, cause, me).await;
         if is_handoff {
             self.end_handed_over(&call.agent, cause, id);
@@ -78,12 +114,12 @@ impl RunLoop {
     }
 
     pub(super) async fn start_agent(&mut self, new: NewAgent, cause: u64, me: &ActorRef<RunMessage>) {
-        let (id, name) = (new.id.clone(), &new.name);
+        let (id, name, stands) = (new.id.clone(), &new.name, new.stands());
         let Some(definition) = self.scope.definitions.get(name).cloned() else {
             return self.end(RunEnd::without_answer(Status::Failed, format!("there is no agent `{name}`")));
         };
         match self.spawn(&id, 1, definition.clone(), Vec::new(), false, me).await {
-            Ok(actor) => drop(self.children.insert(id.clone(), Child::new(definition, 1, actor, 0, false))),
+            Ok(actor) => drop(self.children.insert(id.clone(), Child::new(definition, 1, actor, stands, None))),
             Err(why) => return self.end(RunEnd::without_answer(Status::Failed, why)),
         }
         let envelope = self.record(Some(&id), Some(cause), new.started());
@@ -104,7 +140,10 @@ impl RunLoop {
         };
         match self.spawn(&id, incarnation, definition.clone(), Vec::new(), true, me).await {
             Ok(actor) => {
-                let child = Child::new(definition, incarnation, actor, self.state.head(), true);
+                let instance = self.state.agents().get(&id);
+                let stands = instance.is_some_and(|instance| instance.parent.answers().is_none());
+                let mut child = Child::new(definition, incarnation, actor, stands, Some(self.state.head()));
+                child.failed_deliveries = instance.map(|instance| instance.failed_deliveries).unwrap_or_default();
                 self.children.insert(id, child);
             }
             Err(why) => self.end(RunEnd::without_answer(Status::Failed, why)),
@@ -128,7 +167,7 @@ impl RunLoop {
         }
     }
 
-    async fn spawn(
+    pub(super) async fn spawn(
         &self,
         id: &AgentId,
         incarnation: u32,
@@ -145,7 +184,7 @@ impl RunLoop {
         Ok(actor.get_cell())
     }
 
-    fn address(&self, agent: &AgentId) -> Address {
+    pub(super) fn address(&self, agent: &AgentId) -> Address {
         Address { run: self.scope.stream.run.clone(), agent: agent.clone() }
     }
 
@@ -157,7 +196,7 @@ impl RunLoop {
         }
     }
 
-    fn push_mail(&mut self, agent: &AgentId) {
+    pub(super) fn push_mail(&mut self, agent: &AgentId) {
         let address = self.address(agent);
         let Some(child) = self.children.get_mut(agent) else { return };
         while let Some(envelope) = child.mail.get(child.sent) {
@@ -176,21 +215,22 @@ impl RunLoop {
         }
         child.mail.pop_front();
         child.sent = child.sent.saturating_sub(1);
-        child.dealt_with = upto;
+        (child.dealt_with, child.failed_deliveries) = (upto, 0);
         self.push_mail(agent);
         true
     }
 
     /// Whether every agent has dealt with all that has happened to it.
     pub(super) fn all_mail_is_dealt_with(&self) -> bool {
-        self.children.values().all(|child| child.mail.is_empty() && !child.is_to_take_up)
+        let is_settled = |child: &Child| child.mail.is_empty() && !child.is_to_take_up && child.actor.is_some();
+        self.children.values().all(is_settled)
     }
 
     /// Lets go of an agent that has ended.
     pub(super) fn forget(&mut self, agent: &AgentId) {
         self.scope.fleet.router.strike(&self.address(agent));
-        if let Some(child) = self.children.swap_remove(agent) {
-            child.actor.stop(None);
+        if let Some(child) = self.children.shift_remove(agent) {
+            child.actor.iter().for_each(|actor| actor.stop(None));
         }
     }
 
@@ -198,42 +238,5 @@ impl RunLoop {
     pub(super) fn forget_all(&mut self) {
         let agents: Vec<AgentId> = self.children.keys().cloned().collect();
         agents.iter().for_each(|agent| self.forget(agent));
-    }
-
-    /// Starts an agent again whose actor failed: its state is folded from its events, and what it was working on is
-    /// given to it once more. Too many restarts within the period fail the run.
-    pub(super) async fn agent_failed(&mut self, actor: ActorId, reason: &str, me: &ActorRef<RunMessage>) {
-        let failed = self.children.iter().find(|(_, child)| child.actor.get_id() == actor);
-        let Some((id, child)) = failed.map(|(id, child)| (id.clone(), child)) else { return };
-        let (incarnation, definition, dealt_with) = (child.incarnation + 1, child.definition.clone(), child.dealt_with);
-        let take_up = child.is_to_take_up;
-        if self.ending.is_some() {
-            return self.forget(&id);
-        }
-        let supervision = &self.scope.fleet.network.spec().supervision;
-        let (intensity, period) = (supervision.intensity as usize, supervision.period);
-        let now = Instant::now();
-        self.restarts.retain(|&at| now.duration_since(at) <= period.0);
-        self.restarts.push_back(now);
-        if self.restarts.len() > intensity {
-            let reason = format!("agent `{id}` failed more than {intensity} times within {period}: {reason}");
-            return self.end(RunEnd::without_answer(Status::Failed, reason));
-        }
-        let since = self.taken_up.0;
-        let is_history = |envelope: &Arc<Envelope>| {
-            envelope.agent.as_ref() == Some(&id) && envelope.seq > since && envelope.seq <= dealt_with
-        };
-        let history = self.log.snapshot().into_iter().filter(is_history).collect();
-        match self.spawn(&id, incarnation, definition, history, take_up, me).await {
-            Err(why) => self.end(RunEnd::without_answer(Status::Failed, why)),
-            Ok(actor) => {
-                if let Some(child) = self.children.get_mut(&id) {
-                    let sent = if fault::is_planted(Bug::MailLostOnRestart) { child.sent } else { 0 };
-                    (child.incarnation, child.actor, child.sent) = (incarnation, actor, sent);
-                }
-                self.record(Some(&id), None, Event::AgentRestarted { reason: reason.to_owned() });
-                self.push_mail(&id);
-            }
-        }
     }
 }

@@ -109,6 +109,7 @@ impl RunLoop {
     fn report(&mut self, reported: Result<Report, Error>, me: &ActorRef<RunMessage>) {
         // Whoever hears of the end may take the run up again at once.
         self.claim = None;
+        self.scope.recorder.mailboxes.withdraw(&self.scope.stream.run);
         if let Some(report) = self.report.take() {
             // Whoever waited may have gone.
             let _ = report.send(reported);

@@ -48,6 +48,7 @@ impl RunLoop {
         }
         self.set_deadline(me);
         self.take_up_agents(me).await;
+        self.take_up_mail(me).await;
     }
 
     /// Tells the agent that stands for the run something. One that was about to hand over would never speak again: it

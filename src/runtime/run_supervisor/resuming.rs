@@ -38,6 +38,7 @@ impl RunLoop {
         }
         self.set_deadline(me);
         self.take_up_agents(me).await;
+        self.take_up_mail(me).await;
         if let Some(end) = self.state.end_of_front() {
             self.end(end);
         }
@@ -50,6 +51,19 @@ impl RunLoop {
             living.map(|(id, instance)| (id.clone(), instance.name.clone(), instance.incarnation)).collect();
         for (id, name, incarnation) in living {
             self.take_up_agent(id, &name, incarnation, me).await;
+        }
+    }
+
+    /// Puts the questions back into the mailboxes in which they were.
+    pub(super) async fn take_up_mail(&mut self, me: &ActorRef<RunMessage>) {
+        self.occupy_mailboxes();
+        let since = |open: &OpenCall| match open.stage {
+            Stage::Sent { since_ms } => since_ms,
+            _ => 0,
+        };
+        let waiting: Vec<_> = self.state.in_mailboxes().map(|(call, open)| (call.clone(), since(open))).collect();
+        for (call, since_ms) in waiting {
+            self.send_again(&call, since_ms, me).await;
         }
     }
 
@@ -69,7 +83,7 @@ impl RunLoop {
         call.labels = open.labels.clone();
         call.begun_in = open.begun_in.clone();
         match &open.stage {
-            Stage::InDoubt => false,
+            Stage::InDoubt | Stage::Sent { .. } => false,
             Stage::AwaitingApproval => {
                 call.approval = gate::Known::Asked;
                 true

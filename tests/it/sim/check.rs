@@ -292,7 +292,7 @@ fn pauses(on_disk: &OnDisk) -> Result<(), String> {
 
 /// A run is decided once more as it was.
 fn replays(replayer: &Replayer, on_disk: &OnDisk) -> Result<(), String> {
-    let Fold { run: state, agents } = on_disk.fold.clone();
+    let Fold { run: state, agents, .. } = on_disk.fold.clone();
     let past = Past { state, agents, events: on_disk.events.clone() };
     replayer.replay(&past).map(drop).map_err(|error| error.to_string())
 }

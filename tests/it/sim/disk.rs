@@ -28,6 +28,19 @@ pub(super) struct OnDisk {
 }
 
 impl OnDisk {
+    fn add(&mut self, events: Vec<Arc<Envelope>>) {
+        let is_fold_stale = events.iter().any(|envelope| matches!(envelope.event, Event::Rejected { .. }));
+        self.events.extend(events);
+        if is_fold_stale {
+            // What was rejected now had been folded already.
+            let fold = Fold { rejected: std::mem::take(&mut self.fold.rejected), ..Fold::default() };
+            self.fold = self.events.iter().fold(fold, |mut fold, envelope| {
+                fold.evolve(envelope);
+                fold
+            });
+        }
+    }
+
     pub(super) fn status(&self) -> Status {
         self.fold.run.status()
     }
@@ -76,7 +89,7 @@ impl Disk {
                 Err(error) => wrong.push(format!("run {run} can't be read: {error}")),
                 Ok(records) => {
                     match known.fold.extend(&run, &records) {
-                        Ok(events) => known.events.extend(events),
+                        Ok(events) => known.add(events),
                         Err(error) => wrong.push(format!("run {run} can't be folded: {error}")),
                     }
                     added.extend(records.into_iter().map(|record| (info.name.clone(), record)));

@@ -60,6 +60,8 @@ pub(super) struct State {
     passed: u64,
     is_over: bool,
     draws: u64,
+    /// The draw at which an agent failed last.
+    last_panic: u64,
     /// What has been lived through beside what the store tells.
     pub(super) lived: super::Lived,
 }
@@ -101,6 +103,7 @@ impl World {
             passed: 0,
             is_over: false,
             draws: 0,
+            last_panic: 0,
             lived: super::Lived::new(),
         };
         let directory = directory.to_owned();
@@ -190,7 +193,10 @@ impl World {
         if place == "agent.decide" {
             state.draws += 1;
             let draws = state.draws;
-            return Draw::of(self.plan.seed, "panic", &draws).happens(2);
+            // Not twice in a row at the same event: that one would be rejected.
+            let is_due = draws > state.last_panic + 50 && Draw::of(self.plan.seed, "panic", &draws).happens(2);
+            state.last_panic = if is_due { draws } else { state.last_panic };
+            return is_due;
         }
         let nth = match (self.how_it_ends(&state), place) {
             (ProcessEnd::WriteFails(nth), "journal.write") | (ProcessEnd::SyncFails(nth), "journal.sync") => nth,

@@ -1,0 +1,50 @@
+//! Questions that wait for one another in a circle.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Key, Mailbox, Name, Ticket};
+
+/// A question that waits, and in which mailbox.
+type Waiting<'a> = (&'a Key, &'a Mailbox, &'a Ticket);
+
+/// Finds the circle that a question closes. A question has no way out if no instance that it may be taken by comes free,
+/// and an instance comes free only when all that it has asked is answered: what is left when all those are crossed out
+/// that have a way out, waits for ever.
+pub(super) fn find(mailboxes: &BTreeMap<Key, Mailbox>, name: &Name) -> Option<Vec<Arc<str>>> {
+    let all = mailboxes.iter().flat_map(|(key, mailbox)| {
+        mailbox.waiting.iter().chain(&mailbox.blocked).map(move |ticket| (key, mailbox, ticket))
+    });
+    let mut stuck: Vec<Waiting<'_>> = all.collect();
+    // Only who is awaited by somebody at work can close a circle.
+    let asked = stuck.iter().find(|(_, _, ticket)| ticket.name == *name)?;
+    if asked.2.awaited_by.is_empty() {
+        return None;
+    }
+    loop {
+        let is_stuck = |(_, mailbox, _): &Waiting<'_>| {
+            mailbox.at_work.len() >= mailbox.replicas
+                && mailbox.at_work.iter().all(|worker| blocker(&stuck, worker).is_some())
+        };
+        let left: Vec<Waiting<'_>> = stuck.iter().filter(|waiting| is_stuck(waiting)).copied().collect();
+        if left.len() == stuck.len() {
+            break;
+        }
+        stuck = left;
+    }
+    let mut at = *stuck.iter().find(|(_, _, ticket)| ticket.name == *name)?;
+    let mut seen: Vec<&Key> = Vec::new();
+    while !seen.contains(&at.0) {
+        seen.push(at.0);
+        at = blocker(&stuck, at.1.at_work.first()?)?;
+    }
+    let first = seen.iter().position(|key| *key == at.0)?;
+    let mut circle: Vec<Arc<str>> = seen[first..].iter().map(|key| key.agent.clone()).collect();
+    circle.push(at.0.agent.clone());
+    Some(circle)
+}
+
+/// Returns a question for whose answer the one at work on `worker` waits.
+fn blocker<'a>(stuck: &[Waiting<'a>], worker: &Name) -> Option<Waiting<'a>> {
+    stuck.iter().find(|(_, _, ticket)| ticket.awaited_by.contains(worker)).copied()
+}

@@ -1,0 +1,210 @@
+//! Questions to agents of which only so many instances may be at work: they wait in a mailbox until one is free.
+
+use std::sync::Arc;
+
+use ractor::ActorRef;
+
+use super::{RunLoop, RunMessage};
+use crate::run::{
+    AgentId, AgentOutcome, CallId, Event, Instance, Labels, RunEnd, Stage, Status, Subject, ToolFailure, gave_up,
+    refused,
+};
+use crate::runtime::kept::Exchange;
+use crate::runtime::mailboxes::{Entered, Key, Name, Ticket, Whose};
+use crate::spec::{AgentSpec, Scope};
+
+/// Why a question is given up that made room for another.
+const DROPPED: &str = "the mailbox was full, and it was the oldest message in it";
+
+/// A question on its way to an agent.
+pub(super) struct Outgoing {
+    pub(super) call: CallId,
+    pub(super) cause: u64,
+    pub(super) subject: Subject,
+    pub(super) labels: Labels,
+}
+
+impl RunLoop {
+    /// Puts a question into the mailbox of the agent `to`.
+    pub(super) async fn send(&mut self, question: Outgoing, to: &Arc<str>, me: &ActorRef<RunMessage>) {
+        let Some((key, agent)) = self.mailbox_of(to) else { return };
+        let call = question.call.clone();
+        if self.blocked.contains_key(&call) {
+            return;
+        }
+        let ticket = self.ticket(&call, self.scope.recorder.now_ms(), me);
+        match self.scope.recorder.mailboxes.enter(&key, &agent, ticket, false) {
+            Entered::Taken => {
+                self.sent(question, to);
+                self.take_turn(&call, me).await;
+            }
+            Entered::Waits => {
+                self.sent(question, to);
+                self.end_if_waits_for_itself(&call);
+            }
+            Entered::Blocked => {
+                let wait = crate::run::Wait::Mailbox;
+                self.record(Some(&call.agent), Some(question.cause), Event::CallQueued { call: call.clone(), wait });
+                self.blocked.insert(call.clone(), question);
+                self.end_if_waits_for_itself(&call);
+            }
+            Entered::Refused => {
+                let why = format!("the mailbox of `{to}` is full: {} messages wait", agent.mailbox.capacity);
+                let event = refused(&call, &question.subject, ToolFailure::MailboxFull, why);
+                self.result(&call.agent, question.cause, event);
+            }
+        }
+    }
+
+    fn sent(&mut self, question: Outgoing, to: &Arc<str>) {
+        let Outgoing { call, cause, subject, labels } = question;
+        let cause = self.intend(&call, cause, subject, labels);
+        self.record(Some(&call.agent), Some(cause), Event::Sent { call: call.clone(), to: to.clone() });
+    }
+
+    /// A run whose agents wait for one another in a circle would wait for ever.
+    fn end_if_waits_for_itself(&mut self, call: &CallId) {
+        let name = self.name_of(call);
+        if let Some(circle) = self.scope.recorder.mailboxes.wait_cycle(&name) {
+            let circle: Vec<String> = circle.iter().map(|agent| format!("`{agent}`")).collect();
+            let reason = format!("agents wait for one another: {}", circle.join(" asks "));
+            self.end(RunEnd::without_answer(Status::Failed, reason));
+        }
+    }
+
+    /// The question of a call has an instance to answer it.
+    pub(super) async fn take_turn(&mut self, call: &CallId, me: &ActorRef<RunMessage>) {
+        let open = self.state.open_call(call).filter(|open| matches!(open.stage, Stage::Sent { .. })).cloned();
+        let Some(open) = open.filter(|_| self.ending.is_none() && !self.state.is_over(call)) else {
+            return self.leave_mailbox(call, None);
+        };
+        let max_depth = self.scope.fleet.network.spec().network.limits.depth;
+        let Some(Ok(mut new)) = self.state.asked(call, &open.subject, &open.labels, max_depth) else {
+            return self.leave_mailbox(call, None);
+        };
+        if let Some((key, _)) = self.mailbox_of(&new.name).filter(|(_, agent)| agent.scope != Scope::Run) {
+            match self.scope.recorder.kept(&key.stream()) {
+                Ok(kept) => new.task.splice(0..0, kept).for_each(drop),
+                Err(error) => return self.break_off(error),
+            }
+        }
+        let cause = self.record(Some(&call.agent), None, Event::Took { call: call.clone() }).seq;
+        self.start_asked(call, new, cause, me).await;
+    }
+
+    /// There is room in the mailbox for the question of a call.
+    pub(super) fn has_room(&mut self, call: &CallId) {
+        let Some(question) = self.blocked.remove(call).filter(|_| self.ending.is_none()) else { return };
+        let to: Arc<str> = question.subject.name().into();
+        self.sent(question, &to);
+    }
+
+    /// The question of a call had to make room.
+    pub(super) fn dropped(&mut self, call: &CallId) {
+        let Some(open) = self.state.open_call(call).filter(|_| self.ending.is_none()).cloned() else { return };
+        let (Subject::Delegate { message, agent: to } | Subject::Handoff { message, agent: to }) = &open.subject else {
+            return;
+        };
+        let origin = crate::run::Origin::Agent(call.agent.clone());
+        let message = crate::run::question(message.as_str().into(), open.labels.clone(), origin);
+        let letter = Event::DeadLettered {
+            call: Some(call.clone()),
+            to: to.clone(),
+            message,
+            deliveries: 0,
+            reason: DROPPED.to_owned(),
+        };
+        let agent = call.agent.clone();
+        let cause = self.record_with(Some(&agent), None, open.labels.clone(), letter).seq;
+        self.result(&agent, cause, refused(call, &open.subject, ToolFailure::DeadLettered, gave_up(DROPPED)));
+    }
+
+    /// Goes back into the mailbox in which the question of a call was before its process ended.
+    pub(super) async fn send_again(&mut self, call: &CallId, since_ms: u64, me: &ActorRef<RunMessage>) {
+        let Some(open) = self.state.open_call(call) else { return };
+        let Some((key, agent)) = self.mailbox_of(&open.subject.name().into()) else { return };
+        let ticket = self.ticket(call, since_ms, me);
+        if let Entered::Taken = self.scope.recorder.mailboxes.enter(&key, &agent, ticket, true) {
+            self.take_turn(call, me).await;
+        }
+    }
+
+    /// Notes that the agents that are at work are: in this process nobody knows it.
+    pub(super) fn occupy_mailboxes(&self) {
+        let living = self.state.agents().values().filter(|instance| instance.outcome.is_none());
+        for instance in living {
+            if let (Some(name), Some((key, agent))) = (self.asked_by(instance), self.mailbox_of(&instance.name)) {
+                self.scope.recorder.mailboxes.occupy(&key, &agent, name);
+            }
+        }
+    }
+
+    /// An agent has ended: its place is free. What is kept of what it was asked and answered is durable first, since who
+    /// comes next is to know of it.
+    pub(super) fn free_place(&mut self, agent: &AgentId, outcome: &AgentOutcome) {
+        let Some(instance) = self.state.agents().get(agent) else { return };
+        let Some((key, spec)) = self.mailbox_of(&instance.name) else { return };
+        let Some(name) = self.asked_by(instance) else { return };
+        let exchange = match (spec.scope, outcome) {
+            (Scope::Run, _) => None,
+            (_, AgentOutcome::Done(answer)) => Exchange::of(&self.scope.stream.run, agent, instance, answer),
+            _ => None,
+        };
+        match exchange {
+            None => self.scope.recorder.mailboxes.leave(&key, &name),
+            Some(exchange) => {
+                let (stream, recorder) = (key.stream(), self.scope.recorder.clone());
+                self.unwritten.kept.push((stream.clone(), exchange));
+                self.when_durable(move || {
+                    recorder.kept_is_durable(&stream);
+                    recorder.mailboxes.leave(&key, &name);
+                });
+            }
+        }
+    }
+
+    fn leave_mailbox(&mut self, call: &CallId, to: Option<&Arc<str>>) {
+        let asked = self.state.open_call(call).map(|open| Arc::from(open.subject.name()));
+        if let Some((key, _)) = to.cloned().or(asked).and_then(|to| self.mailbox_of(&to)) {
+            self.scope.recorder.mailboxes.leave(&key, &self.name_of(call));
+        }
+    }
+
+    /// Returns the mailbox of an agent, and what the network says of it; none where each question gets an instance.
+    fn mailbox_of(&self, agent: &Arc<str>) -> Option<(Key, AgentSpec)> {
+        let network = self.scope.fleet.network.spec();
+        let spec = network.agents.get(&**agent)?;
+        spec.replicas()?;
+        let stream = &self.scope.stream;
+        let whose = match (spec.scope, &stream.session) {
+            (Scope::Run, _) => Whose::Run(stream.run.clone()),
+            (Scope::Network, _) => Whose::Network(stream.tenant.clone()),
+            (Scope::Session, Some(session)) => Whose::Session(stream.tenant.clone(), session.clone()),
+            // A run that belongs to no session has one of its own.
+            (Scope::Session, None) => Whose::Session(stream.tenant.clone(), stream.run.to_text()),
+        };
+        Some((Key { network: network.network.name.as_str().into(), agent: agent.clone(), whose }, spec.clone()))
+    }
+
+    fn ticket(&self, call: &CallId, since_ms: u64, me: &ActorRef<RunMessage>) -> Ticket {
+        let mut awaited_by = Vec::new();
+        let mut at = self.state.agents().get(&call.agent);
+        while let Some(instance) = at {
+            let Some(name) = self.asked_by(instance) else { break };
+            at = self.state.agents().get(&name.1.agent);
+            if self.mailbox_of(&instance.name).is_some() {
+                awaited_by.push(name);
+            }
+        }
+        Ticket { name: self.name_of(call), since_ms, awaited_by, supervisor: me.clone() }
+    }
+
+    /// Returns the question that an instance is at work on, by the call that brought it into being; none if it was the run.
+    fn asked_by(&self, instance: &Instance) -> Option<Name> {
+        Some(self.name_of(instance.parent.call()?))
+    }
+
+    fn name_of(&self, call: &CallId) -> Name {
+        (self.scope.stream.run.clone(), call.clone())
+    }
+}
