@@ -252,6 +252,7 @@ impl RunState {
                 self.agents.insert(id.clone(), instance);
             }
             Event::CallIntended { call, attempt, subject, effect, reserved } => {
+                let before = self.open.get(call);
                 let intended = OpenCall {
                     subject: subject.clone(),
                     attempt: *attempt,
@@ -259,7 +260,8 @@ impl RunState {
                     held: *reserved,
                     labels: envelope.labels.clone(),
                     stage: Stage::Intended,
-                    begun_in: self.open.get(call).and_then(|open| open.begun_in.clone()),
+                    begun_in: before.and_then(|open| open.begun_in.clone()),
+                    first_intended_ms: before.and_then(|open| open.first_intended_ms).or(Some(envelope.time_ms)),
                 };
                 self.open.insert(call.clone(), intended);
             }
@@ -272,6 +274,7 @@ impl RunState {
                     labels: envelope.labels.clone(),
                     stage: Stage::AwaitingApproval,
                     begun_in: None,
+                    first_intended_ms: None,
                 };
                 self.open.insert(call.clone(), asked);
             }

@@ -13,7 +13,7 @@ const VERSION: u16 = 2;
 
 /// The version of the form in which folds are stored. Unlike an event, a fold of another version is only made anew: so
 /// whoever does not know an event does not read a fold in which it is hidden either.
-const SNAPSHOT_VERSION: u16 = 2;
+const SNAPSHOT_VERSION: u16 = 3;
 
 /// Returns the form in which an event is written: the oldest that has its kind, so that an older Provost reads what it
 /// knows, and says of the rest that it is newer.

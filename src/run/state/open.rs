@@ -25,6 +25,9 @@ pub struct OpenCall {
     /// The run in which it was intended first, where that is one that this run was forked from: the world knows the
     /// call by that run's key.
     pub begun_in: Option<RunId>,
+    /// When its first try was intended, in this run or in the one that this was forked from, in milliseconds since 1970;
+    /// none if none was. What began then and is tried again, as a sleep is, need not begin anew.
+    pub first_intended_ms: Option<u64>,
 }
 
 /// How far a call has come.

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use serde_json::Value;
@@ -87,6 +88,7 @@ async fn run_tool(
         run: scope.stream.run.clone(),
         id: desk.id.clone(),
         idempotency_key: key(desk, scope),
+        age: age(desk, scope),
         cancelled: scope.cancelled.child_token(),
         output_limit_bytes,
     };
@@ -100,6 +102,12 @@ async fn run_tool(
         Ok(Err(panic)) => Err((ToolFailure::Panicked, format!("the tool panicked: {}", words(&*panic)))),
         Err(_) => Err((ToolFailure::TimedOut, format!("the tool did not answer within {}", bound.spec.timeout()))),
     }
+}
+
+/// Says how long ago a call was intended first. The machine's clock may have been set back since.
+fn age(desk: &Desk, scope: &Scope) -> Duration {
+    let since_ms = desk.first_intended_ms.map_or(0, |first_ms| scope.recorder.now_ms().saturating_sub(first_ms));
+    Duration::from_millis(since_ms)
 }
 
 /// Names a call so that the world can recognise it: the same for all tries of the call, in all processes, and in all runs
