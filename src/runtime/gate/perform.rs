@@ -93,14 +93,19 @@ async fn run_tool(
         output_limit_bytes,
     };
     let _cancel_on_drop = call.cancelled.clone().drop_guard();
-    let timeout = bound.spec.timeout().0;
     let work = AssertUnwindSafe(bound.tool.clone().call(arguments.clone(), call)).catch_unwind();
-    match tokio::time::timeout(timeout, work).await {
-        Ok(Ok(Ok(content))) => Ok(content),
-        Ok(Ok(Err(error @ tool::Error::Arguments(_)))) => Err((ToolFailure::InvalidArguments, error.to_string())),
-        Ok(Ok(Err(error))) => Err((ToolFailure::Failed, error.to_string())),
-        Ok(Err(panic)) => Err((ToolFailure::Panicked, format!("the tool panicked: {}", words(&*panic)))),
-        Err(_) => Err((ToolFailure::TimedOut, format!("the tool did not answer within {}", bound.spec.timeout()))),
+    let ended = match bound.spec.timeout() {
+        None => work.await,
+        Some(timeout) => tokio::time::timeout(timeout.0, work).await.map_err(|_| {
+            let why = format!("the tool did not answer within {timeout}");
+            (ToolFailure::TimedOut, why)
+        })?,
+    };
+    match ended {
+        Ok(Ok(content)) => Ok(content),
+        Ok(Err(error @ tool::Error::Arguments(_))) => Err((ToolFailure::InvalidArguments, error.to_string())),
+        Ok(Err(error)) => Err((ToolFailure::Failed, error.to_string())),
+        Err(panic) => Err((ToolFailure::Panicked, format!("the tool panicked: {}", words(&*panic)))),
     }
 }
 
