@@ -83,6 +83,7 @@ async fn bare_loop(provider: &Sim, noop: &Arc<Noop>, tools: &Arc<[Offer]>) -> St
             run: request.run.clone(),
             id: id.clone(),
             idempotency_key: String::new(),
+            age: Default::default(),
             cancelled: Default::default(),
             output_limit_bytes: usize::MAX,
         };

@@ -8,6 +8,7 @@ mod size;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
@@ -29,6 +30,10 @@ pub struct Call {
     pub id: CallId,
     /// The same for every try of this call, and for no other call.
     pub idempotency_key: String,
+    /// How long ago the call was intended first, by the run's record: nothing for a first try, and more where a process
+    /// ended in the midst of one and this is another. Nothing, too, where the machine's clock has been set back to
+    /// before that.
+    pub age: Duration,
     /// Cancelled when the call's result is no longer wanted. The call's future is dropped soon after, so a tool needs
     /// this only to stop what dropping does not stop (a blocking thread).
     pub cancelled: CancellationToken,

@@ -1,6 +1,7 @@
 //! The run as a whole, as a fold of its events: its agents, its calls, what it used and how it ended.
 
 mod forked;
+mod open;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,14 +10,14 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentId, AgentOutcome, CallId, Envelope, Event, Labels, Message, Origin, Parent, Resolution, RunEnd, RunId, Status,
-    Stream, Subject, ToolFailure, Wait, tool_message,
+    AgentId, AgentOutcome, CallId, Envelope, Event, Labels, Message, Origin, Parent, RunEnd, Status, Stream, Subject,
+    ToolFailure, Wait, tool_message,
 };
 use crate::budget::Amount;
 use crate::fault::{self, Bug};
-use crate::spec::Effect;
 
 pub use self::forked::Lineage;
+pub use self::open::{OpenCall, Stage};
 
 /// Where a run stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -90,66 +91,6 @@ pub struct Instance {
     pub is_restarting: bool,
     /// What does not come to an end, although its time is over.
     pub hung: Option<String>,
-}
-
-/// A call that has been asked for and is not over.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OpenCall {
-    /// What it is made to.
-    pub subject: Subject,
-    /// Which try of it was intended last in this run, counted from 1; 0 if none was.
-    pub attempt: u32,
-    /// What a second try would do, as it was known when it was intended; none but for tools.
-    pub effect: Option<Effect>,
-    /// What is reserved for the try under way.
-    pub held: Amount,
-    /// What it was influenced by.
-    pub labels: Labels,
-    /// How far it has come.
-    pub stage: Stage,
-    /// The run in which it was intended first, where that is one that this run was forked from: the world knows the
-    /// call by that run's key.
-    pub begun_in: Option<RunId>,
-}
-
-/// How far a call has come.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// A person is asked whether it may happen.
-    AwaitingApproval,
-    /// It is a question in the mailbox of an agent, and no instance has taken it.
-    Sent {
-        /// Since when, in milliseconds since 1970.
-        since_ms: u64,
-    },
-    /// A person answered.
-    Decided {
-        /// Whether it may happen.
-        granted: bool,
-    },
-    /// It has been made, or may have been.
-    Intended,
-    /// It was cut off, and nobody knows what became of it.
-    InDoubt,
-    /// It was in doubt, and is no more.
-    Resolved(Resolution),
-}
-
-impl OpenCall {
-    /// Whether the call goes on without a task of its own: it waits for a person or another agent.
-    pub fn waits_for_others(&self) -> bool {
-        matches!(self.stage, Stage::AwaitingApproval | Stage::InDoubt)
-            || matches!(self.subject, Subject::Delegate { .. } | Subject::Handoff { .. })
-    }
-
-    /// Whether nobody can know what became of the call, now that its process has ended: it was intended, has no
-    /// result, and a second try would do it again. The stricter of what was known then and is known now holds.
-    pub fn is_in_doubt(&self, present: Option<Effect>) -> bool {
-        let is_tool = matches!(self.subject, Subject::Tool { .. });
-        let is_tool = is_tool && !fault::is_planted(Bug::OnceMadeAgain);
-        is_tool && self.stage == Stage::Intended && self.effect.max(present).unwrap_or(Effect::Once) == Effect::Once
-    }
 }
 
 /// What has been used.
@@ -343,6 +284,7 @@ impl RunState {
                 self.agents.insert(id.clone(), instance);
             }
             Event::CallIntended { call, attempt, subject, effect, reserved } => {
+                let before = self.open.get(call);
                 let intended = OpenCall {
                     subject: subject.clone(),
                     attempt: *attempt,
@@ -350,7 +292,8 @@ impl RunState {
                     held: *reserved,
                     labels: envelope.labels.clone(),
                     stage: Stage::Intended,
-                    begun_in: self.open.get(call).and_then(|open| open.begun_in.clone()),
+                    begun_in: before.and_then(|open| open.begun_in.clone()),
+                    first_intended_ms: before.and_then(|open| open.first_intended_ms).or(Some(envelope.time_ms)),
                 };
                 self.queued.remove(call);
                 self.open.insert(call.clone(), intended);
@@ -370,6 +313,7 @@ impl RunState {
                     labels: envelope.labels.clone(),
                     stage: Stage::AwaitingApproval,
                     begun_in: None,
+                    first_intended_ms: None,
                 };
                 self.open.insert(call.clone(), asked);
             }

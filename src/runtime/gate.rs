@@ -53,8 +53,8 @@ impl Admission {
 /// Takes a call through the gate to its end, and tells the run's supervisor what became of it. Dropping the future at
 /// any point stops the call and gives back what it held.
 pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<RunMessage>) -> Result<(), Over> {
-    let Call { id, cause, labels, work, attempt, approval, begun_in } = call;
-    let desk = Desk { id, cause, labels, begun_in, supervisor };
+    let Call { id, cause, labels, work, attempt, approval, begun_in, first_intended_ms } = call;
+    let desk = Desk { id, cause, labels, begun_in, first_intended_ms, supervisor };
     let subject = match &work {
         Work::Model(call) => call.subject(),
         Work::Act(subject) => subject.clone(),

@@ -127,6 +127,7 @@ fn tool_note(tool: &ToolSpec) -> String {
         Some(Builtin::FsWrite) => "fs.write",
         Some(Builtin::ProcessRun) => "process.run",
         Some(Builtin::ClockNow) => "clock.now",
+        Some(Builtin::ClockSleep) => "clock.sleep",
         None => "from the program",
     };
     name.to_owned()

@@ -405,7 +405,8 @@ pub struct ToolSpec {
     /// `{"state": "not_done"}` or `{"state": "unknown"}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reconcile: Option<String>,
-    /// How long a call may take.
+    /// How long a call may take; 60 seconds where it is left out, but for `clock.sleep`, which then takes as long as it is
+    /// asked to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
     /// How many bytes of a result reach the model; the rest is cut, and the cut is marked.
@@ -422,9 +423,13 @@ impl ToolSpec {
     /// How much of a result reaches the model where the network says nothing: about 16,000 tokens.
     pub const DEFAULT_OUTPUT_LIMIT_BYTES: usize = 64 * 1024;
 
-    /// Returns how long a call may take.
-    pub fn timeout(&self) -> Span {
-        self.timeout.unwrap_or(Self::DEFAULT_TIMEOUT)
+    /// Returns how long a call may take; none where it may take as long as it wants.
+    pub fn timeout(&self) -> Option<Span> {
+        match self.builtin {
+            // It has a bound of its own, and takes time because it is asked to.
+            Some(Builtin::ClockSleep) => self.timeout,
+            _ => Some(self.timeout.unwrap_or(Self::DEFAULT_TIMEOUT)),
+        }
     }
 
     /// Returns how many bytes of a result reach the model.
@@ -454,20 +459,23 @@ pub enum Builtin {
     /// Tells the time.
     #[serde(rename = "clock.now")]
     ClockNow,
+    /// Comes back when a span of time is over, which may outlast the process.
+    #[serde(rename = "clock.sleep")]
+    ClockSleep,
 }
 
 impl Builtin {
     /// Whether the tool only looks, and changes nothing.
     pub fn is_read_only(self) -> bool {
         match self {
-            Self::FsList | Self::FsRead | Self::FsSearch | Self::ClockNow => true,
+            Self::FsList | Self::FsRead | Self::FsSearch | Self::ClockNow | Self::ClockSleep => true,
             Self::FsWrite | Self::ProcessRun => false,
         }
     }
 
     /// Whether the tool works beneath a root.
     pub fn has_root(self) -> bool {
-        !matches!(self, Self::ClockNow)
+        !matches!(self, Self::ClockNow | Self::ClockSleep)
     }
 }
 

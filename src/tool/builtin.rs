@@ -24,6 +24,7 @@ pub fn builtin(spec: &ToolSpec, root: &Path) -> Result<Arc<dyn ErasedTool>, Erro
         Builtin::FsWrite => Arc::new(Write::new(Root::open(root)?)),
         Builtin::ProcessRun => Arc::new(process::Run::new(&spec.allow, Root::open(root)?.path())?),
         Builtin::ClockNow => Arc::new(clock::Now),
+        Builtin::ClockSleep => Arc::new(clock::Sleep),
     })
 }
 
@@ -37,6 +38,7 @@ pub fn shown(spec: &ToolSpec) -> Option<Shown> {
         Builtin::FsWrite => Shown::of_builtin::<Write>(Write::DESCRIPTION),
         Builtin::ProcessRun => Shown::of_builtin::<process::Run>(process::Run::description_of(&spec.allow.join(", "))),
         Builtin::ClockNow => Shown::of_builtin::<clock::Now>(clock::Now::DESCRIPTION),
+        Builtin::ClockSleep => Shown::of_builtin::<clock::Sleep>(clock::Sleep::DESCRIPTION),
     })
 }
 
@@ -47,8 +49,15 @@ mod tests {
     use super::*;
     use crate::spec::Effect;
 
-    const ALL: [Builtin; 6] =
-        [Builtin::FsList, Builtin::FsRead, Builtin::FsSearch, Builtin::FsWrite, Builtin::ProcessRun, Builtin::ClockNow];
+    const ALL: [Builtin; 7] = [
+        Builtin::FsList,
+        Builtin::FsRead,
+        Builtin::FsSearch,
+        Builtin::FsWrite,
+        Builtin::ProcessRun,
+        Builtin::ClockNow,
+        Builtin::ClockSleep,
+    ];
 
     fn spec(builtin: Builtin) -> ToolSpec {
         ToolSpec { builtin: Some(builtin), allow: vec!["sh".to_owned()], ..ToolSpec::default() }
@@ -104,6 +113,7 @@ mod tests {
         assert_eq!(required(Builtin::FsSearch), Some(json!(["pattern"])));
         assert_eq!(required(Builtin::FsWrite), Some(json!(["path", "text"])));
         assert_eq!(required(Builtin::ProcessRun), Some(json!(["argv"])));
+        assert_eq!(required(Builtin::ClockSleep), Some(json!(["duration"])));
     }
 
     #[test]

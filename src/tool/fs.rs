@@ -171,6 +171,7 @@ pub(super) mod testing {
 
     use std::path::Path;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use serde_json::Value;
     use tokio_util::sync::CancellationToken;
@@ -184,6 +185,7 @@ pub(super) mod testing {
             run: RunId::new("01test"),
             id: CallId::tool(&AgentId::new("scout"), 1, 0),
             idempotency_key: "01test/scout#1.0".to_owned(),
+            age: Duration::ZERO,
             cancelled: CancellationToken::new(),
             output_limit_bytes: ToolSpec::DEFAULT_OUTPUT_LIMIT_BYTES,
         }

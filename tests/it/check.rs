@@ -82,8 +82,8 @@ fn what_is_no_toml_does_not_hide_other_mistakes() {
 fn a_file_that_uses_everything_is_valid() {
     let loaded = Network::load(&fixtures().join("everything.toml")).unwrap();
     insta::assert_snapshot!(found(&loaded.warnings).join("\n"), @r"
-    tool_will_ask 92:8
-    tool_will_ask 97:8
+    tool_will_ask 96:8
+    tool_will_ask 101:8
     ");
     let network = loaded.network;
     assert!(network.output_schema("editor").is_some());

@@ -19,6 +19,7 @@ mod runs;
 mod runtime;
 mod scripted;
 mod sim;
+mod sleep;
 mod tidy;
 mod torture;
 mod world;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Amount, OpenCall, RunId, RunState, Stage, Subject, Totals};
-use crate::run::Resolution;
+use super::{Amount, OpenCall, RunState, Stage, Subject, Totals};
+use crate::run::{Resolution, RunId};
 
 /// Where a run was forked from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,12 +21,15 @@ pub(in crate::runtime) struct Call {
     pub(in crate::runtime) approval: Known,
     /// The run in which it was begun, where that is another than its own.
     pub(in crate::runtime) begun_in: Option<RunId>,
+    /// When it was intended first, in milliseconds since 1970; none if it was not.
+    pub(in crate::runtime) first_intended_ms: Option<u64>,
 }
 
 impl Call {
     /// Makes a call that has not been begun.
     pub(in crate::runtime) fn new(id: CallId, cause: u64, labels: Labels, work: Work) -> Self {
-        Self { id, cause, labels, work, attempt: 1, approval: Known::Nothing, begun_in: None }
+        let (approval, begun_in, first_intended_ms) = (Known::Nothing, None, None);
+        Self { id, cause, labels, work, attempt: 1, approval, begun_in, first_intended_ms }
     }
 }
 

@@ -16,6 +16,8 @@ pub(super) struct Desk {
     pub(super) labels: Labels,
     /// The run in which the call was begun, where that is another than its own.
     pub(super) begun_in: Option<RunId>,
+    /// When it was intended first, in milliseconds since 1970; none if this is its first try.
+    pub(super) first_intended_ms: Option<u64>,
     pub(super) supervisor: ActorRef<RunMessage>,
 }
 

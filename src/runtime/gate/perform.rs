@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use serde_json::Value;
@@ -87,19 +88,31 @@ async fn run_tool(
         run: scope.stream.run.clone(),
         id: desk.id.clone(),
         idempotency_key: key(desk, scope),
+        age: age(desk, scope),
         cancelled: scope.cancelled.child_token(),
         output_limit_bytes,
     };
     let _cancel_on_drop = call.cancelled.clone().drop_guard();
-    let timeout = bound.spec.timeout().0;
     let work = AssertUnwindSafe(bound.tool.clone().call(arguments.clone(), call)).catch_unwind();
-    match tokio::time::timeout(timeout, work).await {
-        Ok(Ok(Ok(content))) => Ok(content),
-        Ok(Ok(Err(error @ tool::Error::Arguments(_)))) => Err((ToolFailure::InvalidArguments, error.to_string())),
-        Ok(Ok(Err(error))) => Err((ToolFailure::Failed, error.to_string())),
-        Ok(Err(panic)) => Err((ToolFailure::Panicked, format!("the tool panicked: {}", words(&*panic)))),
-        Err(_) => Err((ToolFailure::TimedOut, format!("the tool did not answer within {}", bound.spec.timeout()))),
+    let ended = match bound.spec.timeout() {
+        None => work.await,
+        Some(timeout) => tokio::time::timeout(timeout.0, work).await.map_err(|_| {
+            let why = format!("the tool did not answer within {timeout}");
+            (ToolFailure::TimedOut, why)
+        })?,
+    };
+    match ended {
+        Ok(Ok(content)) => Ok(content),
+        Ok(Err(error @ tool::Error::Arguments(_))) => Err((ToolFailure::InvalidArguments, error.to_string())),
+        Ok(Err(error)) => Err((ToolFailure::Failed, error.to_string())),
+        Err(panic) => Err((ToolFailure::Panicked, format!("the tool panicked: {}", words(&*panic)))),
     }
+}
+
+/// Says how long ago a call was intended first. The machine's clock may have been set back since.
+fn age(desk: &Desk, scope: &Scope) -> Duration {
+    let since_ms = desk.first_intended_ms.map_or(0, |first_ms| scope.recorder.now_ms().saturating_sub(first_ms));
+    Duration::from_millis(since_ms)
 }
 
 /// Names a call so that the world can recognise it: the same for all tries of the call, in all processes, and in all runs

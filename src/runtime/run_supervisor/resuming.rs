@@ -82,6 +82,7 @@ impl RunLoop {
         call.attempt = open.attempt + 1;
         call.labels = open.labels.clone();
         call.begun_in = open.begun_in.clone();
+        call.first_intended_ms = open.first_intended_ms;
         match &open.stage {
             Stage::InDoubt | Stage::Sent { .. } => false,
             Stage::AwaitingApproval => {

@@ -41,7 +41,7 @@ impl Check<'_> {
                     Place::Key,
                     "no_builtin",
                     format!("the tool `{name}` doesn't say what it is"),
-                    "add `builtin`, one of \"fs.list\", \"fs.read\", \"fs.search\", \"fs.write\", \"process.run\" and \"clock.now\"",
+                    "add `builtin`, one of \"fs.list\", \"fs.read\", \"fs.search\", \"fs.write\", \"process.run\", \"clock.now\" and \"clock.sleep\"",
                 );
             }
             return;

@@ -1,0 +1,71 @@
+//! A call on its way: how far it has come, and what is known of it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::budget::Amount;
+use crate::fault::{self, Bug};
+use crate::run::{Labels, Resolution, RunId, Subject};
+use crate::spec::Effect;
+
+/// A call that has been asked for and is not over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenCall {
+    /// What it is made to.
+    pub subject: Subject,
+    /// Which try of it was intended last in this run, counted from 1; 0 if none was.
+    pub attempt: u32,
+    /// What a second try would do, as it was known when it was intended; none but for tools.
+    pub effect: Option<Effect>,
+    /// What is reserved for the try under way.
+    pub held: Amount,
+    /// What it was influenced by.
+    pub labels: Labels,
+    /// How far it has come.
+    pub stage: Stage,
+    /// The run in which it was intended first, where that is one that this run was forked from: the world knows the
+    /// call by that run's key.
+    pub begun_in: Option<RunId>,
+    /// When its first try was intended, in this run or in the one that this was forked from, in milliseconds since 1970;
+    /// none if none was. What began then and is tried again, as a sleep is, need not begin anew.
+    pub first_intended_ms: Option<u64>,
+}
+
+/// How far a call has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// A person is asked whether it may happen.
+    AwaitingApproval,
+    /// It is a question in the mailbox of an agent, and no instance has taken it.
+    Sent {
+        /// Since when, in milliseconds since 1970.
+        since_ms: u64,
+    },
+    /// A person answered.
+    Decided {
+        /// Whether it may happen.
+        granted: bool,
+    },
+    /// It has been made, or may have been.
+    Intended,
+    /// It was cut off, and nobody knows what became of it.
+    InDoubt,
+    /// It was in doubt, and is no more.
+    Resolved(Resolution),
+}
+
+impl OpenCall {
+    /// Whether the call goes on without a task of its own: it waits for a person or another agent.
+    pub fn waits_for_others(&self) -> bool {
+        matches!(self.stage, Stage::AwaitingApproval | Stage::InDoubt)
+            || matches!(self.subject, Subject::Delegate { .. } | Subject::Handoff { .. })
+    }
+
+    /// Whether nobody can know what became of the call, now that its process has ended: it was intended, has no
+    /// result, and a second try would do it again. The stricter of what was known then and is known now holds.
+    pub fn is_in_doubt(&self, present: Option<Effect>) -> bool {
+        let is_tool = matches!(self.subject, Subject::Tool { .. });
+        let is_tool = is_tool && !fault::is_planted(Bug::OnceMadeAgain);
+        is_tool && self.stage == Stage::Intended && self.effect.max(present).unwrap_or(Effect::Once) == Effect::Once
+    }
+}
