@@ -27,9 +27,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use self::children::Child;
 use self::mail::Outgoing;
 use super::gate::Admission;
+use super::handle::ReportTo;
 use super::kept::Exchange;
 use super::recorder::{Claim, entry_of};
-use super::report::Report;
 use super::scope::{Happened, Scope};
 use super::supervision::{Exit, Supervision};
 use super::{Answers, Error, stream_of};
@@ -98,7 +98,7 @@ pub(super) struct Launch {
     /// Told when the run's beginning is durable.
     pub(super) begun: oneshot::Sender<Result<(), Error>>,
     /// Where the report goes when the run has ended.
-    pub(super) report: oneshot::Sender<Result<Report, Error>>,
+    pub(super) report: ReportTo,
 }
 
 /// How a run comes into being in this process.
@@ -149,7 +149,7 @@ pub(super) struct RunLoop {
     broken: Option<Error>,
     /// Rings when the calls that were to stop have had their time.
     shutdown_timer: Option<JoinHandle<Result<(), MessagingErr<RunMessage>>>>,
-    report: Option<oneshot::Sender<Result<Report, Error>>>,
+    report: ReportTo,
     /// What the present message has made happen, not yet written down.
     unwritten: Unwritten,
 }
@@ -158,6 +158,8 @@ pub(super) struct RunLoop {
 #[derive(Default)]
 struct Unwritten {
     records: Vec<Record>,
+    /// The same, for those who follow the run: they hear of nothing that a failure of the supervisor undoes.
+    events: Vec<Arc<Envelope>>,
     entries: Vec<Entry>,
     /// What instances keep from run to run.
     kept: Vec<(StreamName, Exchange)>,
@@ -193,7 +195,7 @@ impl Actor for RunSupervisor {
             is_over: false,
             broken: None,
             shutdown_timer: None,
-            report: Some(report),
+            report,
             unwritten: Unwritten::default(),
         };
         Ok((run, Some((opening, begun))))
@@ -256,6 +258,7 @@ impl Actor for RunSupervisor {
             RunMessage::ShutdownTimeout => run.abandon_calls(),
         }
         run.finish_if_over(&me).await;
+        fault::panics("run.handle");
         run.write(&me);
         Ok(())
     }
@@ -351,7 +354,7 @@ impl RunLoop {
         self.state.evolve(&envelope);
         if self.broken.is_none() {
             self.unwritten.records.push(encode(&envelope));
-            self.log.append(envelope.clone());
+            self.unwritten.events.push(envelope.clone());
         }
         envelope
     }
@@ -406,7 +409,8 @@ impl RunLoop {
     }
 
     fn hand_over(&mut self, written: Unwritten, durable: Option<Durable>) {
-        let Unwritten { records, entries, kept, mark, .. } = written;
+        let Unwritten { records, events, entries, kept, mark, .. } = written;
+        events.into_iter().for_each(|envelope| self.log.append(envelope));
         if records.is_empty() {
             // What is asked for without anything happening is as durable as what happened before it.
             if let Some(Err(error)) = durable.map(|durable| self.scope.recorder.when_durable(durable)) {

@@ -7,7 +7,10 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::fault;
+use crate::journal::Reader;
 use crate::model::{Error as ModelError, Reply, Request};
+use crate::run::Status;
 use crate::spec::{AgentSpec, ModelSpec, NetworkSpec, ProviderKind};
 
 /// Answers when it is let.
@@ -92,4 +95,68 @@ async fn shutdown_ends_all_runs_and_then_no_more_can_start() {
     runtime.shutdown().await;
     assert_eq!(run.wait().await.unwrap().status, Status::Cancelled);
     supervisor.get_cell().wait(None).await.unwrap();
+}
+
+/// Kills the run's supervisor.
+async fn kill_supervisor(runtime: &Runtime, run: &RunHandle) {
+    let incarnations = runtime.fleet.router.len();
+    assert_eq!(incarnations, 1);
+    let supervisor = run.controls().supervisor().unwrap();
+    supervisor.kill();
+    while run.controls().supervisor().is_none_or(|next| next.get_id() == supervisor.get_id()) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_run_whose_supervisor_is_killed_goes_on_from_its_record() {
+    let (runtime, run, provider) = started().await;
+    let controls = run.controls();
+    kill_supervisor(&runtime, &run).await;
+    assert!(controls.is_live());
+    provider.let_through.add_permits(2);
+    let report = run.wait().await.unwrap();
+    assert_eq!((report.status, report.answer_text().as_deref()), (Status::Done, Some("done")));
+    assert_eq!(provider.asked.load(Ordering::SeqCst), 2, "a model call that was cut off is made again");
+    assert!(!controls.is_live());
+    assert_eq!(runtime.fleet.router.len(), 0, "an address was left behind");
+}
+
+#[tokio::test]
+async fn a_network_whose_runs_fail_too_often_gives_up() {
+    let (runtime, run, _provider) = started().await;
+    let other = runtime.start(RunRequest::new("y")).await.unwrap();
+    for _ in 0..3 {
+        let supervisor = run.controls().supervisor().unwrap();
+        supervisor.kill();
+        while run.controls().supervisor().is_none_or(|next| next.get_id() == supervisor.get_id()) {
+            tokio::task::yield_now().await;
+        }
+    }
+    run.controls().supervisor().unwrap().kill();
+    assert!(matches!(run.wait().await, Err(Error::Stopped)));
+    assert!(matches!(other.wait().await, Err(Error::Stopped)), "its siblings go down with the network, interrupted");
+    assert!(matches!(runtime.start(RunRequest::new("z")).await, Err(Error::Stopped)));
+}
+
+#[tokio::test]
+async fn what_a_supervisor_had_not_written_down_when_it_panicked_has_not_been() {
+    let mut passed = 0;
+    let _injected = fault::inject(move |place| {
+        passed += usize::from(place == "run.handle");
+        place == "run.handle" && passed == 3
+    });
+    let (_runtime, run, provider) = started().await;
+    let mut events = run.events();
+    provider.let_through.add_permits(3);
+    let report = run.wait().await.unwrap();
+    assert_eq!(report.status, Status::Done);
+    let mut seqs = Vec::new();
+    let mut resumed = 0;
+    while let Some(envelope) = events.next().await {
+        resumed += usize::from(matches!(envelope.event, Event::RunResumed { .. }));
+        seqs.push(envelope.seq);
+    }
+    assert_eq!(resumed, 1);
+    assert!(seqs.iter().zip(1..).all(|(seq, nth)| *seq == nth), "{seqs:?}");
 }

@@ -68,8 +68,8 @@ impl RunLoop {
             self.forget_all();
             self.tasks.abort_all();
             self.record_end(end, me);
-            self.log.close();
             self.write(me);
+            self.log.close();
         }
         if let Some(error) = self.broken.take() {
             self.forget_all();
@@ -110,10 +110,7 @@ impl RunLoop {
         // Whoever hears of the end may take the run up again at once.
         self.claim = None;
         self.scope.recorder.mailboxes.withdraw(&self.scope.stream.run);
-        if let Some(report) = self.report.take() {
-            // Whoever waited may have gone.
-            let _ = report.send(reported);
-        }
+        self.report.send(reported);
         me.stop(None);
     }
 

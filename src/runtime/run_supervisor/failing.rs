@@ -158,7 +158,8 @@ impl RunLoop {
         rejected.insert(seq);
         let (since, agents) = &self.taken_up;
         let events = self.log.snapshot();
-        let later = events.iter().map(|envelope| &**envelope).filter(|envelope| envelope.seq > *since);
+        let unwritten = self.unwritten.events.iter();
+        let later = events.iter().chain(unwritten).map(|envelope| &**envelope).filter(|envelope| envelope.seq > *since);
         self.folded = Fold::of_agents(self.state.clone(), agents.clone(), rejected, later);
         self.is_fold_stale = true;
     }
