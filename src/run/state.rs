@@ -441,11 +441,13 @@ impl RunState {
         }
     }
 
-    /// Says what follows from the end of `agent`: the answer goes to whom asked, or is the run's.
+    /// Says what follows from the end of `agent`: the answer goes to whom asked, or is the run's. One that stands for the
+    /// run and gives no answer leaves the run to the others that do, if there are any.
     pub fn after_agent(&self, agent: &AgentId) -> Option<Next> {
         let instance = self.agents.get(agent)?;
         let outcome = instance.outcome.as_ref()?;
         match instance.parent.answers() {
+            None if !matches!(outcome, AgentOutcome::Done(_)) && self.front().is_some() => None,
             None => end_of_run(outcome).map(Next::End),
             Some(call) => {
                 let (content, failure) = match outcome {
