@@ -134,6 +134,8 @@ impl RunLoop {
             None => self.deliver(&call.agent, envelope),
             Some(Mishap::MadeAgain { error, .. }) => {
                 self.live.remove(&call);
+                // It has dealt with all that the call follows from, and would not want it again by itself.
+                self.children.get_mut(&call.agent).into_iter().for_each(|child| child.is_to_take_up = true);
                 self.fail_agent(&call.agent, failure(error), me).await;
             }
             Some(Mishap::Panic { reason }) => {
