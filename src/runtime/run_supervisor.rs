@@ -52,7 +52,7 @@ pub(super) enum RunMessage {
     TakenUp { agent: AgentId, incarnation: u32, effects: Vec<Effect>, labels: Labels },
     /// An incarnation panicked, in dealing with the event `at` where it is known.
     Panicked { agent: AgentId, incarnation: u32, at: Option<u64>, reason: String },
-    /// Agents are to be started again, if these are still their next incarnations.
+    /// Agents are to be started again, if they have been stopped this often and no more.
     RestartDue { agents: Vec<(AgentId, u32)>, reason: Arc<str> },
     /// The question of a call has its turn in the mailbox that it waits in.
     Turn { call: CallId },

@@ -20,6 +20,8 @@ use crate::spec::AgentSpec;
 pub(super) struct Child {
     pub(super) definition: Arc<Definition>,
     pub(super) incarnation: u32,
+    /// How often it has been stopped to be started again.
+    pub(super) stops: u32,
     /// None while it waits to be started again.
     pub(super) actor: Option<ActorCell>,
     /// Whether it stands for itself. One that a question brought into being does not: it is no part of the strategy.
@@ -50,6 +52,7 @@ impl Child {
         Self {
             definition,
             incarnation,
+            stops: 0,
             actor: Some(actor),
             stands,
             mail: VecDeque::new(),
@@ -234,9 +237,10 @@ impl RunLoop {
         }
     }
 
-    /// Lets go of all agents.
+    /// Lets go of all agents, the last to start first.
     pub(super) fn forget_all(&mut self) {
-        let agents: Vec<AgentId> = self.children.keys().cloned().collect();
+        let started = self.state.agents().keys().rev();
+        let agents: Vec<AgentId> = started.filter(|id| self.children.contains_key(*id)).cloned().collect();
         agents.iter().for_each(|agent| self.forget(agent));
     }
 }

@@ -2,6 +2,7 @@
 //! on is given up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ractor::{ActorId, ActorRef};
 use tokio::time::Instant;
@@ -10,6 +11,7 @@ use super::{RunLoop, RunMessage};
 use crate::fault::{self, Bug};
 use crate::run::{AgentId, AgentOutcome, Envelope, Event, Fold, RunEnd, Status, gave_up, unusable};
 use crate::runtime::supervision::{Exit, Ruling, pause};
+use crate::spec::{RestartKind, RestartSpec};
 
 /// An agent that failed.
 pub(super) struct Failure {
@@ -44,7 +46,7 @@ impl RunLoop {
         self.fail_agent(&agent, failure, me).await;
     }
 
-    /// Rules on an agent that failed.
+    /// Rules on an agent that failed. One that waits to be started again already has failed before.
     pub(super) async fn fail_agent(&mut self, agent: &AgentId, failure: Failure, me: &ActorRef<RunMessage>) {
         if self.ending.is_some() {
             return self.forget(agent);
@@ -53,7 +55,7 @@ impl RunLoop {
         let Some(instance) = self.state.agents().get(agent) else { return };
         let Some(agent_spec) = spec.agents.get(&*instance.name) else { return };
         let (kind, max_deliveries) = (agent_spec.restart.kind, agent_spec.max_deliveries);
-        let Some(child) = self.children.get_mut(agent) else { return };
+        let Some(child) = self.children.get_mut(agent).filter(|child| child.actor.is_some()) else { return };
         child.failed_deliveries += u32::from(failure.at.is_some());
         let deliveries = child.failed_deliveries;
         let is_given_up = failure.at.is_some() && deliveries >= max_deliveries;
@@ -83,32 +85,25 @@ impl RunLoop {
     }
 
     /// Stops an agent, and those that its failure takes along, the last one to start first; and starts them again after a
-    /// pause, in the order of their start.
+    /// pause, in the order of their start. A temporary one that is taken along is given up instead.
     async fn restart_with_group(&mut self, agent: &AgentId, failure: Failure, now: Instant, me: &ActorRef<RunMessage>) {
         let group = self.supervision.group(agent, self.children.iter().map(|(id, child)| (id, child.stands)));
-        let period = self.scope.fleet.network.spec().supervision.period.0;
-        let mut nth = 1;
+        let pause = self.pause_before_restart(agent, now);
+        let is_left = |id: &AgentId| id != agent && self.restart_spec(id).kind == RestartKind::Temporary;
+        let left: Vec<AgentId> = group.iter().filter(|id| is_left(id)).cloned().collect();
+        let along = format!("`{agent}` failed, and is not started again alone");
+        for member in &group {
+            let pause_ms = (!left.contains(member)).then_some(pause.as_millis() as u64);
+            let taken_along = Failure { exit: failure.exit, at: None, reason: along.clone() };
+            self.note_failure(member, if member == agent { &failure } else { &taken_along }, pause_ms);
+        }
         for member in group.iter().rev() {
             self.stop_incarnation(member);
         }
-        if let Some(child) = self.children.get_mut(agent) {
-            child.restarts.retain(|&at| now.duration_since(at) <= period);
-            child.restarts.push_back(now);
-            nth = child.restarts.len() as u32;
-        }
-        let backoff = self.backoff(agent);
-        let pause = pause(&backoff, nth, &format!("{}/{agent}/{nth}", self.scope.stream.run));
-        let pause_ms = Some(pause.as_millis() as u64);
-        for member in &group {
-            let reason = format!("`{agent}` failed, and is not started again alone");
-            match member == agent {
-                true => self.note_failure(member, &failure, pause_ms),
-                false => self.note_failure(member, &Failure { exit: failure.exit, at: None, reason }, pause_ms),
-            }
-        }
+        left.iter().for_each(|member| self.give_up(member, 0, &along));
         self.reject_if_poisoned(agent, &failure);
         let due: Vec<(AgentId, u32)> =
-            group.into_iter().filter_map(|id| Some((id.clone(), self.children.get(&id)?.incarnation))).collect();
+            group.into_iter().filter_map(|id| Some((id.clone(), self.children.get(&id)?.stops))).collect();
         let reason: Arc<str> = failure.reason.into();
         match pause.is_zero() {
             true => self.restart(due, &reason, me).await,
@@ -116,17 +111,31 @@ impl RunLoop {
         }
     }
 
-    fn backoff(&self, agent: &AgentId) -> crate::spec::Backoff {
+    /// Takes note of an agent's restart, and returns how long it waits.
+    fn pause_before_restart(&mut self, agent: &AgentId, now: Instant) -> Duration {
+        let period = self.scope.fleet.network.spec().supervision.period.0;
+        let mut nth = 1;
+        if let Some(child) = self.children.get_mut(agent) {
+            child.restarts.retain(|&at| now.duration_since(at) <= period);
+            child.restarts.push_back(now);
+            nth = child.restarts.len() as u32;
+        }
+        pause(&self.restart_spec(agent).backoff, nth, &format!("{}/{agent}/{nth}", self.scope.stream.run))
+    }
+
+    fn restart_spec(&self, agent: &AgentId) -> RestartSpec {
         let name = self.state.agents().get(agent).map(|instance| &*instance.name).unwrap_or_default();
         let spec = self.scope.fleet.network.spec().agents.get(name);
-        spec.map(|spec| spec.restart.backoff).unwrap_or_default()
+        spec.map(|spec| spec.restart).unwrap_or_default()
     }
 
     /// Stops the present incarnation of an agent; what it still says is not heard. Its mail stays.
     fn stop_incarnation(&mut self, agent: &AgentId) {
         self.scope.fleet.router.strike(&self.address(agent));
         if let Some(child) = self.children.get_mut(agent) {
-            child.incarnation += 1;
+            child.stops += 1;
+            // One that waits to be started again has no incarnation yet that could be stopped.
+            child.incarnation += u32::from(child.actor.is_some());
             child.sent = if fault::is_planted(Bug::MailLostOnRestart) { child.sent } else { 0 };
             child.actor.take().iter().for_each(|actor| actor.stop(None));
         }
@@ -166,11 +175,12 @@ impl RunLoop {
 
     /// Starts agents again, in this order; those that have not been stopped since they were to be.
     pub(super) async fn restart(&mut self, agents: Vec<(AgentId, u32)>, reason: &Arc<str>, me: &ActorRef<RunMessage>) {
-        for (agent, incarnation) in agents {
+        for (agent, stops) in agents {
             let Some(child) = self.children.get(&agent) else { continue };
-            if self.ending.is_some() || child.incarnation != incarnation || child.actor.is_some() {
+            if self.ending.is_some() || child.stops != stops || child.actor.is_some() {
                 continue;
             }
+            let incarnation = child.incarnation;
             fault::point("restart.before_start");
             let (definition, take_up) = (child.definition.clone(), child.is_to_take_up);
             let history = self.history(&agent, child.dealt_with);
