@@ -79,6 +79,9 @@ pub(super) enum RunMessage {
     Pause { paused: bool, answer: oneshot::Sender<()> },
     /// An agent is told something.
     Steer { agent: Option<AgentId>, text: String, answer: oneshot::Sender<Result<(), String>> },
+    /// Further agents are to stand for themselves beside the entry, in this order.
+    #[cfg(test)]
+    Stand { agents: Vec<Arc<str>> },
     /// A person says what became of a call.
     Resolve { call: CallId, resolution: Resolution, answer: oneshot::Sender<Result<(), String>> },
     /// What happened could not be written down.
@@ -249,6 +252,8 @@ impl Actor for RunSupervisor {
             RunMessage::Cancel(end) => run.end(end),
             RunMessage::Pause { paused, answer } => run.pause(paused, answer),
             RunMessage::Steer { agent, text, answer } => run.steer(agent, text, answer),
+            #[cfg(test)]
+            RunMessage::Stand { agents } => run.stand(agents, &me).await,
             RunMessage::Resolve { call, resolution, answer } => run.resolve(&call, resolution, answer, &me),
             RunMessage::StoreFailed(error) => run.break_off(error),
             RunMessage::EndWritten => {

@@ -1,5 +1,7 @@
 //! What can only be done to the actors from inside: killing one.
 
+mod supervisor_suite;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -129,6 +129,19 @@ impl RunLoop {
         self.deliver(&id, envelope);
     }
 
+    /// Starts agents that stand for themselves beside the entry, on the run's input, as a route to several targets does.
+    #[cfg(test)]
+    pub(super) async fn stand(&mut self, agents: Vec<Arc<str>>, me: &ActorRef<RunMessage>) {
+        let Some(input) = self.state.beginning().map(|beginning| beginning.input.clone()) else { return };
+        for agent in agents {
+            if self.ending.is_some() {
+                return;
+            }
+            let cause = self.state.head();
+            self.start_agent(NewAgent::entry(&agent, input.clone()), cause, me).await;
+        }
+    }
+
     /// Starts an agent again in another process than the one in which it was: it goes on with the state that its events
     /// were folded to, and says anew what it wants.
     pub(super) async fn take_up_agent(
