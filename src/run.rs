@@ -7,6 +7,7 @@ mod definition;
 mod diff;
 mod event;
 mod fork;
+mod health;
 mod id;
 mod message;
 mod replay;
@@ -22,6 +23,7 @@ pub use event::{
     AgentOutcome, Answer, Envelope, Event, Parent, Resolution, RunEnd, Status, Stream, Subject, ToolFailure, Wait,
 };
 pub use fork::{ForkPoint, NoForkPoint};
+pub use health::Health;
 pub use id::{AgentId, CallId, NotACall, RunId};
 pub use message::{Body, Labels, Message, Origin, ToolCall, Usage};
 pub use replay::{Divergence, Replay, Replayed, Rules};

@@ -15,6 +15,7 @@ mod failing;
 mod forking;
 mod mail;
 mod resuming;
+mod watchdog;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use self::children::Child;
 use self::mail::Outgoing;
+use self::watchdog::Live;
 use super::gate::Admission;
 use super::handle::ReportTo;
 use super::kept::Exchange;
@@ -54,6 +56,8 @@ pub(super) enum RunMessage {
     Panicked { agent: AgentId, incarnation: u32, at: Option<u64>, reason: String },
     /// Agents are to be started again, if these are still their next incarnations.
     RestartDue { agents: Vec<(AgentId, u32)>, reason: Arc<str> },
+    /// It is time to look for what makes no progress.
+    Watch,
     /// The question of a call has its turn in the mailbox that it waits in.
     Turn { call: CallId },
     /// There is room for the question of a call in the mailbox that had none.
@@ -132,8 +136,10 @@ pub(super) struct RunLoop {
     children: IndexMap<AgentId, Child>,
     /// The tasks of calls under way; all are aborted when this is dropped.
     tasks: JoinSet<()>,
-    /// The calls whose tasks have not ended, with the number of the task.
-    live: HashMap<CallId, u64>,
+    /// The calls whose tasks have not ended.
+    live: HashMap<CallId, Live>,
+    /// Whether the watchdog is going to look.
+    is_watched: bool,
     /// The number of the last task.
     last_task: u64,
     supervision: Supervision,
@@ -187,6 +193,7 @@ impl Actor for RunSupervisor {
             children: IndexMap::new(),
             tasks: JoinSet::new(),
             live: HashMap::new(),
+            is_watched: false,
             last_task: 0,
             supervision,
             blocked: HashMap::new(),
@@ -234,6 +241,7 @@ impl Actor for RunSupervisor {
                 run.panicked(&agent, incarnation, at, reason, &me).await;
             }
             RunMessage::RestartDue { agents, reason } => run.restart(agents, &reason, &me).await,
+            RunMessage::Watch => run.watch(&me).await,
             RunMessage::Turn { call } => run.take_turn(&call, &me).await,
             RunMessage::Room { call } => run.has_room(&call),
             RunMessage::Dropped { call } => run.dropped(&call),
@@ -258,6 +266,7 @@ impl Actor for RunSupervisor {
             RunMessage::ShutdownTimeout => run.abandon_calls(),
         }
         run.finish_if_over(&me).await;
+        run.rouse_watchdog(&me);
         fault::panics("run.handle");
         run.write(&me);
         Ok(())

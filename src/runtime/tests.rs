@@ -10,7 +10,7 @@ use super::*;
 use crate::fault;
 use crate::journal::Reader;
 use crate::model::{Error as ModelError, Reply, Request};
-use crate::run::Status;
+use crate::run::{AgentId, Health, Status};
 use crate::spec::{AgentSpec, ModelSpec, NetworkSpec, ProviderKind};
 
 /// Answers when it is let.
@@ -159,4 +159,53 @@ async fn what_a_supervisor_had_not_written_down_when_it_panicked_has_not_been() 
     }
     assert_eq!(resumed, 1);
     assert!(seqs.iter().zip(1..).all(|(seq, nth)| *seq == nth), "{seqs:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_makes_no_progress_beyond_its_time_is_hung() {
+    let (_runtime, run, provider) = started().await;
+    let mut events = run.events();
+    let begun = tokio::time::Instant::now();
+    let mut hung = Vec::new();
+    let end = loop {
+        let envelope = events.next().await.unwrap();
+        match &envelope.event {
+            Event::Hung { what } => {
+                hung.push((what.is_some(), begun.elapsed().as_secs()));
+                provider.let_through.add_permits(usize::from(what.is_some()));
+            }
+            Event::RunEnded { end, .. } => break end.clone(),
+            _ => {}
+        }
+    };
+    // The model may take 10 s to connect and 120 s to its first word; five more are borne with, and looked at every five.
+    let (said, after) = hung[0];
+    assert!(said && (135..=145).contains(&after), "{hung:?}");
+    assert_eq!((hung.len(), hung[1].0, end.status), (2, false, Status::Done), "it made progress again");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_turn_is_seen_to_wait() {
+    let provider = Gated { asked: Arc::default(), let_through: Arc::new(Semaphore::new(0)) };
+    let mut spec = network().spec().clone();
+    spec.models["m"].in_flight = Some(1);
+    let runtime = Runtime::builder(Network::new(spec).unwrap()).provider("m", provider.clone()).start().await.unwrap();
+    let first = runtime.start(RunRequest::new("x")).await.unwrap();
+    while provider.asked.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let second = runtime.start(RunRequest::new("y")).await.unwrap();
+    let mut events = second.events();
+    let mut state = crate::run::RunState::default();
+    let one = AgentId::new("one");
+    while state.health(&one) != Some(Health::AwaitingPermit) {
+        state.evolve(&events.next().await.unwrap());
+    }
+    provider.let_through.add_permits(1);
+    while state.health(&one) != Some(Health::AwaitingModel) {
+        state.evolve(&events.next().await.unwrap());
+    }
+    provider.let_through.add_permits(1);
+    assert_eq!(first.wait().await.unwrap().status, Status::Done);
+    assert_eq!(second.wait().await.unwrap().status, Status::Done);
 }

@@ -127,6 +127,7 @@ impl RunLoop {
         self.scope.fleet.router.strike(&self.address(agent));
         if let Some(child) = self.children.get_mut(agent) {
             child.incarnation += 1;
+            child.sent_at = None;
             child.sent = if fault::is_planted(Bug::MailLostOnRestart) { child.sent } else { 0 };
             child.actor.take().iter().for_each(|actor| actor.stop(None));
         }
