@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::run::{CallId, RunId};
 pub use crate::spec::Effect;
 pub use builtin::{builtin, shown};
+pub(crate) use process::kill_programs;
 
 /// One call of a tool, as the tool sees it.
 #[derive(Clone, Debug)]
