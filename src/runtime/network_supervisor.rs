@@ -1,8 +1,8 @@
 //! The root of a network's actors: it starts the runs' supervisors, and outlives them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use indexmap::IndexMap;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
@@ -14,13 +14,15 @@ use crate::run::{RunEnd, RunId, Status};
 pub(super) enum NetworkMessage {
     /// Start a run. The answer is the run's supervisor.
     Start { launch: Box<Launch>, started: oneshot::Sender<ActorRef<RunMessage>> },
-    /// Cancel all runs, and answer when none is left.
+    /// Cancel all runs, the last to start first, and answer when none is left. Each is told at once: together they take
+    /// no longer than one.
     Shutdown { done: oneshot::Sender<()> },
 }
 
 pub(super) struct Runs {
     fleet: Arc<Fleet>,
-    running: IndexMap<ActorId, (RunId, ActorRef<RunMessage>)>,
+    /// In the order of their start: ids rise.
+    running: BTreeMap<ActorId, (RunId, ActorRef<RunMessage>)>,
     shutdown: Option<oneshot::Sender<()>>,
 }
 
@@ -32,7 +34,7 @@ impl Actor for NetworkSupervisor {
     type Arguments = Arc<Fleet>;
 
     async fn pre_start(&self, _: ActorRef<NetworkMessage>, fleet: Arc<Fleet>) -> Result<Runs, ActorProcessingErr> {
-        Ok(Runs { fleet, running: IndexMap::new(), shutdown: None })
+        Ok(Runs { fleet, running: BTreeMap::new(), shutdown: None })
     }
 
     async fn handle(
@@ -54,7 +56,7 @@ impl Actor for NetworkSupervisor {
                 }
             }
             NetworkMessage::Shutdown { done } => {
-                for (_, run) in runs.running.values() {
+                for (_, run) in runs.running.values().rev() {
                     let end = RunEnd::without_answer(Status::Cancelled, "the runtime is shutting down");
                     let _ = run.cast(RunMessage::Cancel(end));
                 }
@@ -73,10 +75,10 @@ impl Actor for NetworkSupervisor {
     ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorTerminated(who, _, _) => {
-                runs.running.swap_remove(&who.get_id());
+                runs.running.remove(&who.get_id());
             }
             SupervisionEvent::ActorFailed(who, error) => {
-                if let Some((run, _)) = runs.running.swap_remove(&who.get_id()) {
+                if let Some((run, _)) = runs.running.remove(&who.get_id()) {
                     tracing::error!(%run, %error, "the run's supervisor failed; the run is lost");
                     runs.fleet.router.strike_run(&run);
                 }
