@@ -19,6 +19,7 @@ mod runs;
 mod runtime;
 mod scripted;
 mod sim;
+mod stop;
 mod tidy;
 mod torture;
 mod world;
