@@ -41,6 +41,8 @@ pub use recorder::{Past, Recorder, read_entries, read_ledger, run_of, stream_of}
 pub use replay::{ReplayError, Replayer};
 pub use report::{AgentReport, Report, UsageReport};
 
+pub(crate) use crate::tool::kill_programs;
+
 use self::fleet::{Fleet, Model, Values};
 use self::handle::{Line, ReportTo};
 use self::network_supervisor::{NetworkMessage, NetworkSupervisor};

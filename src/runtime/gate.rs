@@ -6,6 +6,9 @@
 //!
 //! A permit is taken before the reservation, so that no budget is held while queueing; a reservation that only others'
 //! holds block gives the permit back and waits. A further try of a call passes permit, budget and rate again.
+//!
+//! When the run is told to stop, whatever waits here or asks a model is dropped at once, so that nothing more is spent.
+//! A tool that is at work hears of it, and goes on until it has stopped or is aborted.
 
 mod approval;
 mod call;
@@ -66,7 +69,7 @@ pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<Run
     if let Work::Reconcile { by, .. } = work {
         return reconcile::ask(by, permission, &subject, &desk, &scope).await;
     }
-    match approval::settle(permission, approval, &desk, &subject, &scope).await? {
+    match scope.unless_stopped(approval::settle(permission, approval, &desk, &subject, &scope)).await? {
         Verdict::Granted => {}
         Verdict::Parked => return Ok(()),
         Verdict::Refused(why) => {
@@ -74,7 +77,7 @@ pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<Run
         }
     }
     match work {
-        Work::Model(call) => ask_model(call, attempt, &desk, &scope).await,
+        Work::Model(call) => scope.unless_stopped(ask_model(call, attempt, &desk, &scope)).await,
         _ => act(subject, attempt, &desk, &scope).await,
     }
 }
@@ -82,7 +85,7 @@ pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<Run
 async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope) -> Result<(), Over> {
     let mut tries = retry::Tries::new(&call.model.spec.retry, &scope.stream.run, &desk.id, attempt);
     loop {
-        scope.may_begin().await;
+        scope.may_begin().await?;
         let mut admission = match admit(&call, tries.attempt(), desk, scope).await? {
             Ok(admission) => admission,
             Err(limit) => return desk.tell(RunMessage::LimitReached { call: desk.id.clone(), limit }),
@@ -148,7 +151,7 @@ async fn admit(call: &ModelCall, attempt: u32, desk: &Desk, scope: &Scope) -> Re
 }
 
 async fn act(subject: Subject, attempt: u32, desk: &Desk, scope: &Scope) -> Result<(), Over> {
-    scope.may_begin().await;
+    scope.may_begin().await?;
     let Subject::Tool { tool, arguments } = &subject else {
         // The supervisor records the intent and the new agent's start in one go, or refuses what leads too deep.
         let (call, cause, labels) = (desk.id.clone(), desk.cause, desk.labels.clone());
@@ -165,8 +168,8 @@ async fn act(subject: Subject, attempt: u32, desk: &Desk, scope: &Scope) -> Resu
     let intent = intent(desk, subject.clone(), attempt, effect, Amount::default());
     // What changes nothing may be forgotten, and is made again; what changes something must be known before it does.
     match effect {
-        Some(Effect::Pure) => desk.record(intent).await?,
-        _ => desk.record_durably(intent).await?,
+        Some(Effect::Pure) => scope.unless_stopped(desk.record(intent)).await?,
+        _ => scope.unless_stopped(desk.record_durably(intent)).await?,
     }
     crash::point("after_intent", class);
     let result = perform::tool(desk, tool, arguments, scope).await;

@@ -91,6 +91,8 @@ pub(super) enum RunMessage {
     EndWritten,
     /// The calls that were to stop have had their time.
     ShutdownTimeout,
+    /// The calls that were aborted have had theirs.
+    AbortTimeout,
 }
 
 /// What a run's supervisor starts with.
@@ -153,7 +155,7 @@ pub(super) struct RunLoop {
     is_over: bool,
     /// Why nothing more is written down, once that is so; the run stops without an end.
     broken: Option<Error>,
-    /// Rings when the calls that were to stop have had their time.
+    /// Rings when the calls that were to stop, or were aborted, have had their time.
     shutdown_timer: Option<JoinHandle<Result<(), MessagingErr<RunMessage>>>>,
     report: ReportTo,
     /// What the present message has made happen, not yet written down.
@@ -263,7 +265,8 @@ impl Actor for RunSupervisor {
                 run.end_written(&me);
                 return Ok(());
             }
-            RunMessage::ShutdownTimeout => run.abandon_calls(),
+            RunMessage::ShutdownTimeout => run.abort_calls(&me),
+            RunMessage::AbortTimeout => run.abandon_calls(),
         }
         run.finish_if_over(&me).await;
         run.rouse_watchdog(&me);

@@ -1,16 +1,18 @@
-//! What can only be done to the actors from inside: killing one.
+//! What can only be done to the actors from inside: killing one, and seeing it end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::TryStreamExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 use super::*;
 use crate::fault;
 use crate::journal::Reader;
 use crate::model::{Error as ModelError, Reply, Request};
-use crate::run::{AgentId, Health, Status};
+use crate::run::{AgentId, Health, Status, ToolCall};
 use crate::spec::{AgentSpec, ModelSpec, NetworkSpec, ProviderKind};
 
 /// Answers when it is let.
@@ -208,4 +210,55 @@ async fn who_waits_for_a_turn_is_seen_to_wait() {
     provider.let_through.add_permits(1);
     assert_eq!(first.wait().await.unwrap().status, Status::Done);
     assert_eq!(second.wait().await.unwrap().status, Status::Done);
+}
+
+/// Lets the agent `one` ask three others, of which `two` answers, and the rest never do.
+struct Crowd {
+    asked: Arc<AtomicUsize>,
+}
+
+impl Provider for Crowd {
+    fn call<'a>(
+        &'a self,
+        request: &'a Request,
+        _: &'a (dyn Fn(&str) + Send + Sync),
+    ) -> BoxFuture<'a, Result<Reply, ModelError>> {
+        Box::pin(async {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let ask =
+                |name: &str| ToolCall { name: format!("ask_{name}"), arguments: r#"{"message": "?"}"#.to_owned() };
+            match &*request.agent {
+                "one" => Ok(Reply { tool_calls: ["two", "three", "four"].map(ask).into(), ..Reply::default() }),
+                "two" => Ok(Reply { text: "done".to_owned(), ..Reply::default() }),
+                _ => std::future::pending().await,
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn the_agents_of_a_run_that_ends_stop_in_the_reverse_order_of_their_start() {
+    let others = ["two", "three", "four"];
+    let mut spec = network().spec().clone();
+    spec.agents[0].delegates_to = others.map(str::to_owned).into();
+    spec.agents.extend(others.map(|name| (name.to_owned(), AgentSpec::new("You are asked."))));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let builder = Runtime::builder(Network::new(spec).unwrap());
+    let runtime = builder.provider("m", Crowd { asked: asked.clone() }).start().await.unwrap();
+    let run = runtime.start(RunRequest::new("x")).await.unwrap();
+    while asked.load(Ordering::SeqCst) < 4 || runtime.fleet.router.len() > 3 {
+        tokio::task::yield_now().await;
+    }
+    let watched = ["one", "one/three.1.1", "one/four.1.2"].map(|name| {
+        let actor = runtime.fleet.router.actor(name).unwrap().get_cell();
+        async move { actor.wait(None).await.map(|()| name) }
+    });
+    // It gives them in the order in which they end.
+    let ended = FuturesUnordered::from_iter(watched).try_collect::<Vec<_>>();
+    let cancelled = async {
+        run.controls().cancel("enough");
+        run.wait().await.unwrap().status
+    };
+    let (ended, status) = tokio::join!(ended, cancelled);
+    assert_eq!((ended.unwrap(), status), (vec!["one/four.1.2", "one/three.1.1", "one"], Status::Cancelled));
 }

@@ -20,6 +20,7 @@ mod runtime;
 mod scripted;
 mod sim;
 mod sleep;
+mod stop;
 mod tidy;
 mod torture;
 mod world;

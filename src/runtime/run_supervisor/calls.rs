@@ -101,13 +101,8 @@ impl RunLoop {
         let ended = TellEnded { call: call.id.clone(), task: self.last_task, supervisor: me.clone() };
         self.tasks.spawn(async move {
             let _ended = ended;
-            let cancelled = scope.cancelled.clone();
-            tokio::select! {
-                biased;
-                () = cancelled.cancelled() => {}
-                // The call fails only because the run is over, and then nobody asks for it.
-                _ = gate::pass(call, scope, supervisor) => {}
-            }
+            // The call fails only because the run is over, and then nobody asks for it.
+            let _ = gate::pass(call, scope, supervisor).await;
         });
     }
 

@@ -240,9 +240,10 @@ impl RunLoop {
         }
     }
 
-    /// Lets go of all agents.
+    /// Lets go of all agents, the last to start first.
     pub(super) fn forget_all(&mut self) {
-        let agents: Vec<AgentId> = self.children.keys().cloned().collect();
+        let started = self.state.agents().keys().rev();
+        let agents: Vec<AgentId> = started.filter(|id| self.children.contains_key(*id)).cloned().collect();
         agents.iter().for_each(|agent| self.forget(agent));
     }
 }
