@@ -2,6 +2,7 @@
 
 mod agent;
 mod apart;
+mod behaviour;
 mod closing;
 mod definition;
 mod diff;
@@ -17,6 +18,7 @@ mod stored;
 
 pub use agent::{AgentState, Effect, MAX_CALLS_PER_STEP, decide, take_up, tool_message};
 pub use apart::apart;
+pub use behaviour::{Agent, Move, Turn};
 pub use definition::{Definition, OutputSchema, Target, TargetKind};
 pub use diff::{Diff, Pair, Parting, StepCost, What};
 pub use event::{

@@ -335,6 +335,7 @@ impl RunLoop {
     fn record(&mut self, agent: Option<&AgentId>, cause: Option<u64>, event: Event) -> Arc<Envelope> {
         let labels = match &event {
             Event::ModelReplied { message, .. }
+            | Event::Decided { message, .. }
             | Event::ToolReturned { message, .. }
             | Event::Steered { message }
             | Event::Asked { message }

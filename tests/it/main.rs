@@ -21,6 +21,7 @@ mod scripted;
 mod sim;
 mod sleep;
 mod stop;
+mod supervised;
 mod tidy;
 mod torture;
 mod world;

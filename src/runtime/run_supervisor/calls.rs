@@ -49,6 +49,7 @@ impl RunLoop {
         for effect in effects {
             match effect {
                 Effect::CallModel { call, messages } => self.begin_model_call(call, messages, cause, me),
+                Effect::Decide { call, message } => self.result(agent, cause, Event::Decided { call, message }),
                 Effect::Act { call, subject, labels } => {
                     self.begin_call(Call::new(call, cause, labels, Work::Act(subject)), me);
                 }
