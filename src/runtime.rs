@@ -41,6 +41,8 @@ pub use recorder::{Past, Recorder, read_entries, read_ledger, run_of, stream_of}
 pub use replay::{ReplayError, Replayer};
 pub use report::{AgentReport, Report, UsageReport};
 
+pub(crate) use crate::tool::kill_programs;
+
 use self::fleet::{Fleet, Model, Values};
 use self::handle::{Line, ReportTo};
 use self::network_supervisor::{NetworkMessage, NetworkSupervisor};
@@ -50,7 +52,7 @@ use self::scope::Scope;
 use crate::budget::{Account, Rates};
 use crate::journal::{self, Log};
 use crate::model::{self, Provider};
-use crate::run::{CallId, Envelope, Event, NoForkPoint, RunId, StoredError, Stream};
+use crate::run::{Agent, CallId, Envelope, Event, NoForkPoint, RunId, StoredError, Stream};
 use crate::spec::{ModelSpec, Network, TemplateError};
 use crate::tool::{self, ErasedTool};
 
@@ -72,6 +74,9 @@ pub enum Error {
     /// The network has a tool of the embedding program's, and it was not registered.
     #[error("tool `{0}` is the program's own, but none was registered under that name")]
     NoSuchTool(String),
+    /// An agent was registered that the network does not have.
+    #[error("the network has no agent `{0}`")]
+    NoSuchAgent(String),
     /// A tool can't be opened.
     #[error("tool `{tool}` can't be opened")]
     Tool {
@@ -160,6 +165,7 @@ pub struct Builder {
     network: Arc<Network>,
     providers: HashMap<String, Arc<dyn Provider>>,
     tools: HashMap<String, Arc<dyn ErasedTool>>,
+    behaviours: HashMap<String, Arc<dyn Agent>>,
     approver: Option<Arc<dyn Approver>>,
     recorder: Option<Arc<Recorder>>,
 }
@@ -176,6 +182,13 @@ impl Builder {
     #[must_use]
     pub fn tool(mut self, name: impl Into<String>, tool: impl ErasedTool) -> Self {
         self.tools.insert(name.into(), Arc::new(tool));
+        self
+    }
+
+    /// Registers what says in the place of a model what the agent `name` of the network does next.
+    #[must_use]
+    pub fn agent(mut self, name: impl Into<String>, agent: impl Agent) -> Self {
+        self.behaviours.insert(name.into(), Arc::new(agent));
         self
     }
 
@@ -206,6 +219,9 @@ impl Builder {
         if let Some(name) = spec.tools.iter().find_map(missing) {
             return Err(Error::NoSuchTool(name));
         }
+        if let Some(name) = self.behaviours.keys().find(|name| !spec.agents.contains_key(*name)) {
+            return Err(Error::NoSuchAgent(name.clone()));
+        }
         let mut models = HashMap::new();
         let stand_in = (fleet::STAND_IN.to_owned(), ModelSpec::default());
         let declared = spec.models.iter().map(|(name, model)| (name.clone(), model.clone()));
@@ -222,7 +238,8 @@ impl Builder {
         }
         let text = self.network.to_text().into();
         let recorder = self.recorder.unwrap_or_else(|| Arc::new(Recorder::in_memory()));
-        let fleet = Arc::new(Fleet::new(self.network, text, recorder, models, self.tools, self.approver));
+        let fleet =
+            Arc::new(Fleet::new(self.network, text, recorder, models, self.tools, self.behaviours, self.approver));
         let spawned = Actor::spawn(None, NetworkSupervisor, fleet.clone()).await;
         let (supervisor, _) = spawned.map_err(|_| Error::Stopped)?;
         Ok(Runtime { fleet, supervisor })
@@ -299,6 +316,7 @@ impl Runtime {
             network: network.into(),
             providers: HashMap::new(),
             tools: HashMap::new(),
+            behaviours: HashMap::new(),
             approver: None,
             recorder: None,
         }

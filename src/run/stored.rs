@@ -20,7 +20,8 @@ const SNAPSHOT_VERSION: u16 = 3;
 fn version(event: &Event) -> u16 {
     match event {
         Event::RunForked { .. } | Event::Asked { .. } => 2,
-        Event::CallQueued { .. }
+        Event::Decided { .. }
+        | Event::CallQueued { .. }
         | Event::Sent { .. }
         | Event::Took { .. }
         | Event::DeadLettered { .. }

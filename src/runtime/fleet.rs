@@ -12,6 +12,7 @@ use super::router::Router;
 use super::{Approver, Error, Recorder};
 use crate::budget::Rates;
 use crate::model::Provider;
+use crate::run::Agent;
 use crate::spec::{AgentSpec, Builtin, Effect, ModelSpec, Network, Template, ToolSpec};
 use crate::tool::{self, ErasedTool};
 
@@ -26,6 +27,8 @@ pub(super) struct Fleet {
     pub(super) recorder: Arc<Recorder>,
     pub(super) models: HashMap<Arc<str>, Arc<Model>>,
     pub(super) host_tools: HashMap<String, Arc<dyn ErasedTool>>,
+    /// The agents that are written in Rust.
+    pub(super) behaviours: HashMap<String, Arc<dyn Agent>>,
     /// Permits for model calls under way, over all models; none for no bound.
     pub(super) model_calls: Option<Arc<Semaphore>>,
     pub(super) router: Router,
@@ -70,13 +73,14 @@ impl Fleet {
         recorder: Arc<Recorder>,
         models: HashMap<Arc<str>, Arc<Model>>,
         host_tools: HashMap<String, Arc<dyn ErasedTool>>,
+        behaviours: HashMap<String, Arc<dyn Agent>>,
         approver: Option<Arc<dyn Approver>>,
     ) -> Self {
         let permits = |bound: Option<u32>| bound.map(|bound| Arc::new(Semaphore::new(bound as usize)));
         let model_calls = permits(network.spec().network.fleet.model_calls_in_flight);
         let definitions = OnceLock::new();
         let router = Router::default();
-        Self { network, text, recorder, models, host_tools, model_calls, router, approver, definitions }
+        Self { network, text, recorder, models, host_tools, behaviours, model_calls, router, approver, definitions }
     }
 
     /// Opens the network's tools for one run, whose relative paths are resolved against `directory`.
@@ -120,7 +124,7 @@ impl Fleet {
         if let Some(known) = self.definitions.get() {
             return Ok(known.clone());
         }
-        let made = definitions(&self.network, &self.host_tools)?;
+        let made = definitions(&self.network, &self.host_tools, &self.behaviours)?;
         Ok(self.definitions.get_or_init(|| made).clone())
     }
 }

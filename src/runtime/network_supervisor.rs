@@ -1,9 +1,9 @@
 //! The root of a network's actors: it starts the runs' supervisors, takes up the runs of those that failed, and outlives
 //! them; unless they fail so often that it gives up.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use indexmap::IndexMap;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -23,7 +23,8 @@ pub(super) enum NetworkMessage {
     Start { launch: Box<Launch>, line: Arc<Line>, started: oneshot::Sender<()> },
     /// All that a run did is written down whose supervisor failed: take it up again.
     TakeUp(Box<Running>),
-    /// Cancel all runs, and answer when none is left.
+    /// Cancel all runs, the last to start first, and answer when none is left. Each is told at once: together they take
+    /// no longer than one.
     Shutdown { done: oneshot::Sender<()> },
 }
 
@@ -39,7 +40,8 @@ pub(super) struct Running {
 
 pub(super) struct Runs {
     fleet: Arc<Fleet>,
-    running: IndexMap<ActorId, Running>,
+    /// In the order of their start: ids rise.
+    running: BTreeMap<ActorId, Running>,
     /// How many runs are between two supervisors.
     between: usize,
     supervision: Supervision,
@@ -55,7 +57,7 @@ impl Actor for NetworkSupervisor {
 
     async fn pre_start(&self, _: ActorRef<NetworkMessage>, fleet: Arc<Fleet>) -> Result<Runs, ActorProcessingErr> {
         let supervision = Supervision::new(&fleet.network.spec().supervision);
-        Ok(Runs { fleet, running: IndexMap::new(), between: 0, supervision, shutdown: None })
+        Ok(Runs { fleet, running: BTreeMap::new(), between: 0, supervision, shutdown: None })
     }
 
     async fn handle(
@@ -73,7 +75,6 @@ impl Actor for NetworkSupervisor {
             }
             NetworkMessage::TakeUp(run) => runs.take_up(*run, &me).await?,
             NetworkMessage::Shutdown { done } => {
-                // The last one to start is the first to stop.
                 for running in runs.running.values().rev() {
                     let end = RunEnd::without_answer(Status::Cancelled, "the runtime is shutting down");
                     let _ = running.actor.cast(RunMessage::Cancel(end));
@@ -116,7 +117,7 @@ impl Runs {
     }
 
     fn ended(&mut self, actor: ActorId) {
-        if let Some(running) = self.running.shift_remove(&actor) {
+        if let Some(running) = self.running.remove(&actor) {
             running.line.end();
         }
     }
@@ -124,7 +125,7 @@ impl Runs {
     /// Takes up the run of a supervisor that failed, as if its process had ended; if there have been too many of them, fails
     /// itself: its runs are interrupted then.
     fn failed(&mut self, actor: ActorId, error: &str, me: &ActorRef<NetworkMessage>) -> Result<(), ActorProcessingErr> {
-        let Some(running) = self.running.shift_remove(&actor) else { return Ok(()) };
+        let Some(running) = self.running.remove(&actor) else { return Ok(()) };
         tracing::error!(run = %running.run, %error, "the run's supervisor failed");
         self.fleet.router.strike_run(&running.run);
         self.fleet.recorder.mailboxes.withdraw(&running.run);
@@ -146,7 +147,7 @@ impl Runs {
     }
 
     fn give_up(&mut self, error: &str) -> Result<(), ActorProcessingErr> {
-        self.running.drain(..).for_each(|(_, running)| running.line.end());
+        std::mem::take(&mut self.running).into_values().for_each(|running| running.line.end());
         let spec = &self.fleet.network.spec();
         let (name, intensity, period) = (&spec.network.name, spec.supervision.intensity, spec.supervision.period);
         Err(format!("the runs of `{name}` failed more than {intensity} times within {period}: {error}").into())

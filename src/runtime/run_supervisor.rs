@@ -15,6 +15,7 @@ mod failing;
 mod forking;
 mod mail;
 mod resuming;
+mod watchdog;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use self::children::Child;
 use self::mail::Outgoing;
+use self::watchdog::Live;
 use super::gate::Admission;
 use super::handle::ReportTo;
 use super::kept::Exchange;
@@ -54,6 +56,8 @@ pub(super) enum RunMessage {
     Panicked { agent: AgentId, incarnation: u32, at: Option<u64>, reason: String },
     /// Agents are to be started again, if they have been stopped this often and no more.
     RestartDue { agents: Vec<(AgentId, u32)>, reason: Arc<str> },
+    /// It is time to look for what makes no progress.
+    Watch,
     /// The question of a call has its turn in the mailbox that it waits in.
     Turn { call: CallId },
     /// There is room for the question of a call in the mailbox that had none.
@@ -90,6 +94,8 @@ pub(super) enum RunMessage {
     EndWritten,
     /// The calls that were to stop have had their time.
     ShutdownTimeout,
+    /// The calls that were aborted have had theirs.
+    AbortTimeout,
 }
 
 /// What a run's supervisor starts with.
@@ -135,8 +141,10 @@ pub(super) struct RunLoop {
     children: IndexMap<AgentId, Child>,
     /// The tasks of calls under way; all are aborted when this is dropped.
     tasks: JoinSet<()>,
-    /// The calls whose tasks have not ended, with the number of the task.
-    live: HashMap<CallId, u64>,
+    /// The calls whose tasks have not ended.
+    live: HashMap<CallId, Live>,
+    /// Whether the watchdog is going to look.
+    is_watched: bool,
     /// The number of the last task.
     last_task: u64,
     supervision: Supervision,
@@ -150,7 +158,7 @@ pub(super) struct RunLoop {
     is_over: bool,
     /// Why nothing more is written down, once that is so; the run stops without an end.
     broken: Option<Error>,
-    /// Rings when the calls that were to stop have had their time.
+    /// Rings when the calls that were to stop, or were aborted, have had their time.
     shutdown_timer: Option<JoinHandle<Result<(), MessagingErr<RunMessage>>>>,
     report: ReportTo,
     /// What the present message has made happen, not yet written down.
@@ -190,6 +198,7 @@ impl Actor for RunSupervisor {
             children: IndexMap::new(),
             tasks: JoinSet::new(),
             live: HashMap::new(),
+            is_watched: false,
             last_task: 0,
             supervision,
             blocked: HashMap::new(),
@@ -237,6 +246,7 @@ impl Actor for RunSupervisor {
                 run.panicked(&agent, incarnation, at, reason, &me).await;
             }
             RunMessage::RestartDue { agents, reason } => run.restart(agents, &reason, &me).await,
+            RunMessage::Watch => run.watch(&me).await,
             RunMessage::Turn { call } => run.take_turn(&call, &me).await,
             RunMessage::Room { call } => run.has_room(&call),
             RunMessage::Dropped { call } => run.dropped(&call),
@@ -260,9 +270,11 @@ impl Actor for RunSupervisor {
                 run.end_written(&me);
                 return Ok(());
             }
-            RunMessage::ShutdownTimeout => run.abandon_calls(),
+            RunMessage::ShutdownTimeout => run.abort_calls(&me),
+            RunMessage::AbortTimeout => run.abandon_calls(),
         }
         run.finish_if_over(&me).await;
+        run.rouse_watchdog(&me);
         fault::panics("run.handle");
         run.write(&me);
         Ok(())
@@ -328,6 +340,7 @@ impl RunLoop {
     fn record(&mut self, agent: Option<&AgentId>, cause: Option<u64>, event: Event) -> Arc<Envelope> {
         let labels = match &event {
             Event::ModelReplied { message, .. }
+            | Event::Decided { message, .. }
             | Event::ToolReturned { message, .. }
             | Event::Steered { message }
             | Event::Asked { message }

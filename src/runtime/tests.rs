@@ -1,18 +1,20 @@
-//! What can only be done to the actors from inside: killing one.
+//! What can only be done to the actors from inside: killing one, and seeing it end.
 
 mod supervisor_suite;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::TryStreamExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 use super::*;
 use crate::fault;
 use crate::journal::Reader;
 use crate::model::{Error as ModelError, Reply, Request};
-use crate::run::Status;
+use crate::run::{AgentId, Health, Status, ToolCall};
 use crate::spec::{AgentSpec, ModelSpec, NetworkSpec, ProviderKind};
 
 /// Answers when it is let.
@@ -161,4 +163,104 @@ async fn what_a_supervisor_had_not_written_down_when_it_panicked_has_not_been() 
     }
     assert_eq!(resumed, 1);
     assert!(seqs.iter().zip(1..).all(|(seq, nth)| *seq == nth), "{seqs:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_makes_no_progress_beyond_its_time_is_hung() {
+    let (_runtime, run, provider) = started().await;
+    let mut events = run.events();
+    let begun = tokio::time::Instant::now();
+    let mut hung = Vec::new();
+    let end = loop {
+        let envelope = events.next().await.unwrap();
+        match &envelope.event {
+            Event::Hung { what } => {
+                hung.push((what.is_some(), begun.elapsed().as_secs()));
+                provider.let_through.add_permits(usize::from(what.is_some()));
+            }
+            Event::RunEnded { end, .. } => break end.clone(),
+            _ => {}
+        }
+    };
+    // The model may take 10 s to connect and 120 s to its first word; five more are borne with, and looked at every five.
+    let (said, after) = hung[0];
+    assert!(said && (135..=145).contains(&after), "{hung:?}");
+    assert_eq!((hung.len(), hung[1].0, end.status), (2, false, Status::Done), "it made progress again");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_turn_is_seen_to_wait() {
+    let provider = Gated { asked: Arc::default(), let_through: Arc::new(Semaphore::new(0)) };
+    let mut spec = network().spec().clone();
+    spec.models["m"].in_flight = Some(1);
+    let runtime = Runtime::builder(Network::new(spec).unwrap()).provider("m", provider.clone()).start().await.unwrap();
+    let first = runtime.start(RunRequest::new("x")).await.unwrap();
+    while provider.asked.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let second = runtime.start(RunRequest::new("y")).await.unwrap();
+    let mut events = second.events();
+    let mut state = crate::run::RunState::default();
+    let one = AgentId::new("one");
+    while state.health(&one) != Some(Health::AwaitingPermit) {
+        state.evolve(&events.next().await.unwrap());
+    }
+    provider.let_through.add_permits(1);
+    while state.health(&one) != Some(Health::AwaitingModel) {
+        state.evolve(&events.next().await.unwrap());
+    }
+    provider.let_through.add_permits(1);
+    assert_eq!(first.wait().await.unwrap().status, Status::Done);
+    assert_eq!(second.wait().await.unwrap().status, Status::Done);
+}
+
+/// Lets the agent `one` ask three others, of which `two` answers, and the rest never do.
+struct Crowd {
+    asked: Arc<AtomicUsize>,
+}
+
+impl Provider for Crowd {
+    fn call<'a>(
+        &'a self,
+        request: &'a Request,
+        _: &'a (dyn Fn(&str) + Send + Sync),
+    ) -> BoxFuture<'a, Result<Reply, ModelError>> {
+        Box::pin(async {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let ask =
+                |name: &str| ToolCall { name: format!("ask_{name}"), arguments: r#"{"message": "?"}"#.to_owned() };
+            match &*request.agent {
+                "one" => Ok(Reply { tool_calls: ["two", "three", "four"].map(ask).into(), ..Reply::default() }),
+                "two" => Ok(Reply { text: "done".to_owned(), ..Reply::default() }),
+                _ => std::future::pending().await,
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn the_agents_of_a_run_that_ends_stop_in_the_reverse_order_of_their_start() {
+    let others = ["two", "three", "four"];
+    let mut spec = network().spec().clone();
+    spec.agents[0].delegates_to = others.map(str::to_owned).into();
+    spec.agents.extend(others.map(|name| (name.to_owned(), AgentSpec::new("You are asked."))));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let builder = Runtime::builder(Network::new(spec).unwrap());
+    let runtime = builder.provider("m", Crowd { asked: asked.clone() }).start().await.unwrap();
+    let run = runtime.start(RunRequest::new("x")).await.unwrap();
+    while asked.load(Ordering::SeqCst) < 4 || runtime.fleet.router.len() > 3 {
+        tokio::task::yield_now().await;
+    }
+    let watched = ["one", "one/three.1.1", "one/four.1.2"].map(|name| {
+        let actor = runtime.fleet.router.actor(name).unwrap().get_cell();
+        async move { actor.wait(None).await.map(|()| name) }
+    });
+    // It gives them in the order in which they end.
+    let ended = FuturesUnordered::from_iter(watched).try_collect::<Vec<_>>();
+    let cancelled = async {
+        run.controls().cancel("enough");
+        run.wait().await.unwrap().status
+    };
+    let (ended, status) = tokio::join!(ended, cancelled);
+    assert_eq!((ended.unwrap(), status), (vec!["one/four.1.2", "one/three.1.1", "one"], Status::Cancelled));
 }

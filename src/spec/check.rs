@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::findings::{Findings, Place, Said, listed, nearest};
 use super::shape::short;
-use super::{NetworkSpec, Span};
+use super::{NetworkSpec, Span, SupervisionSpec};
 
 pub(super) use agents::wrong_schema;
 pub(crate) use models::is_loopback;
@@ -132,6 +132,20 @@ impl<'a> Check<'a> {
                 "take letters, digits and signs",
             );
         }
-        self.not_zero(&["supervision", "period"], self.spec.supervision.period);
+        self.supervision();
+    }
+
+    fn supervision(&mut self) {
+        let supervision = &self.spec.supervision;
+        self.not_zero(&["supervision", "period"], supervision.period);
+        if supervision.shutdown > SupervisionSpec::MAX_SHUTDOWN {
+            self.error(
+                &["supervision", "shutdown"],
+                Place::Value,
+                "out_of_range",
+                format!("`supervision.shutdown` must not be longer than {}", SupervisionSpec::MAX_SHUTDOWN),
+                "whoever stops the network waits for it; write a span of time such as \"1s\" or \"1m\"",
+            );
+        }
     }
 }

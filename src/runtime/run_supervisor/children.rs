@@ -7,6 +7,7 @@ use ractor::{ActorCell, ActorRef};
 use tokio::time::Instant;
 
 use super::mail::Outgoing;
+use super::watchdog::since;
 use super::{RunLoop, RunMessage};
 use crate::run::{
     AgentId, AgentState, CallId, Definition, Effect, Envelope, Event, Labels, NewAgent, Parent, RunEnd, Status,
@@ -29,6 +30,8 @@ pub(super) struct Child {
     /// What has happened to the instance and it has not dealt with, oldest first; the first `sent` are in its mailbox.
     pub(super) mail: VecDeque<Arc<Envelope>>,
     pub(super) sent: usize,
+    /// Since when it has had the first of its mail.
+    pub(super) sent_at: Option<Instant>,
     /// The last event that it has dealt with.
     pub(super) dealt_with: u64,
     /// Whether it has yet to say what it wants, having been folded from the record.
@@ -57,6 +60,7 @@ impl Child {
             stands,
             mail: VecDeque::new(),
             sent: 0,
+            sent_at: None,
             dealt_with: taken_up_at.unwrap_or_default(),
             is_to_take_up: taken_up_at.is_some(),
             failed_at: None,
@@ -220,6 +224,7 @@ impl RunLoop {
                 break;
             }
             child.sent += 1;
+            child.sent_at.get_or_insert_with(Instant::now);
         }
     }
 
@@ -231,6 +236,7 @@ impl RunLoop {
         }
         child.mail.pop_front();
         child.sent = child.sent.saturating_sub(1);
+        child.sent_at = since(child.sent);
         (child.dealt_with, child.failed_deliveries) = (upto, 0);
         self.push_mail(agent);
         true

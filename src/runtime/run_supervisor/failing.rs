@@ -136,6 +136,7 @@ impl RunLoop {
             child.stops += 1;
             // One that waits to be started again has no incarnation yet that could be stopped.
             child.incarnation += u32::from(child.actor.is_some());
+            child.sent_at = None;
             child.sent = if fault::is_planted(Bug::MailLostOnRestart) { child.sent } else { 0 };
             child.actor.take().iter().for_each(|actor| actor.stop(None));
         }
