@@ -2,8 +2,8 @@
 //! state alone.
 
 use super::{
-    CallId, Event, Next, OpenCall, Origin, Resolution, RunEnd, RunState, Stage, Status, Subject, ToolFailure,
-    tool_message,
+    AgentId, AgentOutcome, CallId, Event, Instance, Next, OpenCall, Origin, Resolution, RunEnd, RunState, Stage,
+    Status, Subject, ToolFailure, tool_message,
 };
 use crate::budget::Amount;
 use crate::spec::NetworkSpec;
@@ -44,6 +44,25 @@ impl RunState {
             Next::End(end) => Some(end),
             Next::Return { .. } => None,
         }
+    }
+
+    /// Says what an agent that is given up lets go of before it ends, in this order: its calls, each of which is charged in
+    /// full if it was reserved for, since nobody waits for what becomes of it; and the agents that it asked, the last one
+    /// to start first, with all that they let go of.
+    pub fn let_go_by(&self, agent: &AgentId) -> Vec<(AgentId, Event)> {
+        let calls = self.open_calls().filter(|(call, _)| call.agent == *agent);
+        let abandon =
+            |(call, open): (&CallId, &OpenCall)| Event::CallAbandoned { call: call.clone(), charged: open.held };
+        let mut events: Vec<(AgentId, Event)> = calls.map(|call| (agent.clone(), abandon(call))).collect();
+        let is_asked = |instance: &Instance| {
+            instance.outcome.is_none() && instance.parent.answers().is_some_and(|call| call.agent == *agent)
+        };
+        for (asked, _) in self.agents().iter().rev().filter(|(_, instance)| is_asked(instance)) {
+            let reason = format!("`{agent}`, which asked, was given up");
+            events.extend(self.let_go_by(asked));
+            events.push((asked.clone(), Event::AgentEnded { outcome: AgentOutcome::Failed { reason } }));
+        }
+        events
     }
 
     /// Says what becomes of the model calls that were cut off: the provider may have billed a call whose answer never

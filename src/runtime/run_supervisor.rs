@@ -379,10 +379,10 @@ impl RunLoop {
 
     /// Records an event for a call that waits for it.
     fn record_for(&mut self, happened: Happened, durable: bool, recorded: oneshot::Sender<()>) {
-        if self.ending.is_some() {
+        let Happened { call, cause, labels, event } = happened;
+        if self.ending.is_some() || self.state.is_over(&call) {
             return;
         }
-        let Happened { call, cause, labels, event } = happened;
         self.record_with(Some(&call.agent), Some(cause), labels, event);
         // Whoever waits may have been cancelled meanwhile.
         let tell = move || recorded.send(()).unwrap_or_default();

@@ -97,14 +97,15 @@ impl RunLoop {
             return;
         }
         self.last_task += 1;
-        self.live.insert(call.id.clone(), Live { task: self.last_task, pulse: call.pulse.clone() });
+        let (id, task, pulse) = (call.id.clone(), self.last_task, call.pulse.clone());
         let (scope, supervisor) = (self.scope.clone(), me.clone());
-        let ended = TellEnded { call: call.id.clone(), task: self.last_task, supervisor: me.clone() };
-        self.tasks.spawn(async move {
+        let ended = TellEnded { call: id.clone(), task, supervisor: me.clone() };
+        let abort = self.tasks.spawn(async move {
             let _ended = ended;
             // The call fails only because the run is over, and then nobody asks for it.
             let _ = gate::pass(call, scope, supervisor).await;
         });
+        self.live.insert(id, Live { task, abort, pulse });
     }
 
     /// Records a call's result, settles what it held, and only then tells the agent. What follows from a failure is for the

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{RunLoop, RunMessage};
 use crate::fault::{self, Bug};
-use crate::run::{AgentId, AgentOutcome, Envelope, Event, Fold, RunEnd, Status, gave_up, unusable};
+use crate::run::{AgentId, AgentOutcome, Envelope, Event, Fold, Labels, RunEnd, Status, gave_up, unusable};
 use crate::runtime::supervision::{Exit, Ruling, pause};
 use crate::spec::{RestartKind, RestartSpec};
 
@@ -211,7 +211,8 @@ impl RunLoop {
         self.log.snapshot().into_iter().filter(is_history).collect()
     }
 
-    /// Gives up what an agent was working on: it is a dead letter, and the agent ends without an answer.
+    /// Gives up what an agent was working on: it is a dead letter, and the agent ends without an answer, and with it those
+    /// whom it asked.
     fn give_up(&mut self, agent: &AgentId, deliveries: u32, reason: &str) {
         let Some(instance) = self.state.agents().get(agent) else { return };
         let Some(message) = instance.task.last().cloned() else { return };
@@ -219,7 +220,22 @@ impl RunLoop {
         let labels = message.labels.clone();
         let letter = Event::DeadLettered { call, to, message, deliveries, reason: reason.to_owned() };
         let cause = self.record_with(Some(agent), None, labels.clone(), letter).seq;
+        self.stop_calls(agent);
+        for (of, event) in self.state.let_go_by(agent) {
+            self.stop_calls(&of);
+            match event {
+                Event::AgentEnded { outcome } => self.end_agent(&of, cause, outcome, &Labels::default()),
+                event => drop(self.record(Some(&of), Some(cause), event)),
+            }
+        }
         let outcome = AgentOutcome::Failed { reason: gave_up(reason) };
         self.end_agent(agent, cause, outcome, &labels);
+    }
+
+    /// Stops the calls of an agent that is given up: nobody waits for their results.
+    fn stop_calls(&mut self, agent: &AgentId) {
+        let live = self.live.iter().filter(|(call, _)| call.agent == *agent);
+        live.for_each(|(_, live)| live.abort.abort());
+        self.withdraw_questions(agent);
     }
 }

@@ -163,6 +163,16 @@ impl RunLoop {
         }
     }
 
+    /// Takes the questions of an agent that is given up out of the mailboxes in which they wait.
+    pub(super) fn withdraw_questions(&mut self, agent: &AgentId) {
+        let sent = self.state.in_mailboxes().map(|(call, _)| call);
+        let asked: Vec<CallId> = sent.chain(self.blocked.keys()).filter(|call| call.agent == *agent).cloned().collect();
+        for call in asked {
+            let to = self.blocked.remove(&call).map(|question| Arc::from(question.subject.name()));
+            self.leave_mailbox(&call, to.as_ref());
+        }
+    }
+
     fn leave_mailbox(&mut self, call: &CallId, to: Option<&Arc<str>>) {
         let asked = self.state.open_call(call).map(|open| Arc::from(open.subject.name()));
         if let Some((key, _)) = to.cloned().or(asked).and_then(|to| self.mailbox_of(&to)) {

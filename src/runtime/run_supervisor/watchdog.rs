@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use ractor::ActorRef;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::failing::Failure;
@@ -24,6 +25,7 @@ const DECISION: Duration = Duration::from_secs(10);
 /// A call whose task has not ended.
 pub(super) struct Live {
     pub(super) task: u64,
+    pub(super) abort: AbortHandle,
     pub(super) pulse: std::sync::Arc<Pulse>,
 }
 
