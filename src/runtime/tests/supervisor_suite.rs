@@ -15,8 +15,9 @@ mod start_stop;
 mod strategies;
 
 use std::cell::Cell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,9 +29,10 @@ use crate::fault::{self, Injected};
 use crate::model::{Error as ModelError, Provider, Reply, Request};
 use crate::run::{AgentId, AgentOutcome, Envelope, Event, RunState, Status, ToolCall};
 use crate::runtime::run_supervisor::RunMessage;
-use crate::runtime::{Report, RunHandle, RunRequest, Runtime};
+use crate::runtime::{Past, Replayer, Report, RunHandle, RunRequest, Runtime};
 use crate::spec::{
-    AgentSpec, ModelSpec, Network, NetworkSpec, ProviderKind, RestartKind, Span, Strategy, SupervisionSpec,
+    AgentSpec, ModelSpec, Network, NetworkSpec, Permission, ProviderKind, RestartKind, Span, Strategy, SupervisionSpec,
+    ToolSpec,
 };
 use crate::tool::{self, Tool};
 
@@ -85,11 +87,19 @@ impl Plan {
         self
     }
 
+    /// Lets `a` call a tool of these tests.
+    fn tool(mut self, tool: &str) -> Self {
+        self.spec.tools.insert(tool.to_owned(), ToolSpec::default());
+        self.spec.policy.default = Permission::Allow;
+        self.agent("a", |a| a.tools.push(tool.to_owned()))
+    }
+
     /// Starts the network, and no run.
     async fn network(self) -> (Runtime, Models) {
         let models = Models::default();
         let builder = Runtime::builder(Network::new(self.spec).unwrap()).provider("m", models.clone());
-        (builder.tool("broken", Broken).start().await.unwrap(), models)
+        let builder = builder.tool("broken", Broken).tool("slow", Slow(models.stopped.clone()));
+        (builder.start().await.unwrap(), models)
     }
 
     /// Starts a run, in which `a` stands.
@@ -118,12 +128,32 @@ struct Models {
     asked: Arc<Mutex<Vec<Request>>>,
     replies: Arc<Mutex<HashMap<String, VecDeque<Result<Reply, ModelError>>>>>,
     news: Arc<Notify>,
+    thinking: Arc<Mutex<BTreeSet<String>>>,
+    /// How many slow tools have come to their ends.
+    stopped: Arc<AtomicUsize>,
+}
+
+/// A model that thinks until this is dropped.
+struct Thought {
+    agent: String,
+    thinking: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Drop for Thought {
+    fn drop(&mut self) {
+        self.thinking.lock().unwrap().remove(&self.agent);
+    }
 }
 
 impl Models {
     fn replies(&self, agent: &str, reply: Result<Reply, ModelError>) {
         self.replies.lock().unwrap().entry(agent.to_owned()).or_default().push_back(reply);
         self.news.notify_waiters();
+    }
+
+    /// Returns the agents whose models think.
+    fn thinking(&self) -> Vec<String> {
+        self.thinking.lock().unwrap().iter().cloned().collect()
     }
 
     /// Returns what the model of an agent was asked.
@@ -140,7 +170,11 @@ impl Provider for Models {
         _: &'a (dyn Fn(&str) + Send + Sync),
     ) -> BoxFuture<'a, Result<Reply, ModelError>> {
         self.asked.lock().unwrap().push(request.clone());
-        Box::pin(async {
+        let (agent, thinking) = (request.call.agent.to_string(), self.thinking.clone());
+        thinking.lock().unwrap().insert(agent.clone());
+        let thought = Thought { agent, thinking };
+        Box::pin(async move {
+            let _thought = thought;
             loop {
                 let news = self.news.notified();
                 let reply = self.replies.lock().unwrap().get_mut(request.call.agent.as_str()).map(VecDeque::pop_front);
@@ -169,6 +203,25 @@ impl Tool for Broken {
     }
 }
 
+/// A tool that works until it is told to stop, and needs a second for that.
+struct Slow(Arc<AtomicUsize>);
+
+impl Tool for Slow {
+    type Arguments = serde_json::Map<String, serde_json::Value>;
+    type Output = String;
+
+    fn description(&self) -> String {
+        "Takes its time.".to_owned()
+    }
+
+    async fn call(&self, _: Self::Arguments, call: tool::Call) -> Result<String, tool::Error> {
+        call.cancelled.cancelled().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok("stopped".to_owned())
+    }
+}
+
 /// A run, and what is done to it.
 struct World {
     runtime: Runtime,
@@ -179,6 +232,8 @@ struct World {
     _injected: Injected,
     /// How many events have been told of.
     told: usize,
+    /// Whether agents stand beside the entry: no decision of the run's has brought them there.
+    has_more_that_stand: bool,
 }
 
 impl World {
@@ -191,7 +246,7 @@ impl World {
             is_due
         });
         let run = runtime.start(RunRequest::new("the question")).await.unwrap();
-        let mut world = Self { runtime, models, run, panics, _injected, told: 0 };
+        let mut world = Self { runtime, models, run, panics, _injected, told: 0, has_more_that_stand: false };
         world.settle().await;
         world.told();
         world
@@ -199,6 +254,7 @@ impl World {
 
     /// Lets more agents stand beside the entry.
     async fn stand(&mut self, agents: &[&str]) {
+        self.has_more_that_stand = true;
         self.run.line.cast(RunMessage::Stand { agents: agents.iter().map(|&agent| agent.into()).collect() });
         self.settle().await;
     }
@@ -317,12 +373,20 @@ impl World {
         news.join(", ")
     }
 
-    /// Waits for the run's end, after which none of its agents is left.
+    /// Waits for the run's end, after which none of its agents is left, and what was decided can be decided again.
     async fn end(self) -> Report {
+        let log = self.run.log.clone();
         let ended = tokio::time::timeout(Duration::from_secs(3600), self.run.wait()).await;
         let report = ended.unwrap_or_else(|_| panic!("the run does not end")).unwrap();
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(self.runtime.fleet.router.len(), 0, "an agent was left behind");
+        if !self.has_more_that_stand {
+            let replayed = Replayer::new()
+                .tool("broken", Broken)
+                .tool("slow", Slow(Arc::default()))
+                .replay(&Past::of(&log).unwrap());
+            replayed.unwrap_or_else(|error| panic!("{error}"));
+        }
         report
     }
 

@@ -142,3 +142,48 @@ async fn tree() {
     assert_eq!(world.read("a"), ["the question", "", "both"]);
     world.ends_well().await;
 }
+
+/// With an agent that is given up goes the whole tree beneath it, the last one to start first: nobody waits for what it would
+/// say. Its calls are stopped, and charged in full, since nobody knows what they have cost.
+#[tokio::test(start_paused = true)]
+async fn tree_of_a_child_that_is_given_up() {
+    let mut world = Plan::one_for_one().kind("b", RestartKind::Temporary).start().await;
+    world.asks("a", &["b"]).await;
+    world.asks("a/b.1.0", &["c", "c"]).await;
+    world.says("a/b.1.0/c.1.0", "one").await;
+    world.steer("a/b.1.0/c.1.1").await.unwrap();
+    world.told();
+    assert_eq!(world.models.thinking(), ["a/b.1.0/c.1.1"]);
+    world.kill("a/b.1.0").await;
+    assert_eq!(
+        world.told(),
+        "a/b.1.0 failed, dead letter for a/b.1.0, a/b.1.0/c.1.1 gone, a/b.1.0 gone",
+        "what is beneath ends first, and once"
+    );
+    assert_eq!((world.actors(), world.models.thinking()), (1, vec!["a".to_owned()]));
+    world.says("a", "done").await;
+    let report = world.end().await;
+    let charged: Vec<u64> = report.agents.iter().map(|agent| agent.usage.charged_tokens).collect();
+    assert!(charged[3] > 1000, "{charged:?}");
+    assert_eq!(charged.iter().sum::<u64>(), report.usage.charged_tokens);
+}
+
+/// A question that waits in a mailbox goes with the agent that asked it, and the next one has its turn.
+#[tokio::test(start_paused = true)]
+async fn questions_of_a_child_that_is_given_up() {
+    let plan = Plan::one_for_one().kind("b", RestartKind::Temporary).agent("c", |c| c.replicas = Some(1));
+    let mut world = plan.start().await;
+    world.asks("a", &["b", "c", "b"]).await;
+    world.asks("a/b.1.0", &["c"]).await;
+    world.asks("a/b.1.2", &["c"]).await;
+    world.told();
+    world.kill("a/b.1.0").await;
+    world.says("a/c.1.1", "one").await;
+    assert_eq!(
+        world.told(),
+        "a/b.1.0 failed, dead letter for a/b.1.0, a/b.1.0 gone, a/c.1.1 done, a/b.1.2/c.1.0 started"
+    );
+    world.says("a/b.1.2/c.1.0", "two").await;
+    world.says("a/b.1.2", "three").await;
+    world.ends_well().await;
+}

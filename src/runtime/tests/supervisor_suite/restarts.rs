@@ -1,7 +1,7 @@
 //! How restarts are counted and how long they wait.
 
 use super::*;
-use crate::spec::{OnError, Permission, ToolSpec};
+use crate::spec::OnError;
 
 /// Returns the pauses before the restarts so far, in milliseconds.
 fn pauses(world: &World) -> Vec<u64> {
@@ -135,10 +135,7 @@ async fn a_failure_is_that_of_the_incarnation_that_failed() {
 /// The tools of one step that panic together bring their agent down once: it can't fail while it is down.
 #[tokio::test(start_paused = true)]
 async fn simultaneous_failures_of_one_child() {
-    let mut plan = Plan::one_for_one().intensity(1).pauses("1s..1s").agent("a", |a| a.tools.push("broken".to_owned()));
-    plan.spec.tools.insert("broken".to_owned(), ToolSpec::default());
-    plan.spec.policy.default = Permission::Allow;
-    let mut world = plan.start().await;
+    let mut world = Plan::one_for_one().intensity(1).pauses("1s..1s").tool("broken").start().await;
     world.calls("a", std::iter::repeat_n(("broken".to_owned(), "{}".to_owned()), 3)).await;
     assert_eq!(world.told(), "a failed");
     world.pass(2).await;

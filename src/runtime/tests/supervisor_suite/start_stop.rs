@@ -1,5 +1,7 @@
 //! How networks and runs start and stop: `sup_start` and `sup_stop`.
 
+use tokio::time::Instant;
+
 use super::*;
 use crate::run::RunId;
 use crate::runtime::{Error, MAX_INPUT_BYTES};
@@ -117,6 +119,40 @@ async fn sup_stop_infinity() {
         assert_eq!(run.wait().await.unwrap().status, Status::Cancelled);
     }
     supervisor.get_cell().wait(None).await.unwrap();
+}
+
+/// Cancels a run in which `a` has two tools at work that need a second to stop; returns how many of them come to their
+/// ends, and after how many milliseconds the run does.
+async fn stop_slow_tools(shutdown: Span) -> (usize, u128) {
+    let mut plan = Plan::one_for_one().tool("slow");
+    plan.spec.supervision.shutdown = shutdown;
+    let world = plan.start().await;
+    world.calls("a", std::iter::repeat_n(("slow".to_owned(), "{}".to_owned()), 2)).await;
+    let (stopped, log, begun) = (world.models.stopped.clone(), world.run.log.clone(), Instant::now());
+    world.run.controls().cancel("enough");
+    let mut events = log.reader();
+    while events.next().await.is_some() {}
+    let took = begun.elapsed().as_millis();
+    assert_eq!(world.end().await.status, Status::Cancelled);
+    (stopped.load(Ordering::SeqCst), took)
+}
+
+/// What is told to stop, and does so within the time that the network gives, is waited for.
+#[tokio::test(start_paused = true)]
+async fn sup_stop_manual_timeout() {
+    assert_eq!(stop_slow_tools(Span::from_secs(5)).await, (2, 1000));
+}
+
+/// What does not stop within the time that the network gives is aborted then.
+#[tokio::test(start_paused = true)]
+async fn sup_stop_timeout() {
+    assert_eq!(stop_slow_tools(Span::from_millis(400)).await, (0, 400));
+}
+
+/// Where the network gives no time nothing is waited for.
+#[tokio::test(start_paused = true)]
+async fn sup_stop_without_a_timeout() {
+    assert_eq!(stop_slow_tools(Span::from_millis(0)).await, (0, 0));
 }
 
 /// A run that is cancelled stops its agents in the reverse order of their start, those that wait to be started again too.
