@@ -137,7 +137,7 @@ pub(super) struct RunLoop {
     folded: Fold,
     /// The agents as they were when the run was taken up, and up to which event; none if it began in this process.
     taken_up: (u64, BTreeMap<AgentId, AgentState>),
-    /// In an order that does not depend on chance.
+    /// In an order that does not depend on chance; [`RunState::agents`] has the order of their start.
     children: IndexMap<AgentId, Child>,
     /// The tasks of calls under way; all are aborted when this is dropped.
     tasks: JoinSet<()>,
@@ -148,6 +148,8 @@ pub(super) struct RunLoop {
     /// The number of the last task.
     last_task: u64,
     supervision: Supervision,
+    /// Agents that are asleep and have mail.
+    awoken: Vec<AgentId>,
     /// Questions for which the mailbox has no room yet.
     blocked: HashMap<CallId, Outgoing>,
     /// Whether the last fold that was written down holds what has been rejected since.
@@ -201,6 +203,7 @@ impl Actor for RunSupervisor {
             is_watched: false,
             last_task: 0,
             supervision,
+            awoken: Vec::new(),
             blocked: HashMap::new(),
             is_fold_stale: false,
             ending: None,
@@ -224,6 +227,7 @@ impl Actor for RunSupervisor {
         run.watch_the_store(&me);
         run.unwritten.mark = Some(Mark { state: Status::Running.word().into(), closed: false, summary: None });
         run.write_beginning(begun);
+        run.wake(&me).await;
         run.finish_if_over(&me).await;
         run.write(&me);
         Ok(())
@@ -273,6 +277,7 @@ impl Actor for RunSupervisor {
             RunMessage::ShutdownTimeout => run.abort_calls(&me),
             RunMessage::AbortTimeout => run.abandon_calls(),
         }
+        run.wake(&me).await;
         run.finish_if_over(&me).await;
         run.rouse_watchdog(&me);
         fault::panics("run.handle");
@@ -297,6 +302,7 @@ impl Actor for RunSupervisor {
             }
             _ => {}
         }
+        run.wake(&me).await;
         run.finish_if_over(&me).await;
         run.write(&me);
         Ok(())

@@ -264,3 +264,15 @@ async fn the_agents_of_a_run_that_ends_stop_in_the_reverse_order_of_their_start(
     let (ended, status) = tokio::join!(ended, cancelled);
     assert_eq!((ended.unwrap(), status), (vec!["one/four.1.2", "one/three.1.1", "one"], Status::Cancelled));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_waits_for_long_is_put_to_sleep_and_woken_by_its_mail() {
+    let (runtime, run, provider) = started().await;
+    assert_eq!(runtime.fleet.router.len(), 1);
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert_eq!(runtime.fleet.router.len(), 0, "it has an actor still");
+    provider.let_through.add_permits(1);
+    let report = run.wait().await.unwrap();
+    assert_eq!((report.status, report.answer_text().as_deref()), (Status::Done, Some("done")));
+    assert_eq!(report.agents[0].incarnations, 1, "sleep is no failure");
+}

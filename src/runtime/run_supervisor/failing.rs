@@ -55,7 +55,7 @@ impl RunLoop {
         let Some(instance) = self.state.agents().get(agent) else { return };
         let Some(agent_spec) = spec.agents.get(&*instance.name) else { return };
         let (kind, max_deliveries) = (agent_spec.restart.kind, agent_spec.max_deliveries);
-        let Some(child) = self.children.get_mut(agent).filter(|child| child.actor.is_some()) else { return };
+        let Some(child) = self.children.get_mut(agent).filter(|child| child.is_up()) else { return };
         child.failed_deliveries += u32::from(failure.at.is_some());
         let deliveries = child.failed_deliveries;
         let is_given_up = failure.at.is_some() && deliveries >= max_deliveries;
@@ -87,7 +87,8 @@ impl RunLoop {
     /// Stops an agent, and those that its failure takes along, the last one to start first; and starts them again after a
     /// pause, in the order of their start. A temporary one that is taken along is given up instead.
     async fn restart_with_group(&mut self, agent: &AgentId, failure: Failure, now: Instant, me: &ActorRef<RunMessage>) {
-        let group = self.supervision.group(agent, self.children.iter().map(|(id, child)| (id, child.stands)));
+        let started = self.state.agents().keys().filter_map(|id| Some((id, self.children.get(id)?.stands)));
+        let group = self.supervision.group(agent, started);
         let pause = self.pause_before_restart(agent, now);
         let is_left = |id: &AgentId| id != agent && self.restart_spec(id).kind == RestartKind::Temporary;
         let left: Vec<AgentId> = group.iter().filter(|id| is_left(id)).cloned().collect();
@@ -135,8 +136,8 @@ impl RunLoop {
         if let Some(child) = self.children.get_mut(agent) {
             child.stops += 1;
             // One that waits to be started again has no incarnation yet that could be stopped.
-            child.incarnation += u32::from(child.actor.is_some());
-            child.sent_at = None;
+            child.incarnation += u32::from(child.is_up());
+            (child.sent_at, child.is_asleep) = (None, false);
             child.sent = if fault::is_planted(Bug::MailLostOnRestart) { child.sent } else { 0 };
             child.actor.take().iter().for_each(|actor| actor.stop(None));
         }
@@ -184,7 +185,7 @@ impl RunLoop {
             let incarnation = child.incarnation;
             fault::point("restart.before_start");
             let (definition, take_up) = (child.definition.clone(), child.is_to_take_up);
-            let history = self.history(&agent, child.dealt_with);
+            let history = self.history(&agent);
             match self.spawn(&agent, incarnation, definition, history, take_up, me).await {
                 Err(why) => self.end(RunEnd::without_answer(Status::Failed, why)),
                 Ok(actor) => {
@@ -200,7 +201,8 @@ impl RunLoop {
     }
 
     /// Returns what has happened to an agent since the run was taken up, as far as it has dealt with it.
-    fn history(&self, agent: &AgentId, dealt_with: u64) -> Vec<Arc<Envelope>> {
+    pub(super) fn history(&self, agent: &AgentId) -> Vec<Arc<Envelope>> {
+        let dealt_with = self.children.get(agent).map(|child| child.dealt_with).unwrap_or_default();
         let since = self.taken_up.0;
         let is_history = |envelope: &Arc<Envelope>| {
             envelope.agent.as_ref() == Some(agent)

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use ractor::ActorRef;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 use super::failing::Failure;
 use super::{RunLoop, RunMessage};
-use crate::run::{AgentId, CallId, Event};
+use crate::run::{AgentId, CallId, Event, RunEnd, Status};
 use crate::runtime::gate::Pulse;
+use crate::runtime::router::Address;
 use crate::runtime::supervision::Exit;
 
 /// How often it is looked, while anything is under way.
@@ -21,6 +21,10 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// How long an agent may take to decide on one event. It computes, and waits for nothing: this is far more than it needs.
 const DECISION: Duration = Duration::from_secs(10);
+
+/// After how long without mail an agent is put to sleep: it waits for something that takes its time, and an actor takes
+/// several kilobytes.
+const REST: Duration = Duration::from_secs(30);
 
 /// A call whose task has not ended.
 pub(super) struct Live {
@@ -54,6 +58,7 @@ impl RunLoop {
                     .push((call.clone(), format!("call {call} is silent for {silent_s} s, and may be for {limit_s}")));
             }
         }
+        self.put_to_sleep();
         silent.sort();
         for (call, what) in silent {
             self.hangs(&call.agent, what);
@@ -67,6 +72,35 @@ impl RunLoop {
             let reason = format!("it did not come to a decision on event {seq} in {} s", since.elapsed().as_secs());
             self.hangs(&agent, reason.clone());
             self.fail_agent(&agent, Failure { exit: Exit::Failed, at: Some(seq), reason }, me).await;
+        }
+    }
+
+    /// Lets go of the actors of agents for which there has been nothing to do for a while: their state is in their events.
+    fn put_to_sleep(&mut self) {
+        for (id, child) in &mut self.children {
+            let rests = child.mail.is_empty() && !child.is_to_take_up && child.rests_since.elapsed() >= REST;
+            if let Some(actor) = child.actor.take_if(|_| rests) {
+                child.is_asleep = true;
+                self.scope.fleet.router.strike(&Address { run: self.scope.stream.run.clone(), agent: id.clone() });
+                actor.stop(None);
+            }
+        }
+    }
+
+    /// Gives agents an actor again for which there is mail.
+    pub(super) async fn wake(&mut self, me: &ActorRef<RunMessage>) {
+        for agent in std::mem::take(&mut self.awoken) {
+            let Some(child) = self.children.get_mut(&agent).filter(|child| child.is_asleep) else { continue };
+            child.is_asleep = false;
+            let (incarnation, definition) = (child.incarnation, child.definition.clone());
+            let history = self.history(&agent);
+            match self.spawn(&agent, incarnation, definition, history, false, me).await {
+                Err(why) => self.end(RunEnd::without_answer(Status::Failed, why)),
+                Ok(actor) => {
+                    self.children.get_mut(&agent).into_iter().for_each(|child| child.actor = Some(actor.clone()));
+                    self.push_mail(&agent);
+                }
+            }
         }
     }
 
@@ -84,9 +118,4 @@ impl RunLoop {
             self.record(Some(agent), None, Event::Hung { what: None });
         }
     }
-}
-
-/// Returns when the first of an agent's mail was given to it, if it has some now.
-pub(super) fn since(sent: usize) -> Option<Instant> {
-    (sent > 0).then(Instant::now)
 }

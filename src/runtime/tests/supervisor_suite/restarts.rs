@@ -82,11 +82,14 @@ async fn restart_pauses_double_and_are_forgotten() {
         assert!(world.restarting().is_empty(), "it came back late");
     }
     world.pass(61).await;
+    // It has fallen asleep for want of work.
+    world.steer("a").await.unwrap();
     world.kill("a").await;
     world.pass(2).await;
     for (nth, (pause, longest)) in pauses(&world).into_iter().zip([1000, 2000, 4000, 8000, 8000, 1000]).enumerate() {
         assert!((longest / 2..=longest).contains(&pause), "pause {nth} is {pause} ms, and at most {longest}");
     }
+    world.says("a", "a thought").await;
     world.ends_well().await;
 }
 

@@ -119,3 +119,16 @@ async fn rest_for_one_earlier_child_fails_while_restarting() {
     assert_eq!(world.incarnations(["a", "b", "c"]), [2, 2, 2]);
     world.ends_well().await;
 }
+
+/// Agents that have fallen asleep for want of work are taken along as if they were awake.
+#[tokio::test(start_paused = true)]
+async fn one_for_all_takes_sleepers_along() {
+    let mut world = Plan::new(Strategy::OneForAll).start_all().await;
+    world.pass(40).await;
+    assert_eq!(world.actors(), 0);
+    world.steer("b").await.unwrap();
+    world.kill("b").await;
+    assert_eq!(world.told(), "a failed, b failed, c failed, a restarted, b restarted, c restarted");
+    assert_eq!((world.incarnations(["a", "b", "c"]), world.actors()), ([2, 2, 2], 3));
+    world.ends_well().await;
+}
