@@ -14,7 +14,7 @@ mod significant;
 mod start_stop;
 mod strategies;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::fault::{self, Injected};
 use crate::model::{Error as ModelError, Provider, Reply, Request};
@@ -122,11 +122,14 @@ impl Plan {
     }
 }
 
+/// What a model is to say next.
+type Replies = VecDeque<Result<Reply, ModelError>>;
+
 /// Models that say what they are told to say, and think until then.
 #[derive(Clone, Default)]
 struct Models {
     asked: Arc<Mutex<Vec<Request>>>,
-    replies: Arc<Mutex<HashMap<String, VecDeque<Result<Reply, ModelError>>>>>,
+    replies: Arc<Mutex<HashMap<String, Replies>>>,
     news: Arc<Notify>,
     thinking: Arc<Mutex<BTreeSet<String>>>,
     /// How many slow tools have come to their ends.
@@ -234,6 +237,8 @@ struct World {
     told: usize,
     /// Whether agents stand beside the entry: no decision of the run's has brought them there.
     has_more_that_stand: bool,
+    /// What haunts agents, and watches them.
+    tasks: RefCell<JoinSet<()>>,
 }
 
 impl World {
@@ -246,7 +251,16 @@ impl World {
             is_due
         });
         let run = runtime.start(RunRequest::new("the question")).await.unwrap();
-        let mut world = Self { runtime, models, run, panics, _injected, told: 0, has_more_that_stand: false };
+        let mut world = Self {
+            tasks: RefCell::default(),
+            runtime,
+            models,
+            run,
+            panics,
+            _injected,
+            told: 0,
+            has_more_that_stand: false,
+        };
         world.settle().await;
         world.told();
         world
@@ -315,9 +329,9 @@ impl World {
     }
 
     /// Kills each incarnation of an agent as soon as it has started, until the run has ended.
-    fn haunt(&self, agent: &str) -> JoinHandle<()> {
+    fn haunt(&self, agent: &str) -> AbortHandle {
         let (fleet, mut events, agent) = (self.runtime.fleet.clone(), self.run.events(), AgentId::new(agent));
-        tokio::spawn(async move {
+        self.tasks.borrow_mut().spawn(async move {
             while let Some(envelope) = events.next().await {
                 let is_up = matches!(envelope.event, Event::AgentStarted { .. } | Event::AgentRestarted { .. });
                 if is_up && envelope.agent.as_ref() == Some(&agent) {
@@ -332,7 +346,7 @@ impl World {
         let ended = Arc::new(Mutex::new(Vec::new()));
         for &agent in agents {
             let (actor, ended) = (self.runtime.fleet.router.actor(agent).unwrap().get_cell(), ended.clone());
-            tokio::spawn(async move {
+            self.tasks.borrow_mut().spawn(async move {
                 actor.wait(None).await.unwrap();
                 ended.lock().unwrap().push(agent);
             });
