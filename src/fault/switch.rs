@@ -64,14 +64,19 @@ pub(crate) fn point(name: &str) {
 /// As if the medium had failed.
 #[inline]
 pub(crate) fn fails(name: &str) -> std::io::Result<()> {
-    let is_due = || FAULT.as_ref().is_some_and(|switch| switch.is_due(name)) || is_injected(name);
+    let is_due = || FAULT.as_ref().is_some_and(|switch| switch.is_due(name)) || is_injected(|| name.to_owned());
     if IS_DEBUG && is_due() { Err(rustix::io::Errno::IO.into()) } else { Ok(()) }
 }
 
-/// Panics here, if the thread's own test says so.
+/// Panics here, if the environment or the thread's own test says so. That one is told of what the place is passed, as in
+/// `NAME OF`.
 #[inline]
-pub(crate) fn panics(name: &str) {
-    assert!(!(IS_DEBUG && is_injected(name)), "injected at {name}");
+pub(crate) fn panics(name: &str, of: impl FnOnce() -> String) {
+    if IS_DEBUG {
+        let is_due = FAULT.as_ref().is_some_and(|switch| switch.is_due(name))
+            || is_injected(|| format!("{name} {}", of()));
+        assert!(!is_due, "injected at {name}");
+    }
 }
 
 /// Whether a bug is planted.
@@ -80,8 +85,8 @@ pub(crate) fn is_planted(bug: Bug) -> bool {
     IS_DEBUG && (PLANTED.get() == Some(bug) || *PLANTED_EVERYWHERE == Some(bug))
 }
 
-fn is_injected(name: &str) -> bool {
-    INJECTED.with_borrow_mut(|injected| injected.as_mut().is_some_and(|is_due| is_due(name)))
+fn is_injected(name: impl FnOnce() -> String) -> bool {
+    INJECTED.with_borrow_mut(|injected| injected.as_mut().is_some_and(|is_due| is_due(&name())))
 }
 
 /// A place, and at which passing of it something happens.

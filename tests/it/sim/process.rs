@@ -21,7 +21,8 @@ use tokio::time::sleep;
 use super::disk::Disk;
 use super::draw::Draw;
 use super::plan::{Disturbance, ForkPlan, INPUT, PROBE_INPUT, Place, RunPlan, TOOLS};
-use super::world::{Does, Model, Person, World};
+use super::outside::{Does, Model, Person};
+use super::world::World;
 
 /// How long all runs of one process may take together, in the world's time, before they count as stuck.
 const STUCK: Duration = Duration::from_secs(3_600);
@@ -403,6 +404,7 @@ fn request(run: &RunPlan) -> RunRequest {
     RunRequest {
         id: Some(run.id.clone()),
         tenant: run.tenant.into(),
+        session: run.session.map(Into::into),
         is_attended: run.is_attended,
         directory: Some("/".into()),
         ..RunRequest::new(INPUT)
