@@ -209,7 +209,7 @@ impl RunLoop {
         self.live.remove(call);
         while self.tasks.try_join_next().is_some() {}
         let open = self.state.open_call(call).cloned();
-        let waits = open.as_ref().is_some_and(OpenCall::waits_for_others);
+        let waits = open.as_ref().is_some_and(OpenCall::waits_for_others) || self.blocked.contains_key(call);
         if self.ending.is_some() || waits || self.state.is_over(call) {
             return;
         }
