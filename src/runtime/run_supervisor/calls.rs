@@ -135,6 +135,8 @@ impl RunLoop {
             Some(Mishap::MadeAgain { error, .. }) => {
                 self.live.remove(&call);
                 self.fail_agent(&call.agent, failure(error), me).await;
+                // Its next incarnation has dealt with all that led to the call: it says anew that it wants it.
+                self.children.get_mut(&call.agent).into_iter().for_each(|child| child.is_to_take_up = true);
             }
             Some(Mishap::Panic { reason }) => {
                 self.deliver(&call.agent, envelope);
