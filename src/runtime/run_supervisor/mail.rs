@@ -7,7 +7,7 @@ use ractor::ActorRef;
 use super::{RunLoop, RunMessage};
 use crate::run::{
     AgentId, AgentOutcome, CallId, Event, Instance, Labels, RunEnd, Stage, Status, Subject, ToolFailure, gave_up,
-    refused,
+    no_room, refused,
 };
 use crate::runtime::kept::Exchange;
 use crate::runtime::mailboxes::{Entered, Key, Name, Ticket, Whose};
@@ -49,8 +49,7 @@ impl RunLoop {
                 self.end_if_waits_for_itself(&call);
             }
             Entered::Refused => {
-                let why = format!("the mailbox of `{to}` is full: {} messages wait", agent.mailbox.capacity);
-                let event = refused(&call, &question.subject, ToolFailure::MailboxFull, why);
+                let event = no_room(&call, &question.subject, agent.mailbox.capacity);
                 self.result(&call.agent, question.cause, event);
             }
         }

@@ -136,7 +136,9 @@ impl Mail {
                     return Err(format!("{run} {call} is sent twice, at {seq}"));
                 }
                 let capacity = new.network.agents[&**to].mailbox.capacity as usize;
-                if new.network.agents[&**to].mailbox.when_full == WhenFull::Spill && mailbox.waiting.len() > capacity + 1 {
+                if new.network.agents[&**to].mailbox.when_full == WhenFull::Spill
+                    && mailbox.waiting.len() > capacity + 1
+                {
                     self.lived.push("spilled");
                 }
             }
