@@ -73,8 +73,8 @@ pub(crate) fn fails(name: &str) -> std::io::Result<()> {
 #[inline]
 pub(crate) fn panics(name: &str, of: impl FnOnce() -> String) {
     if IS_DEBUG {
-        let is_due = FAULT.as_ref().is_some_and(|switch| switch.is_due(name))
-            || is_injected(|| format!("{name} {}", of()));
+        let is_due =
+            FAULT.as_ref().is_some_and(|switch| switch.is_due(name)) || is_injected(|| format!("{name} {}", of()));
         assert!(!is_due, "injected at {name}");
     }
 }

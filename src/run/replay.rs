@@ -366,6 +366,8 @@ impl Replay {
         let Some(agent) = &envelope.agent else { return Ok(()) };
         self.wants.remove(agent);
         match self.fold.run.after_agent(agent) {
+            // Who asked was given up.
+            Some(Next::Return { call, .. }) if self.fold.run.is_over(&call) => {}
             Some(Next::Return { call, message, failure }) => {
                 let asker = Some(call.agent.clone());
                 self.owed.push_back((asker, Event::ToolReturned { call, message, failure }));

@@ -112,12 +112,26 @@ impl Mailboxes {
         }
     }
 
+    /// Lets go of a question, in whatever mailbox it is.
+    pub(super) fn forget(&self, name: &Name) {
+        self.let_go(|of| of == name);
+    }
+
     /// Lets go of all that a run has in mailboxes.
     pub(super) fn withdraw(&self, run: &RunId) {
+        self.let_go(|(of, _)| of == run);
+    }
+
+    fn let_go(&self, is_it: impl Fn(&Name) -> bool) {
         self.lock().retain(|_, mailbox| {
-            mailbox.forget(|(of, _)| of == run);
+            mailbox.forget(&is_it);
             !mailbox.is_idle()
         });
+    }
+
+    /// Whether nobody is at work on a question, and none waits.
+    pub(super) fn are_idle(&self) -> bool {
+        self.lock().is_empty()
     }
 
     /// Returns the agents of a circle in which each waits for the next one's answer, if the question closes one: it begins

@@ -13,6 +13,7 @@ mod children;
 mod ending;
 mod failing;
 mod forking;
+mod letting_go;
 mod mail;
 mod resuming;
 
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent};
 use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
 use self::children::Child;
 use self::mail::Outgoing;
@@ -132,8 +133,8 @@ pub(super) struct RunLoop {
     children: IndexMap<AgentId, Child>,
     /// The tasks of calls under way; all are aborted when this is dropped.
     tasks: JoinSet<()>,
-    /// The calls whose tasks have not ended, with the number of the task.
-    live: HashMap<CallId, u64>,
+    /// The calls whose tasks have not ended.
+    live: HashMap<CallId, Live>,
     /// The number of the last task.
     last_task: u64,
     supervision: Supervision,
@@ -152,6 +153,13 @@ pub(super) struct RunLoop {
     report: Option<oneshot::Sender<Result<Report, Error>>>,
     /// What the present message has made happen, not yet written down.
     unwritten: Unwritten,
+}
+
+/// The task of a call.
+struct Live {
+    /// The number of the task.
+    task: u64,
+    abort: AbortHandle,
 }
 
 /// What one message has made happen.
@@ -358,7 +366,8 @@ impl RunLoop {
 
     /// Records an event for a call that waits for it.
     fn record_for(&mut self, happened: Happened, durable: bool, recorded: oneshot::Sender<()>) {
-        if self.ending.is_some() {
+        // Its agent may have been given up.
+        if self.ending.is_some() || self.state.is_over(&happened.call) {
             return;
         }
         let Happened { call, cause, labels, event } = happened;

@@ -63,6 +63,8 @@ impl Replay {
                 self.owed.push_back((Some(call.agent.clone()), told));
             }
             None => {
+                let let_go = envelope.agent.iter().flat_map(|agent| self.fold.run.let_go(agent));
+                self.owed.extend(let_go.map(|(agent, event)| (Some(agent), event)));
                 let outcome = AgentOutcome::Failed { reason: gave_up(reason) };
                 self.owed.push_back((envelope.agent.clone(), Event::AgentEnded { outcome }));
             }

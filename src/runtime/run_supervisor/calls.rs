@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ractor::ActorRef;
 
 use super::failing::Failure;
-use super::{RunLoop, RunMessage};
+use super::{Live, RunLoop, RunMessage};
 use crate::budget::{Amount, Limit};
 use crate::fault::{self, Bug};
 use crate::model::Request;
@@ -94,10 +94,10 @@ impl RunLoop {
             return;
         }
         self.last_task += 1;
-        self.live.insert(call.id.clone(), self.last_task);
+        let (id, task) = (call.id.clone(), self.last_task);
         let (scope, supervisor) = (self.scope.clone(), me.clone());
-        let ended = TellEnded { call: call.id.clone(), task: self.last_task, supervisor: me.clone() };
-        self.tasks.spawn(async move {
+        let ended = TellEnded { call: call.id.clone(), task, supervisor: me.clone() };
+        let abort = self.tasks.spawn(async move {
             let _ended = ended;
             let cancelled = scope.cancelled.clone();
             tokio::select! {
@@ -107,6 +107,7 @@ impl RunLoop {
                 _ = gate::pass(call, scope, supervisor) => {}
             }
         });
+        self.live.insert(id, Live { task, abort });
     }
 
     /// Records a call's result, settles what it held, and only then tells the agent. What follows from a failure is for the
@@ -134,9 +135,9 @@ impl RunLoop {
             None => self.deliver(&call.agent, envelope),
             Some(Mishap::MadeAgain { error, .. }) => {
                 self.live.remove(&call);
-                self.fail_agent(&call.agent, failure(error), me).await;
                 // Its next incarnation has dealt with all that led to the call: it says anew that it wants it.
                 self.children.get_mut(&call.agent).into_iter().for_each(|child| child.is_to_take_up = true);
+                self.fail_agent(&call.agent, failure(error), me).await;
             }
             Some(Mishap::Panic { reason }) => {
                 self.deliver(&call.agent, envelope);
@@ -205,7 +206,7 @@ impl RunLoop {
 
     /// A call's task has ended. If it neither brought a result nor is waiting for one, it panicked.
     pub(super) fn task_ended(&mut self, call: &CallId, task: u64) {
-        if self.live.get(call) != Some(&task) {
+        if self.live.get(call).is_none_or(|live| live.task != task) {
             return;
         }
         self.live.remove(call);

@@ -207,6 +207,7 @@ impl RunLoop {
         let labels = message.labels.clone();
         let letter = Event::DeadLettered { call, to, message, deliveries, reason: reason.to_owned() };
         let cause = self.record_with(Some(agent), None, labels.clone(), letter).seq;
+        self.let_go(agent, cause);
         let outcome = AgentOutcome::Failed { reason: gave_up(reason) };
         self.end_agent(agent, cause, outcome, &labels);
     }

@@ -75,11 +75,11 @@ impl RunLoop {
     pub(super) async fn take_turn(&mut self, call: &CallId, me: &ActorRef<RunMessage>) {
         let open = self.state.open_call(call).filter(|open| matches!(open.stage, Stage::Sent { .. })).cloned();
         let Some(open) = open.filter(|_| self.ending.is_none() && !self.state.is_over(call)) else {
-            return self.leave_mailbox(call, None);
+            return self.leave_mailbox(call);
         };
         let max_depth = self.scope.fleet.network.spec().network.limits.depth;
         let Some(Ok(mut new)) = self.state.asked(call, &open.subject, &open.labels, max_depth) else {
-            return self.leave_mailbox(call, None);
+            return self.leave_mailbox(call);
         };
         if let Some((key, _)) = self.mailbox_of(&new.name).filter(|(_, agent)| agent.scope != Scope::Run) {
             match self.scope.recorder.kept(&key.stream()) {
@@ -162,11 +162,9 @@ impl RunLoop {
         }
     }
 
-    fn leave_mailbox(&mut self, call: &CallId, to: Option<&Arc<str>>) {
-        let asked = self.state.open_call(call).map(|open| Arc::from(open.subject.name()));
-        if let Some((key, _)) = to.cloned().or(asked).and_then(|to| self.mailbox_of(&to)) {
-            self.scope.recorder.mailboxes.leave(&key, &self.name_of(call));
-        }
+    /// The question of a call waits no more, in whatever mailbox it is.
+    pub(super) fn leave_mailbox(&mut self, call: &CallId) {
+        self.scope.recorder.mailboxes.forget(&self.name_of(call));
     }
 
     /// Returns the mailbox of an agent, and what the network says of it; none where each question gets an instance.
