@@ -12,9 +12,9 @@ use provost::tool::Effect;
 use super::Lived;
 use super::disk::{Disk, OnDisk};
 use super::outside::Does;
-use super::{expect, failures};
 use super::plan::{Disturbance, INPUT_NANO_USD, ModelFault, OUTPUT_NANO_USD, Plan, RunPlan, TOOLS};
 use super::world::{Deed, State, World};
+use super::{expect, failures};
 
 /// Returns all that is wrong.
 pub(super) fn all(world: &Arc<World>) -> Vec<String> {

@@ -202,15 +202,20 @@ pub(super) fn letters(plan: &Plan, on_disk: &OnDisk) -> Result<(), String> {
                 if !had_to {
                     return Err(format!("{agent} is given up at {} after {deliveries} deliveries", envelope.seq));
                 }
-                let ends = matches!(
-                    next(1),
-                    Some((Some(of), Event::AgentEnded { outcome: AgentOutcome::Failed { .. } })) if of == agent
-                );
-                if !ends {
+                // What it had under way is let go of first.
+                let is_let_go = |event: &Event| {
+                    let outcome =
+                        |event: &Event| matches!(event, Event::AgentEnded { outcome: AgentOutcome::Failed { .. } });
+                    matches!(event, Event::CallAbandoned { .. }) || outcome(event)
+                };
+                let is_end =
+                    |(of, event): (Option<&AgentId>, &Event)| of == Some(agent) && event.kind() == "agent_ended";
+                let end = (1..).take_while(|&nth| next(nth).is_some_and(|(_, event)| is_let_go(event)));
+                let Some(end) = end.into_iter().find(|&nth| next(nth).is_some_and(is_end)) else {
                     return Err(format!("{agent} is given up at {}, and does not end", envelope.seq));
-                }
+                };
                 let is_awaited = |call: &&CallId| !ended.contains(&call.agent);
-                let told = |call: &CallId| is_told(next(2), call, ToolFailure::DelegateFailed);
+                let told = |call: &CallId| is_told(next(end + 1), call, ToolFailure::DelegateFailed);
                 if call.as_ref().filter(is_awaited).is_some_and(|call| !told(call)) {
                     return Err(format!("{agent} is given up at {}, and who asked is not told", envelope.seq));
                 }

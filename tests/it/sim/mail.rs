@@ -144,10 +144,12 @@ impl Mail {
             }
             Event::Took { call } => self.took(new, call, is_copy)?,
             Event::AgentStarted { name, parent, task, .. } => {
-                let (Some(call), Some(agent), Some(key)) = (parent.call(), &new.envelope.agent, new.key_of(name)) else {
+                let (Some(call), Some(agent), Some(key)) = (parent.call(), &new.envelope.agent, new.key_of(name))
+                else {
                     return Ok(());
                 };
-                let was_taken = matches!(new.before.map(|before| &before.event), Some(Event::Took { call: of }) if of == call);
+                let was_taken =
+                    matches!(new.before.map(|before| &before.event), Some(Event::Took { call: of }) if of == call);
                 if !was_taken {
                     return Err(format!("{run} {agent} starts at {seq}, and nobody took its question"));
                 }
@@ -209,7 +211,9 @@ impl Mail {
             return Err(format!("{run} {call} leaves its mailbox at {seq}, and {of} {earlier} was there before"));
         }
         let is_of_run = spec.scope == Scope::Run;
-        if !may_leave || is_of_run && spec.replicas().is_some() && mailbox.waiting.len() < spec.mailbox.capacity as usize {
+        if !may_leave
+            || is_of_run && spec.replicas().is_some() && mailbox.waiting.len() < spec.mailbox.capacity as usize
+        {
             return Err(format!("{run} {call} is dropped at {seq}, and there is room"));
         }
         Ok(new.before.is_none_or(|before| before.event.call() != Some(call)))
@@ -296,7 +300,8 @@ impl Mail {
     fn knows(&mut self, new: &New<'_>, key: &str, task: &[Arc<Message>]) -> Result<(), String> {
         let none = Vec::new();
         let kept = self.kept.get(key).unwrap_or(&none);
-        let is_alone = self.boxes.get(key).is_none_or(|mailbox| mailbox.at_work.values().all(|since| !since.is_taken_up));
+        let is_alone =
+            self.boxes.get(key).is_none_or(|mailbox| mailbox.at_work.values().all(|since| !since.is_taken_up));
         let begins_with = |head: usize| {
             let last = &kept[head.saturating_sub(EXCHANGES)..head];
             let told: Vec<&Arc<Message>> =

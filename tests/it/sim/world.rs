@@ -274,7 +274,13 @@ impl State {
     }
 
     /// Says what is wrong with a call that begins now.
-    pub(super) fn objection(&self, run: &RunId, call: &CallId, attempt: Option<u32>, must_be_durable: bool) -> Option<String> {
+    pub(super) fn objection(
+        &self,
+        run: &RunId,
+        call: &CallId,
+        attempt: Option<u32>,
+        must_be_durable: bool,
+    ) -> Option<String> {
         let on_disk = self.disk.as_ref()?.runs.get(run);
         let Some(on_disk) = on_disk else {
             return must_be_durable.then(|| format!("{run} {call} is made, and the run is not durable"));
@@ -291,4 +297,3 @@ impl State {
         (must_be_durable && !is_intended).then(|| format!("{run} {call} is made, and its intent is not durable"))
     }
 }
-
