@@ -123,8 +123,9 @@ impl RunLoop {
         let Some(open) = self.state.open_call(call) else { return };
         let Some((key, agent)) = self.mailbox_of(&open.subject.name().into()) else { return };
         let ticket = self.ticket(call, since_ms, me);
-        if let Entered::Taken = self.scope.recorder.mailboxes.enter(&key, &agent, ticket, true) {
-            self.take_turn(call, me).await;
+        match self.scope.recorder.mailboxes.enter(&key, &agent, ticket, true) {
+            Entered::Taken => self.take_turn(call, me).await,
+            _ => self.end_if_waits_for_itself(call),
         }
     }
 
