@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use provost::run::{AgentId, CallId, Envelope, Event, RunId, ToolFailure};
+use provost::run::{AgentId, CallId, Envelope, Event, Resolution, RunId, ToolFailure};
 use provost::spec::{OnError, Permission};
 
 use super::plan::{Ask, Plan, Says, TOOLS, ToolEnd, answer, tool_result};
@@ -24,6 +24,8 @@ pub(super) struct FailsRun;
 pub(super) struct Losses {
     /// The calls whose questions were not dealt with, or whose results were not used.
     calls: BTreeSet<CallId>,
+    /// The calls of which somebody said what became of them.
+    settled: BTreeSet<CallId>,
     /// The agents that were given up.
     agents: BTreeSet<AgentId>,
 }
@@ -36,6 +38,9 @@ impl Losses {
             match &envelope.event {
                 Event::ToolReturned { call, failure: Some(MailboxFull | DeadLettered | Rejected), .. } => {
                     lost.calls.insert(call.clone());
+                }
+                Event::CallResolved { call, resolution: Resolution::Fail, .. } => {
+                    lost.settled.insert(call.clone());
                 }
                 Event::DeadLettered { call, .. } => {
                     let was_taken = |agent: &&AgentId| call.as_ref().is_none_or(|call| call.agent != **agent);
@@ -127,6 +132,7 @@ impl Model<'_> {
         let class = TOOLS.iter().find(|(name, _)| *name == tool).map(|(_, class)| *class);
         let makes_again = class.is_some_and(|class| self.plan.makes_again(call, class));
         match self.plan.tool(self.run, call).0 {
+            ToolEnd::Hangs if self.lost.settled.contains(call) => Ok(None),
             ToolEnd::Hangs if is_allowed && *self.plan.on_error(&call.agent) == OnError::FailRun => Err(FailsRun),
             ToolEnd::Returns if is_allowed => Ok(Some(tool_result(tool, call))),
             ToolEnd::Hangs if is_allowed && makes_again => Ok(Some(tool_result(tool, call))),
