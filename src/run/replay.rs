@@ -21,7 +21,7 @@ pub use self::divergence::Divergence;
 use self::wants::{Batch, Progress, Want};
 use super::{
     AgentId, AgentOutcome, CallId, Definition, Envelope, Event, Fold, Labels, NewAgent, Next, Parent, RunEnd, Stage,
-    Status, Subject, apart, decide, take_up,
+    Status, Subject, Wait, apart, decide, take_up,
 };
 use crate::budget::Amount;
 use crate::spec::Network;
@@ -284,7 +284,11 @@ impl Replay {
 
     /// A run is parked only when all that is wanted waits for a person or another agent.
     fn check_all_wait(&self) -> Result<(), Otherwise> {
-        let waits = |call: &CallId| self.fold.run.open_call(call).is_some_and(|open| open.waits_for_others());
+        let run = &self.fold.run;
+        let waits = |call: &CallId| {
+            run.waits_for(call) == Some(Wait::Mailbox)
+                || run.open_call(call).is_some_and(|open| open.waits_for_others())
+        };
         let mut wants = self.wants.values().flat_map(|batch| &batch.wants);
         match wants.find(|want| !want.call().is_some_and(waits)) {
             Some(want) => Err(want.words()),
