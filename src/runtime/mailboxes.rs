@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ractor::ActorRef;
 
 use super::run_supervisor::RunMessage;
+use crate::fault::{self, Bug};
 use crate::run::{CallId, RunId};
 use crate::spec::{AgentSpec, MailboxSpec, WhenFull};
 
@@ -158,7 +159,8 @@ impl Mailbox {
     }
 
     fn enter(&mut self, ticket: Ticket, was_sent: bool) -> Entered {
-        if self.at_work.len() < self.replicas && self.waiting.is_empty() {
+        let replicas = self.replicas + usize::from(fault::is_planted(Bug::TakenByTwo));
+        if self.at_work.len() < replicas && self.waiting.is_empty() {
             self.at_work.insert(ticket.name);
             return Entered::Taken;
         }
@@ -185,6 +187,7 @@ impl Mailbox {
     /// Puts a question behind those that wait for longer.
     fn wait(&mut self, ticket: Ticket) {
         let place = self.waiting.iter().rposition(|earlier| earlier.since_ms <= ticket.since_ms);
+        let place = place.filter(|_| !fault::is_planted(Bug::TakenOutOfTurn));
         self.waiting.insert(place.map_or(0, |place| place + 1), ticket);
     }
 

@@ -136,7 +136,8 @@ impl RunLoop {
             Some(Mishap::MadeAgain { error, .. }) => {
                 self.live.remove(&call);
                 // Its next incarnation has dealt with all that led to the call: it says anew that it wants it.
-                self.children.get_mut(&call.agent).into_iter().for_each(|child| child.is_to_take_up = true);
+                let is_wanted = !fault::is_planted(Bug::CallNotMadeAgain);
+                self.children.get_mut(&call.agent).into_iter().for_each(|child| child.is_to_take_up |= is_wanted);
                 self.fail_agent(&call.agent, failure(error), me).await;
             }
             Some(Mishap::Panic { reason }) => {
@@ -212,7 +213,8 @@ impl RunLoop {
         self.live.remove(call);
         while self.tasks.try_join_next().is_some() {}
         let open = self.state.open_call(call).cloned();
-        let waits = open.as_ref().is_some_and(OpenCall::waits_for_others) || self.blocked.contains_key(call);
+        let is_blocked = self.blocked.contains_key(call) && !fault::is_planted(Bug::NoRoomBreaksOff);
+        let waits = is_blocked || open.as_ref().is_some_and(OpenCall::waits_for_others);
         if self.ending.is_some() || waits || self.state.is_over(call) {
             return;
         }

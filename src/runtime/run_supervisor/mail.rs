@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ractor::ActorRef;
 
 use super::{RunLoop, RunMessage};
+use crate::fault::{self, Bug};
 use crate::run::{
     AgentId, AgentOutcome, CallId, Event, Instance, Labels, RunEnd, Stage, Status, Subject, ToolFailure, gave_up,
     no_room, refused,
@@ -64,6 +65,9 @@ impl RunLoop {
     /// A run whose agents wait for one another in a circle would wait for ever.
     fn end_if_waits_for_itself(&mut self, call: &CallId) {
         let name = self.name_of(call);
+        if fault::is_planted(Bug::CircleNotSeen) {
+            return;
+        }
         if let Some(circle) = self.scope.recorder.mailboxes.wait_cycle(&name) {
             let circle: Vec<String> = circle.iter().map(|agent| format!("`{agent}`")).collect();
             let reason = format!("agents wait for one another: {}", circle.join(" asks "));
@@ -115,6 +119,9 @@ impl RunLoop {
         };
         let agent = call.agent.clone();
         let cause = self.record_with(Some(&agent), None, open.labels.clone(), letter).seq;
+        if fault::is_planted(Bug::DeadLetterNotTold) {
+            return;
+        }
         self.result(&agent, cause, refused(call, &open.subject, ToolFailure::DeadLettered, gave_up(DROPPED)));
     }
 
@@ -150,11 +157,18 @@ impl RunLoop {
             (_, AgentOutcome::Done(answer)) => Exchange::of(&self.scope.stream.run, agent, instance, answer),
             _ => None,
         };
-        match exchange {
+        match exchange.filter(|_| !fault::is_planted(Bug::KeptLost)) {
+            None if fault::is_planted(Bug::PlaceNotFreed) => {}
             None => self.scope.recorder.mailboxes.leave(&key, &name),
             Some(exchange) => {
                 let (stream, recorder) = (key.stream(), self.scope.recorder.clone());
+                if fault::is_planted(Bug::KeptTwice) {
+                    self.unwritten.kept.push((stream.clone(), exchange.clone()));
+                }
                 self.unwritten.kept.push((stream.clone(), exchange));
+                if fault::is_planted(Bug::PlaceFreedEarly) {
+                    recorder.mailboxes.leave(&key, &name);
+                }
                 self.when_durable(move || {
                     recorder.kept_is_durable(&stream);
                     recorder.mailboxes.leave(&key, &name);

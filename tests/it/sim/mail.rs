@@ -21,6 +21,8 @@ pub(super) struct Mail {
     living: BTreeSet<RunId>,
     boxes: BTreeMap<String, MailBox>,
     kept: BTreeMap<String, Vec<Exchange>>,
+    /// The questions of other runs that a later one has passed, unless they leave at the same time.
+    passed: BTreeMap<(RunId, CallId), Passed>,
     /// What has been lived through since this was last taken.
     pub(super) lived: Vec<&'static str>,
 }
@@ -47,6 +49,11 @@ struct Since {
     is_taken_up: bool,
 }
 
+struct Passed {
+    at_ms: u64,
+    what: String,
+}
+
 /// What an instance keeps of a question, as it is stored.
 #[derive(Deserialize)]
 struct Exchange {
@@ -69,6 +76,7 @@ impl Mail {
     /// Nobody is at work in a process that begins.
     pub(super) fn begin_process(&mut self) {
         self.living.clear();
+        self.passed.clear();
     }
 
     /// Takes up the events that the last commit has added to runs, each of which stood at the number beside it; returns what
@@ -201,14 +209,21 @@ impl Mail {
             return Err(format!("{run} {call} leaves a mailbox at {seq} in which it is not"));
         };
         let own = mailbox.waiting.remove(&name).ok_or("it is not there")?;
-        // At the same time, only what one run does is in order.
-        let is_before = |((of, _), other): &(&(RunId, CallId), &Waiting)| {
-            let is_here = self.living.contains(of) && (of == run || other.here_ms < now_ms);
-            let of_run = of == run && other.seq < own.seq;
-            is_here && (other.sent_ms < own.sent_ms || of_run && other.sent_ms == own.sent_ms)
+        if let Some(passed) = self.passed.remove(&name).filter(|passed| passed.at_ms < now_ms) {
+            return Err(passed.what);
+        }
+        let is_before = |((of, _), other): &(&(RunId, CallId), &Waiting)| match of == run {
+            true => (other.sent_ms, other.seq) < (own.sent_ms, own.seq),
+            false => self.living.contains(of) && other.here_ms < now_ms && other.sent_ms < own.sent_ms,
         };
-        if let Some(((of, earlier), _)) = mailbox.waiting.iter().find(is_before) {
-            return Err(format!("{run} {call} leaves its mailbox at {seq}, and {of} {earlier} was there before"));
+        for ((of, earlier), _) in mailbox.waiting.iter().filter(is_before) {
+            let what = format!("{run} {call} leaves its mailbox at {seq}, and {of} {earlier} was there before");
+            if of == run {
+                return Err(what);
+            }
+            // It may have left it at the same time.
+            let passed = Passed { at_ms: now_ms, what };
+            self.passed.entry((of.clone(), earlier.clone())).or_insert(passed);
         }
         let is_of_run = spec.scope == Scope::Run;
         if !may_leave

@@ -173,7 +173,7 @@ impl Plan {
         let mut asks: Vec<Ask> = (0..draw.between(1, 2)).map(|_| Ask::Tool(draw.one_of(&TOOLS).0)).collect();
         // Several at once, but not at all depths: a run is to stay small.
         let depth = agent.as_str().matches('/').count();
-        let most = if depth == 0 { 3 } else { 1 };
+        let most = if depth == 0 { self.asks_at_once() } else { 1 };
         let count = if spec.delegates_to.is_empty() || draw.happens(40) { 0 } else { draw.between(1, most) };
         asks.extend((0..count).map(|_| Ask::Delegate(draw.one_of(&spec.delegates_to).clone())));
         // Only once, so that what is borne with an agent suffices.

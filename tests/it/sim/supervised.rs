@@ -16,7 +16,7 @@ const NO_BOUND: u32 = 10_000;
 pub(super) fn supervise(spec: &mut NetworkSpec, draw: &mut Draw) {
     spec.supervision.strategy = *draw.one_of(&[Strategy::OneForOne, Strategy::OneForAll, Strategy::RestForOne]);
     spec.supervision.intensity = NO_BOUND;
-    if draw.happens(60) {
+    if draw.happens(50) {
         return plain(spec, draw);
     }
     if draw.happens(25) && spec.agents.len() > 2 {
@@ -79,11 +79,11 @@ fn on_failure(agent: &mut AgentSpec, others: &[String], draw: &mut Draw) {
 
 fn mailbox(agent: &mut AgentSpec, draw: &mut Draw) {
     let when_full = [WhenFull::Block, WhenFull::Reject, WhenFull::DropOldest, WhenFull::Spill];
-    agent.mailbox = MailboxSpec { capacity: draw.between(1, 2) as u32, when_full: *draw.one_of(&when_full) };
+    agent.mailbox = MailboxSpec { capacity: *draw.one_of(&[1, 1, 2]), when_full: *draw.one_of(&when_full) };
     match draw.below(10) {
-        0..4 if agent.replicas.is_none() => agent.replicas = Some(draw.between(1, 3) as u32),
-        4 => agent.scope = Scope::Network,
-        5 => agent.scope = Scope::Session,
+        0..5 if agent.replicas.is_none() => agent.replicas = Some(*draw.one_of(&[1, 1, 1, 2, 3])),
+        5 => agent.scope = Scope::Network,
+        6 => agent.scope = Scope::Session,
         _ => {}
     }
     if agent.scope != Scope::Run {
@@ -101,6 +101,11 @@ impl Plan {
                 3 => true,
                 _ => false,
             }
+    }
+
+    /// How many questions the entry asks at once, at the most: more where some of them have to wait.
+    pub(super) fn asks_at_once(&self) -> u64 {
+        if self.network.agents.values().any(|agent| agent.replicas().is_some()) { 4 } else { 3 }
     }
 
     /// How often an agent hands over that can.
