@@ -1,6 +1,7 @@
 //! The places, and who says what happens there.
 
 use std::cell::{Cell, RefCell};
+use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -89,10 +90,10 @@ fn is_injected(name: impl FnOnce() -> String) -> bool {
     INJECTED.with_borrow_mut(|injected| injected.as_mut().is_some_and(|is_due| is_due(&name())))
 }
 
-/// A place, and at which passing of it something happens.
+/// A place, and at which passings of it something happens.
 struct Switch {
     name: String,
-    at: u64,
+    at: RangeInclusive<u64>,
     passed: AtomicU64,
 }
 
@@ -100,11 +101,12 @@ impl Switch {
     fn read(variable: &str) -> Option<Self> {
         let value = std::env::var(variable).ok()?;
         let (name, at) = value.split_once('@').unwrap_or((&value, "1"));
-        Some(Self { name: name.to_owned(), at: at.parse().ok()?, passed: AtomicU64::new(0) })
+        let (first, last) = at.split_once('-').unwrap_or((at, at));
+        Some(Self { name: name.to_owned(), at: first.parse().ok()?..=last.parse().ok()?, passed: AtomicU64::new(0) })
     }
 
-    /// Counts a passing; says whether it is the one that is meant.
+    /// Counts a passing; says whether it is one that is meant.
     fn is_due(&self, name: &str) -> bool {
-        self.name == name && self.passed.fetch_add(1, Ordering::Relaxed) + 1 == self.at
+        self.name == name && self.at.contains(&(self.passed.fetch_add(1, Ordering::Relaxed) + 1))
     }
 }
