@@ -97,14 +97,15 @@ impl RunLoop {
             return;
         }
         self.last_task += 1;
-        self.live.insert(call.id.clone(), Live { task: self.last_task, pulse: call.pulse.clone() });
+        let (id, task, pulse) = (call.id.clone(), self.last_task, call.pulse.clone());
         let (scope, supervisor) = (self.scope.clone(), me.clone());
-        let ended = TellEnded { call: call.id.clone(), task: self.last_task, supervisor: me.clone() };
-        self.tasks.spawn(async move {
+        let ended = TellEnded { call: call.id.clone(), task, supervisor: me.clone() };
+        let abort = self.tasks.spawn(async move {
             let _ended = ended;
             // The call fails only because the run is over, and then nobody asks for it.
             let _ = gate::pass(call, scope, supervisor).await;
         });
+        self.live.insert(id, Live { task, abort, pulse });
     }
 
     /// Records a call's result, settles what it held, and only then tells the agent. What follows from a failure is for the
@@ -133,6 +134,9 @@ impl RunLoop {
             None => self.deliver(&call.agent, envelope),
             Some(Mishap::MadeAgain { error, .. }) => {
                 self.live.remove(&call);
+                // Its next incarnation has dealt with all that led to the call: it says anew that it wants it.
+                let is_wanted = !fault::is_planted(Bug::CallNotMadeAgain);
+                self.children.get_mut(&call.agent).into_iter().for_each(|child| child.is_to_take_up |= is_wanted);
                 self.fail_agent(&call.agent, failure(error), me).await;
             }
             Some(Mishap::Panic { reason }) => {
@@ -208,7 +212,8 @@ impl RunLoop {
         self.live.remove(call);
         while self.tasks.try_join_next().is_some() {}
         let open = self.state.open_call(call).cloned();
-        let waits = open.as_ref().is_some_and(OpenCall::waits_for_others);
+        let is_blocked = self.blocked.contains_key(call) && !fault::is_planted(Bug::NoRoomBreaksOff);
+        let waits = is_blocked || open.as_ref().is_some_and(OpenCall::waits_for_others);
         if self.ending.is_some() || waits || self.state.is_over(call) {
             return;
         }

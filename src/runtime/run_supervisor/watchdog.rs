@@ -28,6 +28,8 @@ const REST: Duration = Duration::from_secs(30);
 /// A call whose task has not ended.
 pub(super) struct Live {
     pub(super) task: u64,
+    /// Ends the task.
+    pub(super) abort: tokio::task::AbortHandle,
     pub(super) pulse: std::sync::Arc<Pulse>,
 }
 
