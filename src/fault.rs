@@ -2,8 +2,9 @@
 //! medium at a named place, a panic, a planted bug. A release build can be made to suffer none of it.
 //!
 //! `PROVOST_CRASH_AT=NAME@N` kills the process, as `kill -9` does, when it passes the place for the N-th time;
-//! `PROVOST_FAULT_AT=NAME@N` makes the N-th passing fail as if the medium had; `PROVOST_PLANTED=NAME` plants a bug. Within
-//! one thread [`inject`] and [`plant`] do the same: a simulation is one thread, and others are none of its business.
+//! `PROVOST_FAULT_AT=NAME@N` makes the N-th passing fail as if the medium had, or panic, and `NAME@N-M` each from the N-th to
+//! the M-th; `PROVOST_PLANTED=NAME` plants a bug. Within one thread [`inject`] and [`plant`] do the same: a simulation is one
+//! thread, and others are none of its business.
 
 mod planted;
 mod switch;

@@ -29,6 +29,6 @@ pub use health::Health;
 pub use id::{AgentId, CallId, NotACall, RunId};
 pub use message::{Body, Labels, Message, Origin, ToolCall, Usage};
 pub use replay::{Divergence, Replay, Replayed, Rules};
-pub use start::{NewAgent, gave_up, question, refused, unusable};
+pub use start::{NewAgent, gave_up, no_room, question, refused, unusable};
 pub use state::{Beginning, Instance, Lineage, Next, OpenCall, RunState, Stage, Totals, delegate_tool, handoff_tool};
 pub use stored::{Fold, StoredError, decode, encode, rejected};

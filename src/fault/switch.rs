@@ -1,6 +1,7 @@
 //! The places, and who says what happens there.
 
 use std::cell::{Cell, RefCell};
+use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -64,14 +65,19 @@ pub(crate) fn point(name: &str) {
 /// As if the medium had failed.
 #[inline]
 pub(crate) fn fails(name: &str) -> std::io::Result<()> {
-    let is_due = || FAULT.as_ref().is_some_and(|switch| switch.is_due(name)) || is_injected(name);
+    let is_due = || FAULT.as_ref().is_some_and(|switch| switch.is_due(name)) || is_injected(|| name.to_owned());
     if IS_DEBUG && is_due() { Err(rustix::io::Errno::IO.into()) } else { Ok(()) }
 }
 
-/// Panics here, if the thread's own test says so.
+/// Panics here, if the environment or the thread's own test says so. That one is told of what the place is passed, as in
+/// `NAME OF`.
 #[inline]
-pub(crate) fn panics(name: &str) {
-    assert!(!(IS_DEBUG && is_injected(name)), "injected at {name}");
+pub(crate) fn panics(name: &str, of: impl FnOnce() -> String) {
+    if IS_DEBUG {
+        let is_due =
+            FAULT.as_ref().is_some_and(|switch| switch.is_due(name)) || is_injected(|| format!("{name} {}", of()));
+        assert!(!is_due, "injected at {name}");
+    }
 }
 
 /// Whether a bug is planted.
@@ -80,14 +86,14 @@ pub(crate) fn is_planted(bug: Bug) -> bool {
     IS_DEBUG && (PLANTED.get() == Some(bug) || *PLANTED_EVERYWHERE == Some(bug))
 }
 
-fn is_injected(name: &str) -> bool {
-    INJECTED.with_borrow_mut(|injected| injected.as_mut().is_some_and(|is_due| is_due(name)))
+fn is_injected(name: impl FnOnce() -> String) -> bool {
+    INJECTED.with_borrow_mut(|injected| injected.as_mut().is_some_and(|is_due| is_due(&name())))
 }
 
-/// A place, and at which passing of it something happens.
+/// A place, and at which passings of it something happens.
 struct Switch {
     name: String,
-    at: u64,
+    at: RangeInclusive<u64>,
     passed: AtomicU64,
 }
 
@@ -95,11 +101,12 @@ impl Switch {
     fn read(variable: &str) -> Option<Self> {
         let value = std::env::var(variable).ok()?;
         let (name, at) = value.split_once('@').unwrap_or((&value, "1"));
-        Some(Self { name: name.to_owned(), at: at.parse().ok()?, passed: AtomicU64::new(0) })
+        let (first, last) = at.split_once('-').unwrap_or((at, at));
+        Some(Self { name: name.to_owned(), at: first.parse().ok()?..=last.parse().ok()?, passed: AtomicU64::new(0) })
     }
 
-    /// Counts a passing; says whether it is the one that is meant.
+    /// Counts a passing; says whether it is one that is meant.
     fn is_due(&self, name: &str) -> bool {
-        self.name == name && self.passed.fetch_add(1, Ordering::Relaxed) + 1 == self.at
+        self.name == name && self.at.contains(&(self.passed.fetch_add(1, Ordering::Relaxed) + 1))
     }
 }

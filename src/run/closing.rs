@@ -2,8 +2,8 @@
 //! state alone.
 
 use super::{
-    AgentId, AgentOutcome, CallId, Event, Instance, Next, OpenCall, Origin, Resolution, RunEnd, RunState, Stage,
-    Status, Subject, ToolFailure, tool_message,
+    AgentId, AgentOutcome, CallId, Event, Next, OpenCall, Origin, Resolution, RunEnd, RunState, Stage, Status, Subject,
+    ToolFailure, tool_message,
 };
 use crate::budget::Amount;
 use crate::spec::NetworkSpec;
@@ -11,7 +11,29 @@ use crate::spec::NetworkSpec;
 /// Why a model call that was cut off is tried again.
 const CUT_OFF: &str = "the process ended before the answer came";
 
+/// Why an agent ends that works for one that was given up.
+const FOR_NOBODY: &str = "who asked was given up";
+
 impl RunState {
+    /// Says what follows when an agent is given up that may have work under way: its calls are abandoned, what was reserved
+    /// for them is charged since nobody knows what they cost, and whom it asked ends with it.
+    pub fn let_go(&self, agent: &AgentId) -> Vec<(AgentId, Event)> {
+        let calls = self.open_calls().filter(|(call, _)| call.agent == *agent);
+        let abandon = |(call, open): (&CallId, &OpenCall)| {
+            (agent.clone(), Event::CallAbandoned { call: call.clone(), charged: open.held })
+        };
+        let mut events: Vec<(AgentId, Event)> = calls.map(abandon).collect();
+        let works_for_it = self.agents().iter().filter(|(_, instance)| {
+            instance.outcome.is_none() && instance.parent.answers().is_some_and(|call| call.agent == *agent)
+        });
+        for (id, _) in works_for_it {
+            events.extend(self.let_go(id));
+            let outcome = AgentOutcome::Failed { reason: FOR_NOBODY.to_owned() };
+            events.push((id.clone(), Event::AgentEnded { outcome }));
+        }
+        events
+    }
+
     /// Says how a run is parked in which nothing goes on: all it waits for is a person. None if it waits for nobody.
     pub fn parked(&self) -> Option<RunEnd> {
         let named = |verb: &str, (call, open): (&CallId, &OpenCall)| match &open.subject {
@@ -44,25 +66,6 @@ impl RunState {
             Next::End(end) => Some(end),
             Next::Return { .. } => None,
         }
-    }
-
-    /// Says what an agent that is given up lets go of before it ends, in this order: its calls, each of which is charged in
-    /// full if it was reserved for, since nobody waits for what becomes of it; and the agents that it asked, the last one
-    /// to start first, with all that they let go of.
-    pub fn let_go_by(&self, agent: &AgentId) -> Vec<(AgentId, Event)> {
-        let calls = self.open_calls().filter(|(call, _)| call.agent == *agent);
-        let abandon =
-            |(call, open): (&CallId, &OpenCall)| Event::CallAbandoned { call: call.clone(), charged: open.held };
-        let mut events: Vec<(AgentId, Event)> = calls.map(|call| (agent.clone(), abandon(call))).collect();
-        let is_asked = |instance: &Instance| {
-            instance.outcome.is_none() && instance.parent.answers().is_some_and(|call| call.agent == *agent)
-        };
-        for (asked, _) in self.agents().iter().rev().filter(|(_, instance)| is_asked(instance)) {
-            let reason = format!("`{agent}`, which asked, was given up");
-            events.extend(self.let_go_by(asked));
-            events.push((asked.clone(), Event::AgentEnded { outcome: AgentOutcome::Failed { reason } }));
-        }
-        events
     }
 
     /// Says what becomes of the model calls that were cut off: the provider may have billed a call whose answer never

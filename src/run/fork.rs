@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{CallId, Envelope, Event, Fold, RunId, RunState, Stage, Stream, Subject, rejected};
+use super::{AgentId, CallId, Envelope, Event, Fold, RunId, RunState, Stage, Stream, Subject, rejected};
 use crate::spec::Effect;
 
 /// A place in a run's past at which another run can begin, and what that one takes along.
@@ -49,7 +49,8 @@ impl ForkPoint {
             return Err(NoForkPoint { why: "has no events".to_owned(), last: None });
         };
         let stream = Stream { run: fork.clone(), ..(*first.stream).clone() };
-        let mut past = Copying { stream: Arc::new(stream), copied: Vec::new(), fold: Fold::default(), last: None };
+        let mut past =
+            Copying { stream: Arc::new(stream), copied: Vec::new(), fold: Fold::default(), last: None, given_up: None };
         // What was rejected after the fork's point is taken up anew.
         past.fold.rejected =
             rejected(events.iter().map(|envelope| &**envelope).take_while(|envelope| envelope.seq <= at));
@@ -108,13 +109,23 @@ struct Copying {
     fold: Fold,
     /// The last event so far at which the run can be forked.
     last: Option<u64>,
+    /// The agent that is given up, until it has ended.
+    given_up: Option<AgentId>,
 }
 
 impl Copying {
     fn take(&mut self, envelope: &Envelope) {
         let copy = Envelope { stream: self.stream.clone(), ..envelope.clone() };
         self.fold.evolve(&copy);
-        if is_settled(&self.fold.run, &copy.event) {
+        match &copy.event {
+            Event::DeadLettered { call, .. } => {
+                let was_taken = |agent: &&AgentId| call.as_ref().is_none_or(|call| call.agent != **agent);
+                self.given_up = copy.agent.as_ref().filter(was_taken).cloned();
+            }
+            Event::AgentEnded { .. } if self.given_up == copy.agent => self.given_up = None,
+            _ => {}
+        }
+        if self.given_up.is_none() && is_settled(&self.fold.run, &copy.event) {
             self.last = Some(copy.seq);
         }
         self.copied.push(Arc::new(copy));
@@ -125,10 +136,16 @@ impl Copying {
 /// follow from it, it does so only after these: nobody would record them any more.
 fn is_settled(run: &RunState, last: &Event) -> bool {
     let goes_on = run.front().is_some() && run.end().is_none_or(|end| end.status.is_parked());
-    // What is abandoned has no result and gets none: the end follows at once.
-    let is_ending = matches!(last, Event::CallAbandoned { .. });
+    let is_followed_at_once = match last {
+        // What is abandoned has no result and gets none: the end follows.
+        Event::CallAbandoned { .. } => true,
+        // What comes in its place follows.
+        Event::DeadLettered { .. } => true,
+        Event::Rejected { call, .. } => call.as_ref().is_some_and(|call| call.index.is_some()),
+        _ => false,
+    };
     goes_on
-        && !is_ending
+        && !is_followed_at_once
         && run.open_calls().all(|(call, open)| match open.subject {
             _ if open.stage != Stage::Intended => true,
             // The delegate has not begun; or it has ended, and its answer has not come back.

@@ -21,7 +21,7 @@ pub use self::divergence::Divergence;
 use self::wants::{Batch, Progress, Want};
 use super::{
     AgentId, AgentOutcome, CallId, Definition, Envelope, Event, Fold, Labels, NewAgent, Next, Parent, RunEnd, Stage,
-    Status, Subject, apart, decide, take_up,
+    Status, Subject, Wait, apart, decide, take_up,
 };
 use crate::budget::Amount;
 use crate::spec::Network;
@@ -285,7 +285,11 @@ impl Replay {
 
     /// A run is parked only when all that is wanted waits for a person or another agent.
     fn check_all_wait(&self) -> Result<(), Otherwise> {
-        let waits = |call: &CallId| self.fold.run.open_call(call).is_some_and(|open| open.waits_for_others());
+        let run = &self.fold.run;
+        let waits = |call: &CallId| {
+            run.waits_for(call) == Some(Wait::Mailbox)
+                || run.open_call(call).is_some_and(|open| open.waits_for_others())
+        };
         let mut wants = self.wants.values().flat_map(|batch| &batch.wants);
         match wants.find(|want| !want.call().is_some_and(waits)) {
             Some(want) => Err(want.words()),
@@ -367,7 +371,7 @@ impl Replay {
         let Some(agent) = &envelope.agent else { return Ok(()) };
         self.wants.remove(agent);
         match self.fold.run.after_agent(agent) {
-            // Who asked has been given up.
+            // Who asked was given up.
             Some(Next::Return { call, .. }) if self.fold.run.is_over(&call) => {}
             Some(Next::Return { call, message, failure }) => {
                 let asker = Some(call.agent.clone());

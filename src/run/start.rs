@@ -109,6 +109,12 @@ pub fn unusable(call: &CallId) -> Event {
     Event::ToolReturned { call: call.clone(), message, failure: Some(ToolFailure::Rejected) }
 }
 
+/// Writes down that the mailbox of the agent that a call asks has no room: `capacity` messages wait.
+pub fn no_room(call: &CallId, subject: &Subject, capacity: u32) -> Event {
+    let why = format!("the mailbox of `{}` is full: {capacity} messages wait", subject.name());
+    refused(call, subject, ToolFailure::MailboxFull, why)
+}
+
 /// Writes down that a call was not made.
 pub fn refused(call: &CallId, subject: &Subject, failure: ToolFailure, why: String) -> Event {
     let name = match subject {

@@ -82,7 +82,11 @@ impl Actor for AgentActor {
 impl Incarnation {
     fn take(&mut self, envelope: &Envelope) -> Vec<Effect> {
         self.state.evolve(envelope);
-        fault::panics("agent.decide");
+        fault::panics("agent.decide", || {
+            let (run, event) = (&envelope.stream.run, &envelope.event);
+            let call = event.call().map(ToString::to_string).unwrap_or_default();
+            format!("{run} {} {} {} {call}", self.seed.id, envelope.seq, event.kind())
+        });
         run::decide(&self.seed.definition, &self.state, &envelope.event)
     }
 

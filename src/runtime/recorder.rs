@@ -127,6 +127,11 @@ impl Recorder {
         }
     }
 
+    /// Whether any question waits in a mailbox of this process's runs, or has an instance at work.
+    pub fn has_mail(&self) -> bool {
+        !self.mailboxes.are_idle()
+    }
+
     /// Returns the time of day, in milliseconds since 1970 (UTC).
     pub(super) fn now_ms(&self) -> u64 {
         self.clock.now_ms()

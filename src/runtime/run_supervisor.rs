@@ -13,6 +13,7 @@ mod children;
 mod ending;
 mod failing;
 mod forking;
+mod letting_go;
 mod mail;
 mod resuming;
 mod watchdog;
@@ -280,7 +281,7 @@ impl Actor for RunSupervisor {
         run.wake(&me).await;
         run.finish_if_over(&me).await;
         run.rouse_watchdog(&me);
-        fault::panics("run.handle");
+        fault::panics("run.handle", || run.scope.stream.run.to_string());
         run.write(&me);
         Ok(())
     }
@@ -385,10 +386,11 @@ impl RunLoop {
 
     /// Records an event for a call that waits for it.
     fn record_for(&mut self, happened: Happened, durable: bool, recorded: oneshot::Sender<()>) {
-        let Happened { call, cause, labels, event } = happened;
-        if self.ending.is_some() || self.state.is_over(&call) {
+        // Its agent may have been given up.
+        if self.ending.is_some() || self.state.is_over(&happened.call) {
             return;
         }
+        let Happened { call, cause, labels, event } = happened;
         self.record_with(Some(&call.agent), Some(cause), labels, event);
         // Whoever waits may have been cancelled meanwhile.
         let tell = move || recorded.send(()).unwrap_or_default();

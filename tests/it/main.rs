@@ -14,6 +14,7 @@ mod journal;
 mod process;
 mod reconcile;
 mod replay;
+mod restarts;
 mod resume;
 mod runs;
 mod runtime;

@@ -11,10 +11,14 @@ mod check;
 mod disk;
 mod draw;
 mod expect;
+mod failures;
+mod mail;
+mod outside;
 mod plan;
 #[cfg(debug_assertions)]
 mod planted;
 mod process;
+mod supervised;
 mod world;
 
 use std::collections::BTreeMap;
@@ -42,7 +46,7 @@ struct Tried {
 type Lived = BTreeMap<String, u64>;
 
 /// What is lived through by some seed of each thousand: where that is not so, the simulator has become blind to it.
-const TO_BE_LIVED: [&str; 35] = [
+const TO_BE_LIVED: [&str; 54] = [
     "run_started",
     "run_resumed",
     "run_forked",
@@ -63,7 +67,26 @@ const TO_BE_LIVED: [&str; 35] = [
     "steered",
     "repair_requested",
     "cancel_requested",
+    "call_queued",
+    "sent",
+    "took",
+    "took after a wait",
+    "refused",
+    "dropped",
+    "spilled",
+    "wait circle",
+    "kept",
+    "dead_lettered",
+    "given up",
+    "rejected",
+    "rejected reply",
+    "rejected result",
+    "agent_failed",
     "agent_restarted",
+    "made again by the next incarnation",
+    "fails the run",
+    "routed",
+    "too many restarts",
     "agent_ended",
     "run_ended",
     "run done",
@@ -110,7 +133,11 @@ fn lived(world: &World) -> Lived {
                 Event::RunEnded { end, .. } if end.status.is_parked() => count("run parked"),
                 Event::RunEnded { end, .. } => count(&format!("run {}", end.status.word())),
                 Event::AgentStarted { parent: provost::run::Parent::Handoff { .. }, .. } => count("handoff"),
-                _ => {}
+                Event::DeadLettered { call, .. } => {
+                    let is_drop = call.as_ref().is_some_and(|call| envelope.agent.as_ref() == Some(&call.agent));
+                    count(if is_drop { "dropped" } else { "given up" });
+                }
+                event => failures::lived(event).into_iter().for_each(&mut count),
             }
         }
     }

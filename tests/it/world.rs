@@ -371,6 +371,9 @@ impl Told {
             ("call_in_doubt", Stage::Intended) if self.class == "once" && was_cut => {
                 (self.stage, self.doubts) = (Stage::InDoubt, self.doubts + 1);
             }
+            ("sent" | "took" | "dead_lettered", Stage::Intended) => {}
+            // The model is asked once more; a tool's result is replaced by one that says that it can't be used.
+            ("rejected", Stage::Over) => self.stage = if is_model { Stage::Failed } else { Stage::Known },
             ("call_resolved", Stage::InDoubt) => {
                 self.stage = if event["resolution"] == "retry" { Stage::Retry } else { Stage::Known };
             }

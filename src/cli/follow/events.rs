@@ -70,6 +70,11 @@ fn happened(event: &Event) -> (String, Map<String, Value>) {
         let what = json!({ "network": name, "directory": directory, "input": input, "vars": vars, "version": version });
         return ("run_started".to_owned(), what.as_object().cloned().unwrap_or_default());
     }
+    if let Event::Rejected { seq, call, reason } = event {
+        // `seq` is the line's own number.
+        let what = json!({ "event": seq, "call": call, "reason": reason });
+        return (event.kind().to_owned(), what.as_object().cloned().unwrap_or_default());
+    }
     let stored = serde_json::to_value(event).unwrap_or_default();
     // What has nothing to say but its kind is stored as a text.
     let inside = stored.as_object().and_then(|stored| stored.values().next());

@@ -139,12 +139,10 @@ impl Replay {
             (Progress::Begun, ..) => Err(want.words()),
             (Progress::Nothing | Progress::Denied, Some(ToolFailure::Denied), _) => Ok(false),
             (_, Some(ToolFailure::Panicked), _) => Ok(false),
-            // How much room there was is not known here.
-            (Progress::Nothing | Progress::Granted, Some(ToolFailure::MailboxFull), Some(subject))
-                if self.has_mailbox(subject.name()) =>
-            {
-                Ok(false)
-            }
+            (_, Some(ToolFailure::MailboxFull), Some(subject)) => match self.has_no_room(call, subject) {
+                Some(refused) if refused == *event => Ok(false),
+                _ => Err(want.words()),
+            },
             (_, Some(ToolFailure::OutOfBounds), Some(subject)) => match self.asked(call, subject, &Labels::default()) {
                 Some(Err(why)) if refused(call, subject, ToolFailure::OutOfBounds, why.clone()) == *event => Ok(true),
                 _ => Err(want.words()),

@@ -2,8 +2,10 @@
 
 use super::wants::Batch;
 use super::{Otherwise, Replay, words};
-use crate::run::{AgentOutcome, CallId, Envelope, Event, Stage, ToolFailure, gave_up, refused, take_up, unusable};
-use crate::spec::Scope;
+use crate::run::{
+    AgentOutcome, CallId, Envelope, Event, Stage, Subject, ToolFailure, gave_up, no_room, refused, take_up, unusable,
+};
+use crate::spec::{Scope, WhenFull};
 
 impl Replay {
     /// Whether questions to an agent wait in a mailbox until an instance is free.
@@ -11,6 +13,14 @@ impl Replay {
         let rules = self.rules.as_ref();
         let spec = rules.and_then(|rules| rules.network.spec().agents.get(agent));
         spec.is_some_and(|spec| spec.replicas().is_some())
+    }
+
+    /// Returns what an agent is told whose question found no room, if there may be none.
+    pub(super) fn has_no_room(&self, call: &CallId, subject: &Subject) -> Option<Event> {
+        let rules = self.rules.as_ref()?;
+        let spec = rules.network.spec().agents.get(subject.name())?;
+        let refuses = spec.replicas().is_some() && spec.mailbox.when_full == WhenFull::Reject;
+        refuses.then(|| no_room(call, subject, spec.mailbox.capacity))
     }
 
     /// Whether a question is where it can be put into a mailbox, or taken from one. When that happens is not decided here.
@@ -53,7 +63,7 @@ impl Replay {
                 self.owed.push_back((Some(call.agent.clone()), told));
             }
             None => {
-                let let_go = envelope.agent.iter().flat_map(|agent| self.fold.run.let_go_by(agent));
+                let let_go = envelope.agent.iter().flat_map(|agent| self.fold.run.let_go(agent));
                 self.owed.extend(let_go.map(|(agent, event)| (Some(agent), event)));
                 let outcome = AgentOutcome::Failed { reason: gave_up(reason) };
                 self.owed.push_back((envelope.agent.clone(), Event::AgentEnded { outcome }));

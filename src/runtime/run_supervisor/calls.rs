@@ -99,7 +99,7 @@ impl RunLoop {
         self.last_task += 1;
         let (id, task, pulse) = (call.id.clone(), self.last_task, call.pulse.clone());
         let (scope, supervisor) = (self.scope.clone(), me.clone());
-        let ended = TellEnded { call: id.clone(), task, supervisor: me.clone() };
+        let ended = TellEnded { call: call.id.clone(), task, supervisor: me.clone() };
         let abort = self.tasks.spawn(async move {
             let _ended = ended;
             // The call fails only because the run is over, and then nobody asks for it.
@@ -134,8 +134,9 @@ impl RunLoop {
             None => self.deliver(&call.agent, envelope),
             Some(Mishap::MadeAgain { error, .. }) => {
                 self.live.remove(&call);
-                // It has dealt with all that the call follows from, and would not want it again by itself.
-                self.children.get_mut(&call.agent).into_iter().for_each(|child| child.is_to_take_up = true);
+                // Its next incarnation has dealt with all that led to the call: it says anew that it wants it.
+                let is_wanted = !fault::is_planted(Bug::CallNotMadeAgain);
+                self.children.get_mut(&call.agent).into_iter().for_each(|child| child.is_to_take_up |= is_wanted);
                 self.fail_agent(&call.agent, failure(error), me).await;
             }
             Some(Mishap::Panic { reason }) => {
@@ -211,7 +212,8 @@ impl RunLoop {
         self.live.remove(call);
         while self.tasks.try_join_next().is_some() {}
         let open = self.state.open_call(call).cloned();
-        let waits = open.as_ref().is_some_and(OpenCall::waits_for_others);
+        let is_blocked = self.blocked.contains_key(call) && !fault::is_planted(Bug::NoRoomBreaksOff);
+        let waits = is_blocked || open.as_ref().is_some_and(OpenCall::waits_for_others);
         if self.ending.is_some() || waits || self.state.is_over(call) {
             return;
         }

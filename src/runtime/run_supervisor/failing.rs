@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{RunLoop, RunMessage};
 use crate::fault::{self, Bug};
-use crate::run::{AgentId, AgentOutcome, Envelope, Event, Fold, Labels, RunEnd, Status, gave_up, unusable};
+use crate::run::{AgentId, AgentOutcome, Envelope, Event, Fold, RunEnd, Status, gave_up, unusable};
 use crate::runtime::supervision::{Exit, Ruling, pause};
 use crate::spec::{RestartKind, RestartSpec};
 
@@ -106,7 +106,7 @@ impl RunLoop {
         let due: Vec<(AgentId, u32)> =
             group.into_iter().filter_map(|id| Some((id.clone(), self.children.get(&id)?.stops))).collect();
         let reason: Arc<str> = failure.reason.into();
-        match pause.is_zero() {
+        match pause.is_zero() || fault::is_planted(Bug::RestartTooSoon) {
             true => self.restart(due, &reason, me).await,
             false => drop(me.send_after(pause, move || RunMessage::RestartDue { agents: due.clone(), reason })),
         }
@@ -153,7 +153,9 @@ impl RunLoop {
         // What an agent began with can't be taken back: after some more deliveries it is given up.
         let Some(poison) = front.filter(|front| !matches!(front.event, Event::AgentStarted { .. })) else { return };
         (child.failed_at, child.dealt_with, child.is_to_take_up) = (None, poison.seq, true);
-        child.mail.pop_front();
+        if !fault::is_planted(Bug::PoisonNotSkipped) {
+            child.mail.pop_front();
+        }
         let call = poison.event.call().cloned();
         let (seq, reason) = (poison.seq, failure.reason.clone());
         self.record(Some(agent), Some(seq), Event::Rejected { seq, call: call.clone(), reason });
@@ -205,7 +207,8 @@ impl RunLoop {
         let dealt_with = self.children.get(agent).map(|child| child.dealt_with).unwrap_or_default();
         let since = self.taken_up.0;
         let is_history = |envelope: &Arc<Envelope>| {
-            envelope.agent.as_ref() == Some(agent)
+            !fault::is_planted(Bug::RestartLosesState)
+                && envelope.agent.as_ref() == Some(agent)
                 && envelope.seq > since
                 && envelope.seq <= dealt_with
                 && !self.folded.rejected.contains(&envelope.seq)
@@ -222,22 +225,10 @@ impl RunLoop {
         let labels = message.labels.clone();
         let letter = Event::DeadLettered { call, to, message, deliveries, reason: reason.to_owned() };
         let cause = self.record_with(Some(agent), None, labels.clone(), letter).seq;
-        self.stop_calls(agent);
-        for (of, event) in self.state.let_go_by(agent) {
-            self.stop_calls(&of);
-            match event {
-                Event::AgentEnded { outcome } => self.end_agent(&of, cause, outcome, &Labels::default()),
-                event => drop(self.record(Some(&of), Some(cause), event)),
-            }
+        if !fault::is_planted(Bug::OrphansGoOn) {
+            self.let_go(agent, cause);
         }
         let outcome = AgentOutcome::Failed { reason: gave_up(reason) };
         self.end_agent(agent, cause, outcome, &labels);
-    }
-
-    /// Stops the calls of an agent that is given up: nobody waits for their results.
-    fn stop_calls(&mut self, agent: &AgentId) {
-        let live = self.live.iter().filter(|(call, _)| call.agent == *agent);
-        live.for_each(|(_, live)| live.abort.abort());
-        self.withdraw_questions(agent);
     }
 }

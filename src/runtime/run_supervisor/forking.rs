@@ -38,6 +38,7 @@ impl RunLoop {
         self.unwritten.entries.push(Entry::Opened { run, tenant });
         self.state = fold.run;
         self.taken_up = (self.state.head(), fold.agents);
+        self.folded.rejected = fold.rejected;
         let cause = self.record(None, None, forked).seq;
         for result in taken_over {
             let agent = result.call().map(|call| call.agent.clone());

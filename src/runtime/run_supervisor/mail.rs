@@ -5,9 +5,10 @@ use std::sync::Arc;
 use ractor::ActorRef;
 
 use super::{RunLoop, RunMessage};
+use crate::fault::{self, Bug};
 use crate::run::{
     AgentId, AgentOutcome, CallId, Event, Instance, Labels, RunEnd, Stage, Status, Subject, ToolFailure, gave_up,
-    refused,
+    no_room, refused,
 };
 use crate::runtime::kept::Exchange;
 use crate::runtime::mailboxes::{Entered, Key, Name, Ticket, Whose};
@@ -49,8 +50,7 @@ impl RunLoop {
                 self.end_if_waits_for_itself(&call);
             }
             Entered::Refused => {
-                let why = format!("the mailbox of `{to}` is full: {} messages wait", agent.mailbox.capacity);
-                let event = refused(&call, &question.subject, ToolFailure::MailboxFull, why);
+                let event = no_room(&call, &question.subject, agent.mailbox.capacity);
                 self.result(&call.agent, question.cause, event);
             }
         }
@@ -65,6 +65,9 @@ impl RunLoop {
     /// A run whose agents wait for one another in a circle would wait for ever.
     fn end_if_waits_for_itself(&mut self, call: &CallId) {
         let name = self.name_of(call);
+        if fault::is_planted(Bug::CircleNotSeen) {
+            return;
+        }
         if let Some(circle) = self.scope.recorder.mailboxes.wait_cycle(&name) {
             let circle: Vec<String> = circle.iter().map(|agent| format!("`{agent}`")).collect();
             let reason = format!("agents wait for one another: {}", circle.join(" asks "));
@@ -76,11 +79,11 @@ impl RunLoop {
     pub(super) async fn take_turn(&mut self, call: &CallId, me: &ActorRef<RunMessage>) {
         let open = self.state.open_call(call).filter(|open| matches!(open.stage, Stage::Sent { .. })).cloned();
         let Some(open) = open.filter(|_| self.ending.is_none() && !self.state.is_over(call)) else {
-            return self.leave_mailbox(call, None);
+            return self.leave_mailbox(call);
         };
         let max_depth = self.scope.fleet.network.spec().network.limits.depth;
         let Some(Ok(mut new)) = self.state.asked(call, &open.subject, &open.labels, max_depth) else {
-            return self.leave_mailbox(call, None);
+            return self.leave_mailbox(call);
         };
         if let Some((key, _)) = self.mailbox_of(&new.name).filter(|(_, agent)| agent.scope != Scope::Run) {
             match self.scope.recorder.kept(&key.stream()) {
@@ -116,6 +119,9 @@ impl RunLoop {
         };
         let agent = call.agent.clone();
         let cause = self.record_with(Some(&agent), None, open.labels.clone(), letter).seq;
+        if fault::is_planted(Bug::DeadLetterNotTold) {
+            return;
+        }
         self.result(&agent, cause, refused(call, &open.subject, ToolFailure::DeadLettered, gave_up(DROPPED)));
     }
 
@@ -124,8 +130,9 @@ impl RunLoop {
         let Some(open) = self.state.open_call(call) else { return };
         let Some((key, agent)) = self.mailbox_of(&open.subject.name().into()) else { return };
         let ticket = self.ticket(call, since_ms, me);
-        if let Entered::Taken = self.scope.recorder.mailboxes.enter(&key, &agent, ticket, true) {
-            self.take_turn(call, me).await;
+        match self.scope.recorder.mailboxes.enter(&key, &agent, ticket, true) {
+            Entered::Taken => self.take_turn(call, me).await,
+            _ => self.end_if_waits_for_itself(call),
         }
     }
 
@@ -150,11 +157,18 @@ impl RunLoop {
             (_, AgentOutcome::Done(answer)) => Exchange::of(&self.scope.stream.run, agent, instance, answer),
             _ => None,
         };
-        match exchange {
+        match exchange.filter(|_| !fault::is_planted(Bug::KeptLost)) {
+            None if fault::is_planted(Bug::PlaceNotFreed) => {}
             None => self.scope.recorder.mailboxes.leave(&key, &name),
             Some(exchange) => {
                 let (stream, recorder) = (key.stream(), self.scope.recorder.clone());
+                if fault::is_planted(Bug::KeptTwice) {
+                    self.unwritten.kept.push((stream.clone(), exchange.clone()));
+                }
                 self.unwritten.kept.push((stream.clone(), exchange));
+                if fault::is_planted(Bug::PlaceFreedEarly) {
+                    recorder.mailboxes.leave(&key, &name);
+                }
                 self.when_durable(move || {
                     recorder.kept_is_durable(&stream);
                     recorder.mailboxes.leave(&key, &name);
@@ -163,21 +177,9 @@ impl RunLoop {
         }
     }
 
-    /// Takes the questions of an agent that is given up out of the mailboxes in which they wait.
-    pub(super) fn withdraw_questions(&mut self, agent: &AgentId) {
-        let sent = self.state.in_mailboxes().map(|(call, _)| call);
-        let asked: Vec<CallId> = sent.chain(self.blocked.keys()).filter(|call| call.agent == *agent).cloned().collect();
-        for call in asked {
-            let to = self.blocked.remove(&call).map(|question| Arc::from(question.subject.name()));
-            self.leave_mailbox(&call, to.as_ref());
-        }
-    }
-
-    fn leave_mailbox(&mut self, call: &CallId, to: Option<&Arc<str>>) {
-        let asked = self.state.open_call(call).map(|open| Arc::from(open.subject.name()));
-        if let Some((key, _)) = to.cloned().or(asked).and_then(|to| self.mailbox_of(&to)) {
-            self.scope.recorder.mailboxes.leave(&key, &self.name_of(call));
-        }
+    /// The question of a call waits no more, in whatever mailbox it is.
+    pub(super) fn leave_mailbox(&mut self, call: &CallId) {
+        self.scope.recorder.mailboxes.forget(&self.name_of(call));
     }
 
     /// Returns the mailbox of an agent, and what the network says of it; none where each question gets an instance.

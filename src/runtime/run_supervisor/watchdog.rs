@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use ractor::ActorRef;
-use tokio::task::AbortHandle;
 
 use super::failing::Failure;
 use super::{RunLoop, RunMessage};
@@ -29,7 +28,8 @@ const REST: Duration = Duration::from_secs(30);
 /// A call whose task has not ended.
 pub(super) struct Live {
     pub(super) task: u64,
-    pub(super) abort: AbortHandle,
+    /// Ends the task.
+    pub(super) abort: tokio::task::AbortHandle,
     pub(super) pulse: std::sync::Arc<Pulse>,
 }
 

@@ -246,7 +246,7 @@ impl World {
         let panics = Rc::new(Cell::new(panics));
         let left = panics.clone();
         let _injected = fault::inject(move |place| {
-            let is_due = place == "agent.decide" && left.get() > 0;
+            let is_due = place.starts_with("agent.decide ") && left.get() > 0;
             left.set(left.get() - u32::from(is_due));
             is_due
         });
@@ -390,8 +390,7 @@ impl World {
     /// Waits for the run's end, after which none of its agents is left, and what was decided can be decided again.
     async fn end(self) -> Report {
         let log = self.run.log.clone();
-        let ended = tokio::time::timeout(Duration::from_secs(3600), self.run.wait()).await;
-        let report = ended.unwrap_or_else(|_| panic!("the run does not end")).unwrap();
+        let report = report(self.run).await;
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(self.runtime.fleet.router.len(), 0, "an agent was left behind");
         if !self.has_more_that_stand {
@@ -423,6 +422,12 @@ impl World {
         let reason = report.reason.unwrap_or_default();
         assert!(report.status == Status::Failed && reason.contains("failed more than"), "{:?} {reason}", report.status);
     }
+}
+
+/// Waits for a run's end, and not for ever.
+async fn report(run: RunHandle) -> Report {
+    let ended = tokio::time::timeout(Duration::from_secs(3600), run.wait()).await;
+    ended.unwrap_or_else(|_| panic!("the run does not end")).unwrap()
 }
 
 /// Says what became of an agent; nothing of all else that happened.

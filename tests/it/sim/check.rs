@@ -11,9 +11,10 @@ use provost::tool::Effect;
 
 use super::Lived;
 use super::disk::{Disk, OnDisk};
-use super::expect;
+use super::outside::Does;
 use super::plan::{Disturbance, INPUT_NANO_USD, ModelFault, OUTPUT_NANO_USD, Plan, RunPlan, TOOLS};
-use super::world::{Deed, Does, State, World};
+use super::world::{Deed, State, World};
+use super::{expect, failures};
 
 /// Returns all that is wrong.
 pub(super) fn all(world: &Arc<World>) -> Vec<String> {
@@ -47,6 +48,10 @@ pub(super) fn all(world: &Arc<World>) -> Vec<String> {
             limit(world, on_disk),
             holds_still(on_disk),
             pauses(on_disk),
+            failures::rejections(on_disk),
+            failures::restarts(&world.plan, on_disk),
+            failures::intensity(&world.plan, on_disk),
+            failures::letters(&world.plan, on_disk),
             replays(&replayer, on_disk),
         ];
         wrong.extend(found.into_iter().filter_map(Result::err).map(|what| format!("run {}: {what}", plan.id)));
@@ -93,7 +98,7 @@ fn one_end(on_disk: &OnDisk, told: Option<Status>) -> Result<(), String> {
 
 /// A run that nothing cuts short ends as it must; one that something may cut short ends so, or is cut short.
 fn end(world: &World, plan: &RunPlan, on_disk: &OnDisk) -> Result<(), String> {
-    let expected = expect::outcome(&world.plan, &plan.id);
+    let expected = expect::outcome(&world.plan, &plan.id, &expect::Losses::of(&on_disk.events));
     let Some(end) = on_disk.fold.run.end() else { return Err("it has not ended".to_owned()) };
     let limits = &world.plan.network.network.limits;
     let is_limited = limits.tokens.is_some()
@@ -101,24 +106,41 @@ fn end(world: &World, plan: &RunPlan, on_disk: &OnDisk) -> Result<(), String> {
         || limits.model_calls.is_some()
         || limits.deadline.is_some();
     let is_cancelled = matches!(plan.disturbance, Some((_, Disturbance::Cancel)));
-    let is_right = match (&end.status, &end.answer) {
+    let is_told = plan.fork.as_ref().is_some_and(|fork| fork.is_told);
+    let is_right = match (&end.status, &end.answer, &expected) {
+        (Status::Done, Some(Answer::Text(answer)), Ok(Some(expected))) if *expected == **answer => true,
         // An agent whose model has failed speaks again if the fork tells it something.
-        (Status::Done, _) if expected.is_none() => plan.fork.as_ref().is_some_and(|fork| fork.is_told),
-        (Status::Done, Some(Answer::Text(answer))) => expected.as_deref() == Some(answer),
-        (Status::Failed, _) => expected.is_none(),
-        (Status::Limit, _) => is_limited,
-        (Status::Cancelled, _) => is_cancelled,
+        (Status::Done, _, _) => is_told && model_fails(on_disk),
+        (Status::Failed, _, Ok(None)) => true,
+        (Status::Failed, _, _) => failures::fails_run(&world.plan, &plan.id, on_disk),
+        (Status::Limit, _, _) => is_limited,
+        (Status::Cancelled, _, _) => is_cancelled,
         _ => false,
     };
-    if is_right { Ok(()) } else { Err(format!("it ended as {end:?}, and should come to {expected:?}")) }
+    let should = expected.as_ref().map_err(|_| "its failure");
+    if is_right { Ok(()) } else { Err(format!("it ended as {end:?}, and should come to {should:?}")) }
+}
+
+/// Whether the model of an agent failed for good, or for so long that the run ended with it.
+fn model_fails(on_disk: &OnDisk) -> bool {
+    let is_of_model = |call: &CallId| call.index.is_none();
+    on_disk.events.iter().any(|envelope| match &envelope.event {
+        Event::ModelFailed { .. } => true,
+        Event::TryFailed { call, retry_in_ms: 0, .. } => is_of_model(call),
+        _ => false,
+    })
 }
 
 /// Every call that an agent asked for has one result, before its model speaks again; and nothing else has any.
 fn calls(on_disk: &OnDisk) -> Result<(), String> {
     let mut asked: BTreeMap<CallId, bool> = BTreeMap::new();
+    let rejected = &on_disk.fold.rejected;
     for envelope in &on_disk.events {
         match &envelope.event {
             Event::ModelReplied { call, message, .. } => {
+                if rejected.contains(&envelope.seq) {
+                    continue;
+                }
                 let of_agent = |(id, has_result): (&CallId, &bool)| id.agent == call.agent && !has_result;
                 if let Some((left, _)) = asked.iter().find(|&entry| of_agent(entry)) {
                     return Err(format!("the model speaks at {}, and {left} has no result", envelope.seq));
@@ -131,6 +153,9 @@ fn calls(on_disk: &OnDisk) -> Result<(), String> {
                     }
                 }
             }
+            // What hands over for an agent whose model failed was asked for by no model.
+            Event::ToolReturned { call, .. } if is_routed(on_disk, call) => {}
+            Event::ToolReturned { .. } if rejected.contains(&envelope.seq) => {}
             Event::ToolReturned { call, .. } => match asked.get_mut(call) {
                 None => return Err(format!("{call} has a result at {}, and nobody asked", envelope.seq)),
                 Some(true) => return Err(format!("{call} has a second result at {}", envelope.seq)),
@@ -140,6 +165,13 @@ fn calls(on_disk: &OnDisk) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whether a call hands over to the agent that takes over where a model fails.
+fn is_routed(on_disk: &OnDisk, call: &CallId) -> bool {
+    let of_step = CallId::model(&call.agent, call.step);
+    let mut events = on_disk.events.iter();
+    events.any(|envelope| matches!(&envelope.event, Event::ModelFailed { call: of, .. } if *of == of_step))
 }
 
 /// Every agent starts once, ends at most once, and nothing happens to it after its end; in a run that is done all have
@@ -161,7 +193,12 @@ fn agents(on_disk: &OnDisk) -> Result<(), String> {
         }
     }
     let is_done = on_disk.status() == Status::Done;
-    match lives.iter().find(|&(_, &lives)| lives && is_done) {
+    // Who was asked by an agent that was given up may be at work for nobody.
+    let is_awaited = |agent: &AgentId| {
+        let asker = on_disk.fold.run.agents()[agent].parent.answers().map(|call| &call.agent);
+        asker.is_none_or(|asker| lives.get(asker) == Some(&true))
+    };
+    match lives.iter().find(|&(agent, &lives)| lives && is_done && is_awaited(agent)) {
         Some((agent, _)) => Err(format!("{agent} never ends")),
         None => Ok(()),
     }

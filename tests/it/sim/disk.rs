@@ -10,6 +10,8 @@ use provost::run::{CallId, Envelope, Event, Fold, OpenCall, RunId, Status};
 use provost::runtime::{run_of, stream_of};
 use provost::spec::NetworkSpec;
 
+use super::mail::Mail;
+
 /// The ledger's stream.
 const LEDGER: &str = "ledger";
 
@@ -18,6 +20,7 @@ pub(super) struct Disk {
     store: Store,
     pub(super) runs: BTreeMap<RunId, OnDisk>,
     pub(super) ledger: Ledger,
+    pub(super) mail: Mail,
 }
 
 /// A run, as far as it is durable.
@@ -57,7 +60,8 @@ impl OnDisk {
                 envelope.event,
                 Event::ModelReplied { .. } | Event::ModelFailed { .. } | Event::ToolReturned { .. }
             );
-            is_result && envelope.event.call() == Some(call)
+            let is_used = !self.fold.rejected.contains(&envelope.seq);
+            is_result && is_used && envelope.event.call() == Some(call)
         })
     }
 
@@ -71,7 +75,8 @@ impl OnDisk {
 
 impl Disk {
     pub(super) fn open(directory: &Path) -> Self {
-        Self { store: Store::open(directory).unwrap(), runs: BTreeMap::new(), ledger: Ledger::default() }
+        let (runs, ledger, mail) = (BTreeMap::new(), Ledger::default(), Mail::default());
+        Self { store: Store::open(directory).unwrap(), runs, ledger, mail }
     }
 
     /// Reads what the last commit has added; returns it, and what is wrong with it.
@@ -84,7 +89,7 @@ impl Disk {
             if info.head == after {
                 continue;
             }
-            changed.push(run.clone());
+            changed.push((run.clone(), after));
             match self.store.read(&info.name, after, usize::MAX >> 1) {
                 Err(error) => wrong.push(format!("run {run} can't be read: {error}")),
                 Ok(records) => {
@@ -96,6 +101,7 @@ impl Disk {
                 }
             }
         }
+        wrong.extend(self.mail.look(network, &self.store, &self.runs, &changed));
         let ledger = StreamName::new(LEDGER);
         // There is none before the first run.
         for record in self.store.read(&ledger, self.ledger.head, usize::MAX >> 1).unwrap_or_default() {
@@ -103,7 +109,7 @@ impl Disk {
             self.ledger.evolve(&entry);
             added.push((ledger.clone(), record));
         }
-        for run in changed {
+        for (run, _) in changed {
             let on_disk = &self.runs[&run];
             wrong.extend(self.imbalance(&run, on_disk).or_else(|| beyond_limits(network, &run, on_disk)));
         }

@@ -1,56 +1,142 @@
-//! What a run comes to that nothing cuts short, worked out from the plan alone: no actors, no journal, no time. It is
-//! the independent model that the runtime is compared with.
+//! What a run comes to that nothing cuts short, worked out from the plan: no actors, no journal, no time. It is the
+//! independent model that the runtime is compared with.
+//!
+//! What depends on who came first, or on when a process died, is taken from the record as [`Losses`]: which results an
+//! agent could not use, which questions found no room, which agents were given up. That each of these had to be is looked
+//! at in `failures` and `mail`.
 
-use provost::run::{AgentId, CallId, RunId};
-use provost::spec::Permission;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use super::plan::{Ask, Plan, Says, ToolEnd, answer, tool_result};
+use provost::run::{AgentId, CallId, Envelope, Event, Resolution, RunId, ToolFailure};
+use provost::spec::{OnError, Permission};
+
+use super::plan::{Ask, Plan, Says, TOOLS, ToolEnd, answer, tool_result};
 
 /// What an agent comes to: its answer, or none if it fails.
 pub(super) type Outcome = Option<String>;
 
-/// Works out what a run comes to.
-pub(super) fn outcome(plan: &Plan, run: &RunId) -> Outcome {
-    let entry = &plan.network.network.entry;
-    agent(plan, run, &AgentId::new(entry.as_str()), entry)
+/// The run has to fail, whatever else comes of it.
+pub(super) struct FailsRun;
+
+/// What was lost on the way.
+#[derive(Default)]
+pub(super) struct Losses {
+    /// The calls whose questions were not dealt with, or whose results were not used.
+    calls: BTreeSet<CallId>,
+    /// The calls of which somebody said what became of them.
+    settled: BTreeSet<CallId>,
+    /// The agents that were given up.
+    agents: BTreeSet<AgentId>,
 }
 
-fn agent(plan: &Plan, run: &RunId, id: &AgentId, name: &str) -> Outcome {
-    let mut results = Vec::new();
-    for step in 1.. {
-        let call = CallId::model(id, step);
-        if plan.is_refused(run, &call) {
-            return None;
-        }
-        match plan.says(run, id, name, step) {
-            Says::Answer => return Some(answer(id, &results)),
-            Says::Nothing => {}
-            Says::Calls(asks) => {
-                if let [Ask::Handoff(to)] = &asks[..] {
-                    return agent(plan, run, &id.successor(to), to);
+impl Losses {
+    pub(super) fn of(events: &[Arc<Envelope>]) -> Self {
+        use ToolFailure::{DeadLettered, MailboxFull, Rejected};
+        let mut lost = Self::default();
+        for envelope in events {
+            match &envelope.event {
+                Event::ToolReturned { call, failure: Some(MailboxFull | DeadLettered | Rejected), .. } => {
+                    lost.calls.insert(call.clone());
                 }
-                for (index, ask) in asks.iter().enumerate() {
-                    let call = CallId::tool(id, step, index as u32);
-                    results.push(result(plan, run, &call, ask).unwrap_or_else(|| "-".to_owned()));
+                Event::CallResolved { call, resolution: Resolution::Fail, .. } => {
+                    lost.settled.insert(call.clone());
+                }
+                Event::DeadLettered { call, .. } => {
+                    let was_taken = |agent: &&AgentId| call.as_ref().is_none_or(|call| call.agent != **agent);
+                    lost.agents.extend(envelope.agent.as_ref().filter(was_taken).cloned());
+                }
+                _ => {}
+            }
+        }
+        lost
+    }
+}
+
+/// Works out what a run comes to.
+pub(super) fn outcome(plan: &Plan, run: &RunId, lost: &Losses) -> Result<Outcome, FailsRun> {
+    let entry = &plan.network.network.entry;
+    Model { plan, run, lost }.agent(&AgentId::new(entry.as_str()), entry)
+}
+
+/// Whether a call can't but fail: its model refuses it, or its tool does not return.
+pub(super) fn fails(plan: &Plan, run: &RunId, call: &CallId) -> bool {
+    match call.index {
+        None => plan.is_refused(run, call),
+        Some(_) => plan.tool(run, call).0 == ToolEnd::Hangs,
+    }
+}
+
+struct Model<'a> {
+    plan: &'a Plan,
+    run: &'a RunId,
+    lost: &'a Losses,
+}
+
+impl Model<'_> {
+    fn agent(&self, id: &AgentId, name: &str) -> Result<Outcome, FailsRun> {
+        if self.lost.agents.contains(id) {
+            return Ok(None);
+        }
+        let mut results = Vec::new();
+        for step in 1.. {
+            let call = CallId::model(id, step);
+            if self.plan.is_refused(self.run, &call) {
+                return self.fails(id, step);
+            }
+            match self.plan.says(self.run, id, name, step) {
+                Says::Answer => return Ok(Some(answer(id, &results))),
+                Says::Nothing => {}
+                Says::Calls(asks) => {
+                    if let [Ask::Handoff(to)] = &asks[..]
+                        && !self.lost.calls.contains(&CallId::tool(id, step, 0))
+                    {
+                        return self.agent(&id.successor(to), to);
+                    }
+                    for (index, ask) in asks.iter().enumerate() {
+                        let result = self.result(&CallId::tool(id, step, index as u32), ask)?;
+                        results.push(result.unwrap_or_else(|| "-".to_owned()));
+                    }
                 }
             }
         }
+        Ok(None)
     }
-    None
-}
 
-fn result(plan: &Plan, run: &RunId, call: &CallId, ask: &Ask) -> Option<String> {
-    match ask {
-        Ask::Tool(tool) => {
-            let is_allowed = match plan.network.policy.default {
-                Permission::Allow => true,
-                Permission::Deny => false,
-                Permission::Ask => plan.approval(run, call).0,
-            };
-            let (end, _, _) = plan.tool(run, call);
-            (is_allowed && end == ToolEnd::Returns).then(|| tool_result(tool, call))
+    /// The model of an agent can't be reached in a step.
+    fn fails(&self, id: &AgentId, step: u32) -> Result<Outcome, FailsRun> {
+        match self.plan.on_error(id) {
+            OnError::Route(to) if self.lost.calls.contains(&CallId::tool(id, step, 0)) => Ok(None),
+            OnError::Route(to) => self.agent(&id.successor(to), to),
+            OnError::FeedBack => Ok(None),
+            // It is made again until there have been too many restarts.
+            OnError::FailRun | OnError::Restart => Err(FailsRun),
         }
-        Ask::Delegate(to) => agent(plan, run, &AgentId::delegate(call, to), to),
-        Ask::Handoff(_) | Ask::Unknown | Ask::Misused(_) => None,
+    }
+
+    fn result(&self, call: &CallId, ask: &Ask) -> Result<Outcome, FailsRun> {
+        let result = match ask {
+            Ask::Tool(tool) => self.tool(call, tool)?,
+            Ask::Delegate(to) => self.agent(&AgentId::delegate(call, to), to)?,
+            Ask::Handoff(_) | Ask::Unknown | Ask::Misused(_) => None,
+        };
+        Ok(result.filter(|_| !self.lost.calls.contains(call)))
+    }
+
+    fn tool(&self, call: &CallId, tool: &str) -> Result<Outcome, FailsRun> {
+        let is_allowed = match self.plan.network.policy.default {
+            Permission::Allow => true,
+            Permission::Deny => false,
+            Permission::Ask => self.plan.approval(self.run, call).0,
+        };
+        let class = TOOLS.iter().find(|(name, _)| *name == tool).map(|(_, class)| *class);
+        let makes_again = class.is_some_and(|class| self.plan.makes_again(call, class));
+        match self.plan.tool(self.run, call).0 {
+            ToolEnd::Hangs if self.lost.settled.contains(call) => Ok(None),
+            ToolEnd::Hangs if is_allowed && *self.plan.on_error(&call.agent) == OnError::FailRun => Err(FailsRun),
+            ToolEnd::Returns if is_allowed => Ok(Some(tool_result(tool, call))),
+            ToolEnd::Hangs if is_allowed && makes_again => Ok(Some(tool_result(tool, call))),
+            _ => Ok(None),
+        }
     }
 }

@@ -10,6 +10,7 @@ use provost::spec::{
 };
 
 use super::draw::Draw;
+use super::supervised;
 
 /// The tools of every network: name and effect class.
 pub(super) const TOOLS: [(&str, Effect); 3] =
@@ -21,10 +22,12 @@ pub(super) const TOOL_TIMEOUT: Duration = Duration::from_millis(2_000);
 /// How many tries a model call has; no call fails so often for a while that they do not suffice.
 const TRIES: u32 = 4;
 
-/// What a run is asked, a probe, and a delegate.
+/// In how many steps at most an agent tries to hand over.
+const HANDOFF_TRIES: u32 = 4;
+
+/// What a run is asked, and a probe.
 pub(super) const INPUT: &str = "do it";
 pub(super) const PROBE_INPUT: &str = "probe";
-pub(super) const QUESTION: &str = "look into it";
 
 /// What a token costs that is read, and one that is written.
 pub(super) const INPUT_NANO_USD: u64 = 1_000;
@@ -40,6 +43,8 @@ pub(super) struct Plan {
     pub(super) runs: Vec<RunPlan>,
     /// How many events there are between two snapshots at least.
     pub(super) events_per_snapshot: u64,
+    /// Whether there are events that make their agent fail each time that it is given them.
+    pub(super) has_poison: bool,
     /// What ends the first processes; the one after the last of these lives for as long as it has to.
     pub(super) ends: Vec<ProcessEnd>,
 }
@@ -48,6 +53,7 @@ pub(super) struct Plan {
 pub(super) struct RunPlan {
     pub(super) id: RunId,
     pub(super) tenant: &'static str,
+    pub(super) session: Option<&'static str>,
     pub(super) begins_after: Duration,
     /// Whether somebody is there to be asked.
     pub(super) is_attended: bool,
@@ -135,10 +141,11 @@ impl Plan {
         let forks: Vec<RunPlan> = (0..runs.len()).filter_map(|of| fork(of, &mut draw)).collect();
         runs.extend(forks);
         let ends = (0..draw.below(5)).map(|_| process_end(&mut draw)).collect();
-        Self { seed, network, runs, events_per_snapshot: draw.between(4, 40), ends }
+        let events_per_snapshot = draw.between(4, 40);
+        Self { seed, network, runs, events_per_snapshot, has_poison: draw.happens(25), ends }
     }
 
-    fn draw(&self, purpose: &str, run: &RunId, of: &dyn std::fmt::Display) -> Draw {
+    pub(super) fn draw(&self, purpose: &str, run: &RunId, of: &dyn std::fmt::Display) -> Draw {
         // What happens in a fork is what would have happened in the run that it comes from.
         let root = run.as_str().rsplit('.').next().unwrap_or_default();
         Draw::of(self.seed, purpose, &format!("{root} {of}"))
@@ -151,8 +158,10 @@ impl Plan {
         }
         let acts = self.acts(run, agent);
         let mut draw = self.draw("last", run, agent);
-        let (hands_over, stutters) = (draw.happens(30), draw.happens(10));
         let spec = &self.network.agents[name];
+        let (hands_over, stutters) = (draw.happens(self.hands_over_percent()), draw.happens(10));
+        // It does not try so for ever where it is refused.
+        let hands_over = hands_over && step <= acts + HANDOFF_TRIES;
         if step > acts {
             return match spec.hands_off_to.first() {
                 _ if stutters && step == acts + 1 => Says::Nothing,
@@ -164,7 +173,7 @@ impl Plan {
         let mut asks: Vec<Ask> = (0..draw.between(1, 2)).map(|_| Ask::Tool(draw.one_of(&TOOLS).0)).collect();
         // Several at once, but not at all depths: a run is to stay small.
         let depth = agent.as_str().matches('/').count();
-        let most = if depth == 0 { 3 } else { 1 };
+        let most = if depth == 0 { self.asks_at_once() } else { 1 };
         let count = if spec.delegates_to.is_empty() || draw.happens(40) { 0 } else { draw.between(1, most) };
         asks.extend((0..count).map(|_| Ask::Delegate(draw.one_of(&spec.delegates_to).clone())));
         // Only once, so that what is borne with an agent suffices.
@@ -255,7 +264,7 @@ pub(super) fn probe(process: usize, number: u32) -> RunId {
     RunId::new(format!("probe{process}.{number}"))
 }
 
-fn is_probe(run: &RunId) -> bool {
+pub(super) fn is_probe(run: &RunId) -> bool {
     run.as_str().starts_with("probe")
 }
 
@@ -368,8 +377,6 @@ fn network(draw: &mut Draw) -> NetworkSpec {
         2 => Permission::Deny,
         _ => Permission::Allow,
     };
-    // An agent that panics is to be restarted however often it does.
-    spec.supervision.intensity = 10_000;
     let limits = &mut spec.network.limits;
     limits.steps = 10_000;
     limits.tokens = draw.happens(35).then(|| draw.between(2_000, 20_000));
@@ -377,6 +384,7 @@ fn network(draw: &mut Draw) -> NetworkSpec {
     limits.cost_usd = draw.happens(15).then(|| draw.between(5, 25) as f64 / 1_000.0);
     limits.deadline = draw.happens(15).then(|| Span::from_millis(draw.between(200, 20_000)));
     spec.network.fleet.model_calls_in_flight = draw.happens(60).then(|| draw.between(1, 4) as u32);
+    supervised::supervise(&mut spec, draw);
     spec
 }
 
@@ -401,6 +409,7 @@ fn run(number: u64, draw: &mut Draw) -> RunPlan {
     RunPlan {
         id: RunId::new(format!("r{number}")),
         tenant: if draw.happens(50) { "one" } else { "two" },
+        session: draw.happens(60).then_some("s"),
         begins_after: draw.millis(50),
         is_attended: draw.happens(70),
         disturbance: disturbance.map(|disturbance| (draw.millis(400), disturbance)),
@@ -415,6 +424,7 @@ fn fork(of: usize, draw: &mut Draw) -> Option<RunPlan> {
     is_forked.then(|| RunPlan {
         id: RunId::new(format!("fork.r{of}")),
         tenant: "one",
+        session: None,
         begins_after: draw.millis(20),
         is_attended: draw.happens(70),
         disturbance: None,

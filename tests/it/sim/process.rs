@@ -20,8 +20,9 @@ use tokio::time::sleep;
 
 use super::disk::Disk;
 use super::draw::Draw;
+use super::outside::{Does, Model, Person};
 use super::plan::{Disturbance, ForkPlan, INPUT, PROBE_INPUT, Place, RunPlan, TOOLS};
-use super::world::{Does, Model, Person, World};
+use super::world::World;
 
 /// How long all runs of one process may take together, in the world's time, before they count as stuck.
 const STUCK: Duration = Duration::from_secs(3_600);
@@ -193,6 +194,9 @@ async fn work(world: &Arc<World>, recorder: &Arc<Recorder>) -> Ended {
         return Ended::Short;
     }
     process.runtime.shutdown().await;
+    if recorder.has_mail() {
+        world.wrong("all runs are over, and something is left in a mailbox".to_owned());
+    }
     match recorder.close().await {
         Ok(()) => Ended::Finished,
         Err(_) => Ended::Short,
@@ -403,6 +407,7 @@ fn request(run: &RunPlan) -> RunRequest {
     RunRequest {
         id: Some(run.id.clone()),
         tenant: run.tenant.into(),
+        session: run.session.map(Into::into),
         is_attended: run.is_attended,
         directory: Some("/".into()),
         ..RunRequest::new(INPUT)

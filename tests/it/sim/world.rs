@@ -1,27 +1,19 @@
-//! The world around the simulated processes: its clock, its models and tools, its disk. It outlives them, and it sees
-//! at once when one of them does what it must not.
+//! The world around the simulated processes: its clock, its disk, what fails. It outlives them, and it sees at once when
+//! one of them does what it must not.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use provost::model::{Error, Provider, Reply, Request};
-use provost::run::{Body, CallId, RunId, Stage, Status};
-use provost::runtime::{Approver, Question};
-use provost::tool::{self, Effect, Tool};
-use schemars::JsonSchema;
-use serde::Deserialize;
+use provost::run::{CallId, RunId, Stage, Status};
+use provost::tool::Effect;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::disk::Disk;
 use super::draw::Draw;
-use super::plan::{
-    INPUT, INPUT_NANO_USD, ModelFault, OUTPUT_NANO_USD, PROBE_INPUT, Place, Plan, ProcessEnd, QUESTION, TOOL_TIMEOUT,
-    ToolEnd, tool_result,
-};
+use super::plan::{Place, Plan, ProcessEnd};
 
 /// When the world begins, in milliseconds since 1970.
 const BEGINNING_MS: u64 = 1_700_000_000_000;
@@ -48,7 +40,7 @@ pub(super) struct State {
     /// What models have billed, by run: tokens, and billionths of a dollar.
     pub(super) billed: BTreeMap<RunId, (u64, u64)>,
     /// How many calls of each model are under way, and how many there have been at most.
-    in_flight: BTreeMap<String, (u32, u32)>,
+    pub(super) in_flight: BTreeMap<String, (u32, u32)>,
     /// What the world knows of runs.
     pub(super) runs: BTreeMap<RunId, Known>,
     /// When the present process began, and what time it was then.
@@ -60,8 +52,8 @@ pub(super) struct State {
     passed: u64,
     is_over: bool,
     draws: u64,
-    /// The draw at which an agent failed last.
-    last_panic: u64,
+    /// The numbers under which each event has been given to its agent.
+    given: BTreeMap<String, Vec<u64>>,
     /// What has been lived through beside what the store tells.
     pub(super) lived: super::Lived,
 }
@@ -103,7 +95,7 @@ impl World {
             passed: 0,
             is_over: false,
             draws: 0,
-            last_panic: 0,
+            given: BTreeMap::new(),
             lived: super::Lived::new(),
         };
         let directory = directory.to_owned();
@@ -136,6 +128,7 @@ impl World {
         state.process = Some((Instant::now(), state.now_ms));
         (state.passed, state.is_over) = (0, false);
         state.in_flight.clear();
+        state.disk.iter_mut().for_each(|disk| disk.mail.begin_process());
         let number = state.number;
         state.note(&format!("process {number} begins"));
         state.now_ms
@@ -189,21 +182,36 @@ impl World {
 
     /// Whether something injected is due at a named place of the process.
     pub(super) fn is_due(&self, place: &str) -> bool {
-        let mut state = self.state();
-        if place == "agent.decide" {
-            state.draws += 1;
-            let draws = state.draws;
-            // Not twice in a row at the same event: that one would be rejected.
-            let is_due = draws > state.last_panic + 50 && Draw::of(self.plan.seed, "panic", &draws).happens(2);
-            state.last_panic = if is_due { draws } else { state.last_panic };
-            return is_due;
+        if let Some(of) = place.strip_prefix("agent.decide ") {
+            return self.fails_at(of);
         }
+        let mut state = self.state();
         let nth = match (self.how_it_ends(&state), place) {
             (ProcessEnd::WriteFails(nth), "journal.write") | (ProcessEnd::SyncFails(nth), "journal.sync") => nth,
             _ => return false,
         };
         state.passed += 1;
         state.passed == nth
+    }
+
+    /// Whether an agent fails as it is given an event: at some of them by chance, and at those that are poison each time.
+    fn fails_at(&self, of: &str) -> bool {
+        let mut words = of.split(' ');
+        let (Some(run), Some(agent), Some(seq)) = (words.next(), words.next(), words.next()) else { return false };
+        if super::plan::is_probe(&RunId::new(run)) {
+            return false;
+        }
+        let seq = seq.parse().unwrap_or_default();
+        let event = format!("{agent} {}", words.collect::<Vec<_>>().join(" "));
+        let mut state = self.state();
+        state.draws += 1;
+        let draws = state.draws;
+        let given = state.given.entry(format!("{run} {event}")).or_default();
+        if !given.contains(&seq) {
+            given.push(seq);
+        }
+        let nth = given.iter().position(|of| *of == seq).unwrap_or_default();
+        self.plan.is_poison(&RunId::new(run), &event, nth) || Draw::of(self.plan.seed, "panic", &draws).happens(2)
     }
 
     /// Draws how long the disk takes.
@@ -236,6 +244,8 @@ impl World {
             ));
         }
         wrong.into_iter().for_each(|what| state.blame(what));
+        let lived = state.disk.as_mut().map(|disk| std::mem::take(&mut disk.mail.lived)).unwrap_or_default();
+        lived.into_iter().for_each(|what| state.live_through(what));
     }
 }
 
@@ -245,7 +255,7 @@ impl State {
         self.process.map_or(self.now_ms, |(since, then_ms)| then_ms + since.elapsed().as_millis() as u64)
     }
 
-    fn note(&mut self, what: &str) {
+    pub(super) fn note(&mut self, what: &str) {
         let line = format!("{:>8} {what}", self.now() - BEGINNING_MS);
         self.trace.update(line.as_bytes());
         self.trace.update(b"\n");
@@ -264,7 +274,13 @@ impl State {
     }
 
     /// Says what is wrong with a call that begins now.
-    fn objection(&self, run: &RunId, call: &CallId, attempt: Option<u32>, must_be_durable: bool) -> Option<String> {
+    pub(super) fn objection(
+        &self,
+        run: &RunId,
+        call: &CallId,
+        attempt: Option<u32>,
+        must_be_durable: bool,
+    ) -> Option<String> {
         let on_disk = self.disk.as_ref()?.runs.get(run);
         let Some(on_disk) = on_disk else {
             return must_be_durable.then(|| format!("{run} {call} is made, and the run is not durable"));
@@ -279,194 +295,5 @@ impl State {
         let open = on_disk.open_call(call).filter(|open| open.stage == Stage::Intended);
         let is_intended = open.is_some_and(|open| attempt.is_none_or(|attempt| open.attempt == attempt));
         (must_be_durable && !is_intended).then(|| format!("{run} {call} is made, and its intent is not durable"))
-    }
-}
-
-/// A call of a model, while it is under way.
-struct InFlight {
-    world: Arc<World>,
-    model: String,
-}
-
-impl InFlight {
-    fn begin(world: &Arc<World>, model: &str, bound: Option<u32>) -> Self {
-        let mut state = world.state();
-        let (now, most) = state.in_flight.entry(model.to_owned()).or_default();
-        *now += 1;
-        *most = (*most).max(*now);
-        let now = *now;
-        if bound.is_some_and(|bound| now > bound) {
-            state.blame(format!("{now} calls of {model} are under way, of at most {bound:?}"));
-        }
-        drop(state);
-        Self { world: world.clone(), model: model.to_owned() }
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        if let Some((now, _)) = self.world.state().in_flight.get_mut(&self.model) {
-            *now = now.saturating_sub(1);
-        }
-    }
-}
-
-impl World {
-    /// Returns how many calls of all models have been under way at once since the last time that this was asked.
-    pub(super) fn most_in_flight(&self) -> u32 {
-        self.state().in_flight.insert(ALL.to_owned(), (0, 0)).map_or(0, |(_, most)| most)
-    }
-}
-
-/// All models together, among those in flight.
-const ALL: &str = "all models";
-
-/// A model of the world.
-pub(super) struct Model {
-    pub(super) world: Arc<World>,
-    pub(super) name: String,
-}
-
-impl Provider for Model {
-    fn call<'a>(
-        &'a self,
-        request: &'a Request,
-        _: &'a (dyn Fn(&str) + Send + Sync),
-    ) -> BoxFuture<'a, Result<Reply, Error>> {
-        Box::pin(self.answer(request))
-    }
-}
-
-impl Model {
-    async fn answer(&self, request: &Request) -> Result<Reply, Error> {
-        let (world, plan) = (&self.world, &self.world.plan);
-        let (run, call, attempt) = (&request.run, &request.call, request.attempt);
-        world.pass(Place::ModelCall).await;
-        {
-            let mut state = world.state();
-            state.note(&format!("model {run} {call} try {attempt}"));
-            let objection = state.objection(run, call, Some(attempt), true);
-            objection.into_iter().for_each(|what| state.blame(what));
-            if !is_asked_as_it_should(request) {
-                state.blame(format!("{run} {call} is not told what it is asked"));
-            }
-        }
-        let bound = plan.network.models[&self.name].in_flight;
-        let _in_flight = InFlight::begin(world, &self.name, bound);
-        let _of_all = InFlight::begin(world, ALL, plan.network.network.fleet.model_calls_in_flight);
-        let (latency, fault) = plan.model(run, call, attempt);
-        let reply = plan.reply(run, call, &request.agent, &request.messages);
-        let usage = reply.usage.unwrap_or_default();
-        // What is read is billed as soon as it is read.
-        let is_billed =
-            matches!(fault, None | Some(ModelFault::Cut { .. } | ModelFault::TimesOut | ModelFault::Gibberish));
-        let bill = |tokens: u64, nano_usd_per_token: u64| {
-            let mut state = world.state();
-            let (of_tokens, of_cost) = state.billed.entry(run.clone()).or_default();
-            (*of_tokens, *of_cost) = (*of_tokens + tokens, *of_cost + tokens * nano_usd_per_token);
-        };
-        bill(if is_billed { usage.input_tokens } else { 0 }, INPUT_NANO_USD);
-        sleep(latency).await;
-        bill(if is_billed { usage.output_tokens } else { 0 }, OUTPUT_NANO_USD);
-        world.pass(Place::ModelReply).await;
-        world.note(&format!("model {run} {call} try {attempt} says {fault:?}"));
-        match fault {
-            None => Ok(reply),
-            Some(fault) => Err(fault.error(reply.usage)),
-        }
-    }
-}
-
-/// Whether the transcript begins with what the input or another agent asked.
-fn is_asked_as_it_should(request: &Request) -> bool {
-    let first = request.messages.first().map(|message| &message.body);
-    matches!(first, Some(Body::User { text }) if [INPUT, PROBE_INPUT, QUESTION].contains(&text.as_str()))
-}
-
-/// A tool of the world.
-pub(super) struct Does {
-    pub(super) world: Arc<World>,
-    pub(super) name: &'static str,
-    pub(super) class: Effect,
-}
-
-#[derive(Deserialize, JsonSchema)]
-pub(super) struct What {
-    #[serde(rename = "what")]
-    _what: String,
-}
-
-impl Tool for Does {
-    type Arguments = What;
-    type Output = String;
-
-    fn description(&self) -> String {
-        format!("Does what is {}.", self.class.word())
-    }
-
-    fn effect(&self) -> Effect {
-        self.class
-    }
-
-    async fn call(&self, _: What, call: tool::Call) -> Result<String, tool::Error> {
-        let world = &self.world;
-        let (run, id, key) = (&call.run, &call.id, &call.idempotency_key);
-        let result = tool_result(self.name, id);
-        world.pass(Place::ToolCall).await;
-        {
-            let mut state = world.state();
-            state.note(&format!("tool {key} begins"));
-            let objection = state.objection(run, id, None, self.class != Effect::Pure);
-            objection.into_iter().for_each(|what| state.blame(what));
-            let begun_in = run.as_str().rsplit('.').next().unwrap_or_default();
-            if *key != format!("{run}/{id}") && *key != format!("{begun_in}/{id}") {
-                state.blame(format!("{run} {id} is made under the key {key}"));
-            }
-            let deed = state.deeds.entry(key.clone()).or_default();
-            (deed.class, deed.result) = (Some(self.class), result.clone());
-            deed.begun += 1;
-        }
-        let (end, before, after) = world.plan.tool(run, id);
-        sleep(before).await;
-        world.pass(Place::ToolEffect).await;
-        {
-            let mut state = world.state();
-            let on_disk = state.disk.as_ref().and_then(|disk| disk.runs.get(run));
-            if on_disk.and_then(|run| run.fold.run.end()).is_some_and(|end| !end.status.is_parked()) {
-                state.blame(format!("{run} {id} is done, and the run has ended"));
-            }
-            let deed = state.deeds.entry(key.clone()).or_default();
-            deed.effects += 1;
-            if deed.effects > 1 && self.class == Effect::Once {
-                state.blame(format!("{key} was done twice"));
-            }
-            state.note(&format!("tool {key} does it"));
-        }
-        sleep(after).await;
-        world.pass(Place::ToolReturn).await;
-        match end {
-            ToolEnd::Returns => Ok(result),
-            ToolEnd::Fails => Err(tool::Error::Failed("it fails".to_owned())),
-            ToolEnd::Panics => panic!("injected: the tool panics"),
-            ToolEnd::Hangs => {
-                sleep(10 * TOOL_TIMEOUT).await;
-                Ok(result)
-            }
-        }
-    }
-}
-
-/// A person who can be asked.
-pub(super) struct Person {
-    pub(super) world: Arc<World>,
-}
-
-impl Approver for Person {
-    fn ask<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, bool> {
-        Box::pin(async move {
-            let (granted, after) = self.world.plan.approval(&question.run, &question.call);
-            sleep(after).await;
-            granted
-        })
     }
 }

@@ -39,7 +39,7 @@ async fn sup_start_error_return() {
     let vars = [("words".to_owned(), "many".to_owned())].into();
     let run = runtime.start(RunRequest { vars, ..RunRequest::new("x") }).await.unwrap();
     models.replies("a", Ok(Reply { text: "done".to_owned(), ..Reply::default() }));
-    assert_eq!(run.wait().await.unwrap().status, Status::Done);
+    assert_eq!(report(run).await.status, Status::Done);
 }
 
 /// If one of the agents that are to stand for a run can't be started, the run fails, and those before it are stopped.
@@ -97,7 +97,7 @@ async fn already_started() {
 async fn faulty_application_shutdown() {
     let plan = Plan::one_for_one().agent("a", |a| a.max_deliveries = 100);
     let World { runtime, models, run, panics, _injected, .. } = plan.start_with_panics(u32::MAX).await;
-    let report = run.wait().await.unwrap();
+    let report = report(run).await;
     assert_eq!((report.status, report.agents[0].incarnations), (Status::Failed, 4));
     panics.set(0);
     drop(_injected);
@@ -116,7 +116,7 @@ async fn sup_stop_infinity() {
     world.runtime.shutdown().await;
     assert_eq!(fleet.router.len(), 0);
     for run in [world.run, other] {
-        assert_eq!(run.wait().await.unwrap().status, Status::Cancelled);
+        assert_eq!(report(run).await.status, Status::Cancelled);
     }
     supervisor.get_cell().wait(None).await.unwrap();
 }
@@ -185,7 +185,7 @@ async fn sup_stop_brutal_kill() {
     assert_eq!((world.incarnations(["a", "b", "c"]), world.actors()), ([2, 2, 2], 4));
     world.says("b", "done").await;
     other.controls().cancel("enough");
-    assert_eq!(other.wait().await.unwrap().agents[0].incarnations, 1);
+    assert_eq!(report(other).await.agents[0].incarnations, 1);
     assert_eq!(world.end().await.answer_text().as_deref(), Some("done"));
 }
 
