@@ -64,20 +64,23 @@ pub(crate) fn point(name: &str) {
 /// As if the medium had failed.
 #[inline]
 pub(crate) fn fails(name: &str) -> std::io::Result<()> {
-    let is_due = || FAULT.as_ref().is_some_and(|switch| switch.is_due(name)) || is_injected(name);
-    if IS_DEBUG && is_due() { Err(rustix::io::Errno::IO.into()) } else { Ok(()) }
+    if IS_DEBUG && is_due(name) { Err(rustix::io::Errno::IO.into()) } else { Ok(()) }
 }
 
-/// Panics here, if the thread's own test says so.
+/// Panics here, if the environment or the thread's own test says so.
 #[inline]
 pub(crate) fn panics(name: &str) {
-    assert!(!(IS_DEBUG && is_injected(name)), "injected at {name}");
+    assert!(!(IS_DEBUG && is_due(name)), "injected at {name}");
 }
 
 /// Whether a bug is planted.
 #[inline]
 pub(crate) fn is_planted(bug: Bug) -> bool {
     IS_DEBUG && (PLANTED.get() == Some(bug) || *PLANTED_EVERYWHERE == Some(bug))
+}
+
+fn is_due(name: &str) -> bool {
+    FAULT.as_ref().is_some_and(|switch| switch.is_due(name)) || is_injected(name)
 }
 
 fn is_injected(name: &str) -> bool {
