@@ -8,6 +8,7 @@ mod diff;
 mod event;
 mod fork;
 mod id;
+mod letter;
 mod message;
 mod replay;
 mod start;
@@ -23,6 +24,7 @@ pub use event::{
 };
 pub use fork::{ForkPoint, NoForkPoint};
 pub use id::{AgentId, CallId, NotACall, RunId};
+pub use letter::{LetterId, PutBack};
 pub use message::{Body, Labels, Message, Origin, ToolCall, Usage};
 pub use replay::{Divergence, Replay, Replayed, Rules};
 pub use start::{NewAgent, gave_up, question, refused, unusable};

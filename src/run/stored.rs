@@ -20,6 +20,8 @@ const SNAPSHOT_VERSION: u16 = 3;
 fn version(event: &Event) -> u16 {
     match event {
         Event::RunForked { .. } | Event::Asked { .. } => 2,
+        // Whoever does not know of the letter would think that another agent has to begin.
+        Event::RunStarted { put_back: Some(_), .. } => 3,
         Event::CallQueued { .. }
         | Event::Sent { .. }
         | Event::Took { .. }
