@@ -263,17 +263,22 @@ a = ['{"calls": [{"name": "wait", "arguments": {"argv": ["sh", "-c", "while [ ! 
     let mut holder = provost(dir.path()).args(["run", "waits.toml", "go"]).spawn().unwrap();
     until("it waits", || json_of(dir.path(), &["runs", "list"])[0]["status"].eq("running").then_some(()));
 
+    // Of several who do so at once, one does.
     let (run, event) = &both[0];
-    let (code, stdout, stderr) = letters(dir.path(), &["put-back", run, event]);
-    assert_eq!((code, stdout.as_str()), (Some(0), "what is there? leaf\n"), "{stderr}");
-    let (code, _, stderr) = letters(dir.path(), &["put-back", run, event]);
-    assert_eq!(code, Some(1), "{stderr}");
+    let put_back = || provost(dir.path()).args(["runs", "dead-letters", "put-back", run, event]).spawn().unwrap();
+    let at_once: Vec<_> = (0..4).map(|_| put_back()).collect();
+    let ended = at_once.into_iter().map(|child| finished(child.wait_with_output().unwrap()));
+    let (done, refused): (Vec<_>, Vec<_>) = ended.partition(|(code, ..)| *code == Some(0));
+    assert_eq!(done.iter().map(|(_, stdout, _)| stdout.as_str()).collect::<Vec<_>>(), ["what is there? leaf\n"]);
+    assert!(refused.iter().all(|(code, _, stderr)| *code == Some(1) && stderr.contains("was put back before")));
     let (run, event) = &both[1];
     assert_eq!(letters(dir.path(), &["drop", run, event]).0, Some(0));
     let (code, _, stderr) = letters(dir.path(), &["drop", run, event]);
     assert_eq!(code, Some(1), "{stderr}");
     assert!(listed(dir.path()).is_empty());
-    assert_eq!(json_of(dir.path(), &["runs", "list"])[1]["status"], "running", "the holder is the holder still");
+    let runs = json_of(dir.path(), &["runs", "list"]);
+    assert_eq!(runs.as_array().unwrap().len(), 4, "two that gave something up, the holder's, and one new one");
+    assert_eq!(runs[1]["status"], "running", "the holder is the holder still");
     open_gate(dir.path());
     assert_eq!(wait(&mut holder), Some(0));
     assert_eq!(output(dir.path(), &["audit", "verify"]).0, Some(0));
