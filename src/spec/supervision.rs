@@ -184,6 +184,16 @@ impl OnError {
     }
 }
 
+impl OnError {
+    /// Returns the agent that takes over, if one does.
+    pub fn route(&self) -> Option<&str> {
+        match self {
+            Self::Route(agent) => Some(agent),
+            Self::FeedBack | Self::Restart | Self::FailRun => None,
+        }
+    }
+}
+
 impl FromStr for OnError {
     type Err = String;
 
