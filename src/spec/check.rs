@@ -5,6 +5,7 @@
 mod agents;
 mod limits;
 mod models;
+mod supervision;
 mod templates;
 mod tools;
 
@@ -35,6 +36,7 @@ pub(super) fn meaning(spec: &NetworkSpec, found: &mut Findings, front: Front<'_>
     let mut check = Check { spec, found, front };
     check.network();
     let reached = check.ways();
+    check.supervision();
     check.models(&reached);
     check.limits();
     check.tools(&reached);
@@ -132,6 +134,5 @@ impl<'a> Check<'a> {
                 "take letters, digits and signs",
             );
         }
-        self.not_zero(&["supervision", "period"], self.spec.supervision.period);
     }
 }
