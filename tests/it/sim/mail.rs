@@ -189,6 +189,14 @@ impl Mail {
                 self.lived.push("refused");
                 return self.refused(new, call);
             }
+            Event::ToolReturned { call, failure, .. } => {
+                let name = (run.clone(), call.clone());
+                let waits = self.boxes.values_mut().any(|mailbox| mailbox.waiting.remove(&name).is_some());
+                // Who is told something in a fork and was about to hand over reads first.
+                if waits && *failure != Some(ToolFailure::Denied) {
+                    return Err(format!("{run} {call} has a result at {seq}, and waits in a mailbox"));
+                }
+            }
             Event::AgentEnded { .. } => {
                 let Some(agent) = &new.envelope.agent else { return Ok(()) };
                 for mailbox in self.boxes.values_mut() {
