@@ -225,6 +225,14 @@ fn tokio_runtime() -> Result<tokio::runtime::Runtime, Error> {
     })
 }
 
+/// Ends what is still under way, before the process ends: no program is left behind.
+fn leave(tokio: tokio::runtime::Runtime) {
+    // A person may still be being asked, and a tool may block its thread; the process waits for neither. No task goes on
+    // from here, so that nobody takes a program that is killed now for one that ended.
+    tokio.shutdown_background();
+    runtime::kill_programs();
+}
+
 /// Ctrl-C, SIGTERM and a closed terminal, caught from the moment this is made. Where signals can't be caught, they end the process at once.
 struct Signals(Vec<Signal>);
 

@@ -2,11 +2,13 @@
 
 mod agent;
 mod apart;
+mod behaviour;
 mod closing;
 mod definition;
 mod diff;
 mod event;
 mod fork;
+mod health;
 mod id;
 mod letter;
 mod message;
@@ -17,12 +19,14 @@ mod stored;
 
 pub use agent::{AgentState, Effect, MAX_CALLS_PER_STEP, decide, take_up, tool_message};
 pub use apart::apart;
+pub use behaviour::{Agent, Move, Turn};
 pub use definition::{Definition, OutputSchema, Target, TargetKind};
 pub use diff::{Diff, Pair, Parting, StepCost, What};
 pub use event::{
     AgentOutcome, Answer, Envelope, Event, Parent, Resolution, RunEnd, Status, Stream, Subject, ToolFailure, Wait,
 };
 pub use fork::{ForkPoint, NoForkPoint};
+pub use health::Health;
 pub use id::{AgentId, CallId, NotACall, RunId};
 pub use letter::{LetterId, PutBack};
 pub use message::{Body, Labels, Message, Origin, ToolCall, Usage};

@@ -9,8 +9,10 @@ mod definitions;
 mod fleet;
 mod fork;
 mod gate;
+mod handle;
 mod host;
 mod kept;
+mod launching;
 mod letters;
 mod mailboxes;
 mod network_supervisor;
@@ -29,30 +31,30 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ractor::{Actor, ActorRef, ActorStatus};
+use ractor::{Actor, ActorRef};
 use tokio::sync::{Semaphore, oneshot};
-use tokio_util::sync::CancellationToken;
 
 pub use fork::Fork;
 pub use gate::{Approver, Question};
+pub use handle::{Controls, RunHandle};
 pub use host::Host;
 pub use letters::{Letter, Settled, Settlement, read_settled};
 pub use recorder::{Past, Recorder, read_entries, read_ledger, run_of, stream_of};
 pub use replay::{ReplayError, Replayer};
 pub use report::{AgentReport, MailboxReport, Report, UsageReport};
 
+pub(crate) use crate::tool::kill_programs;
+
 use self::fleet::{Fleet, Model, Values};
+use self::handle::{Line, ReportTo};
 use self::network_supervisor::{NetworkMessage, NetworkSupervisor};
 use self::recorder::Claim;
-use self::run_supervisor::{Launch, Opening, RunMessage};
-use self::scope::{Pause, Scope, SharedAccount};
+use self::run_supervisor::{Launch, Opening};
+use self::scope::Scope;
 use crate::budget::{Account, Rates};
-use crate::journal::{self, Log, Reader};
+use crate::journal::{self, Log};
 use crate::model::{self, Provider};
-use crate::run::{
-    AgentId, Beginning, CallId, Envelope, Event, Fold, NoForkPoint, Resolution, RunEnd, RunId, Status, StoredError,
-    Stream,
-};
+use crate::run::{Agent, Beginning, CallId, Envelope, NoForkPoint, RunId, StoredError, Stream};
 use crate::spec::{ModelSpec, Network, TemplateError};
 use crate::tool::{self, ErasedTool};
 
@@ -74,6 +76,9 @@ pub enum Error {
     /// The network has a tool of the embedding program's, and it was not registered.
     #[error("tool `{0}` is the program's own, but none was registered under that name")]
     NoSuchTool(String),
+    /// An agent was registered that the network does not have.
+    #[error("the network has no agent `{0}`")]
+    NoSuchAgent(String),
     /// A tool can't be opened.
     #[error("tool `{tool}` can't be opened")]
     Tool {
@@ -173,6 +178,7 @@ pub struct Builder {
     network: Arc<Network>,
     providers: HashMap<String, Arc<dyn Provider>>,
     tools: HashMap<String, Arc<dyn ErasedTool>>,
+    behaviours: HashMap<String, Arc<dyn Agent>>,
     approver: Option<Arc<dyn Approver>>,
     recorder: Option<Arc<Recorder>>,
 }
@@ -189,6 +195,13 @@ impl Builder {
     #[must_use]
     pub fn tool(mut self, name: impl Into<String>, tool: impl ErasedTool) -> Self {
         self.tools.insert(name.into(), Arc::new(tool));
+        self
+    }
+
+    /// Registers what says in the place of a model what the agent `name` of the network does next.
+    #[must_use]
+    pub fn agent(mut self, name: impl Into<String>, agent: impl Agent) -> Self {
+        self.behaviours.insert(name.into(), Arc::new(agent));
         self
     }
 
@@ -219,6 +232,9 @@ impl Builder {
         if let Some(name) = spec.tools.iter().find_map(missing) {
             return Err(Error::NoSuchTool(name));
         }
+        if let Some(name) = self.behaviours.keys().find(|name| !spec.agents.contains_key(*name)) {
+            return Err(Error::NoSuchAgent(name.clone()));
+        }
         let mut models = HashMap::new();
         let stand_in = (fleet::STAND_IN.to_owned(), ModelSpec::default());
         let declared = spec.models.iter().map(|(name, model)| (name.clone(), model.clone()));
@@ -234,11 +250,12 @@ impl Builder {
             models.insert(name.into(), Arc::new(Model { spec: model, provider, rates, permits }));
         }
         let text = self.network.to_text().into();
-        let fleet = Arc::new(Fleet::new(self.network, models, self.tools, self.approver));
+        let recorder = self.recorder.unwrap_or_else(|| Arc::new(Recorder::in_memory()));
+        let fleet =
+            Arc::new(Fleet::new(self.network, text, recorder, models, self.tools, self.behaviours, self.approver));
         let spawned = Actor::spawn(None, NetworkSupervisor, fleet.clone()).await;
         let (supervisor, _) = spawned.map_err(|_| Error::Stopped)?;
-        let recorder = self.recorder.unwrap_or_else(|| Arc::new(Recorder::in_memory()));
-        Ok(Runtime { fleet, text, supervisor, recorder })
+        Ok(Runtime { fleet, supervisor })
     }
 }
 
@@ -248,9 +265,6 @@ impl Builder {
 /// [`Runtime::shutdown`] ends both.
 pub struct Runtime {
     fleet: Arc<Fleet>,
-    /// The network as it is kept with each run.
-    text: Arc<str>,
-    recorder: Arc<Recorder>,
     supervisor: ActorRef<NetworkMessage>,
 }
 
@@ -315,6 +329,7 @@ impl Runtime {
             network: network.into(),
             providers: HashMap::new(),
             tools: HashMap::new(),
+            behaviours: HashMap::new(),
             approver: None,
             recorder: None,
         }
@@ -344,7 +359,7 @@ impl Runtime {
         let beginning = Beginning {
             stream: Arc::new(Stream { run, tenant, session }),
             name: self.fleet.network.spec().network.name.as_str().into(),
-            network: self.text.clone(),
+            network: self.fleet.text.clone(),
             directory,
             input,
             vars: Arc::new(vars),
@@ -356,10 +371,11 @@ impl Runtime {
 
     /// Starts a run that begins so.
     async fn begin(&self, beginning: Beginning, is_attended: bool) -> Result<RunHandle, Error> {
-        let claim = self.recorder.claim(&beginning.stream.run, 0)?;
+        let claim = self.fleet.recorder.claim(&beginning.stream.run, 0)?;
         let account = Account::new(&self.fleet.network.spec().network.limits);
         let values = Values { input: &beginning.input, vars: &beginning.vars };
-        let scope = self.scope(beginning.stream.clone(), &values, &beginning.directory, account, is_attended)?;
+        let stream = beginning.stream.clone();
+        let scope = self.fleet.scope(stream, &values, &beginning.directory, account, is_attended)?;
         self.launch(scope, Opening::Fresh(beginning.started()), Arc::default(), claim).await
     }
 
@@ -370,53 +386,8 @@ impl Runtime {
     /// The run has ended for good, is under way, or has gone on since its past was read; else as for
     /// [`Runtime::start`].
     pub async fn resume(&self, past: Past, answers: Answers) -> Result<RunHandle, Error> {
-        let Past { state, agents, events } = past;
-        let beginning = state.beginning().cloned().ok_or(Error::Stopped)?;
-        let run = beginning.stream.run.clone();
-        let status = state.status();
-        if !status.can_go_on() {
-            return Err(Error::Unfit { run, why: format!("has ended: {}", status.word()) });
-        }
-        let claim = self.recorder.claim(&run, state.head())?;
-        let mut account = Account::new(&self.fleet.network.spec().network.limits);
-        account.carry(state.spent().plus(state.held()));
-        let values = Values { input: &beginning.input, vars: &beginning.vars };
-        let scope =
-            self.scope(beginning.stream.clone(), &values, &beginning.directory, account, answers.is_attended)?;
-        let is_other = beginning.network != self.text;
-        let resumed = Event::RunResumed { network: is_other.then(|| self.text.clone()), version: VERSION.into() };
-        let log = Arc::new(Log::of(events));
-        let opening = Opening::Resumed {
-            fold: Box::new(Fold { run: state, agents, rejected: Default::default() }),
-            resumed,
-            answers,
-        };
+        let (scope, opening, log, claim) = self.fleet.resumed(past, answers)?;
         self.launch(scope, opening, log, claim).await
-    }
-
-    fn scope(
-        &self,
-        stream: Arc<Stream>,
-        values: &Values<'_>,
-        directory: &str,
-        account: Account,
-        is_attended: bool,
-    ) -> Result<Arc<Scope>, Error> {
-        let prompts = self.fleet.render_prompts(values)?;
-        let tools = self.fleet.bind_tools(values, directory.as_ref())?;
-        let definitions = self.fleet.definitions()?;
-        Ok(Arc::new(Scope {
-            stream,
-            account: Arc::new(SharedAccount::new(account)),
-            fleet: self.fleet.clone(),
-            tools,
-            prompts,
-            definitions,
-            cancelled: CancellationToken::new(),
-            pause: Pause::default(),
-            recorder: self.recorder.clone(),
-            approver: self.fleet.approver.clone().filter(|_| is_attended),
-        }))
     }
 
     async fn launch(
@@ -429,13 +400,15 @@ impl Runtime {
         let id = scope.stream.run.clone();
         let (report, reported) = oneshot::channel();
         let (begun, durable) = oneshot::channel();
-        let launch = Box::new(Launch { scope, log: log.clone(), opening, claim, begun, report });
-        let (started, actor) = oneshot::channel();
-        self.supervisor.cast(NetworkMessage::Start { launch, started }).map_err(|_| Error::Stopped)?;
-        let supervisor = actor.await.map_err(|_| Error::Stopped)?;
+        let (line, report) = (Arc::new(Line::default()), ReportTo::new(report));
+        let launch = Launch { scope, log: log.clone(), opening, claim, begun, report };
+        let (started, is_started) = oneshot::channel();
+        let start = NetworkMessage::Start { launch: Box::new(launch), line: line.clone(), started };
+        self.supervisor.cast(start).map_err(|_| Error::Stopped)?;
+        is_started.await.map_err(|_| Error::Stopped)?;
         // Where the store had failed before, nobody could be told so by it.
-        durable.await.unwrap_or_else(|_| self.recorder.check().and(Err(Error::Stopped)))?;
-        Ok(RunHandle { id, log, supervisor, reported })
+        durable.await.unwrap_or_else(|_| self.fleet.recorder.check().and(Err(Error::Stopped)))?;
+        Ok(RunHandle { id, log, line, reported })
     }
 
     /// Cancels all runs and waits until they have ended.
@@ -458,101 +431,3 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub fn new_run_id() -> RunId {
     RunId::new(ulid::Ulid::generate().to_string().to_lowercase())
 }
-
-/// A run under way. Dropping the handle lets the run go on.
-pub struct RunHandle {
-    id: RunId,
-    log: Arc<Log<Envelope>>,
-    supervisor: ActorRef<RunMessage>,
-    reported: oneshot::Receiver<Result<Report, Error>>,
-}
-
-impl RunHandle {
-    /// Returns the run's id.
-    pub fn id(&self) -> &RunId {
-        &self.id
-    }
-
-    /// Starts to read the run's events from the first on, or, of a run that was taken up again, from some later one on:
-    /// those before its last snapshot are in the store alone. They are told as they happen, and may not be durable yet.
-    pub fn events(&self) -> Reader<Envelope> {
-        self.log.reader()
-    }
-
-    /// Returns something that can tell the run what to do while others wait for it.
-    pub fn controls(&self) -> Controls {
-        Controls { supervisor: self.supervisor.clone() }
-    }
-
-    /// Waits for the run's end. What it returns is durable.
-    ///
-    /// # Errors
-    /// [`Error::Journal`] if the run's end could not be written down: the run is interrupted, and can be taken up again.
-    /// [`Error::Stopped`] if the run's supervisor failed, which is a bug in Provost; its log names it.
-    pub async fn wait(self) -> Result<Report, Error> {
-        self.reported.await.map_err(|_| Error::Stopped)?
-    }
-}
-
-/// Tells a run what to do. A run that has ended stays as it is.
-#[derive(Clone)]
-pub struct Controls {
-    supervisor: ActorRef<RunMessage>,
-}
-
-impl Controls {
-    /// Stops the run's model streams and processes, and ends it as cancelled.
-    pub fn cancel(&self, reason: impl Into<String>) {
-        let end = RunEnd::without_answer(Status::Cancelled, reason);
-        let _ = self.supervisor.cast(RunMessage::Cancel(end));
-    }
-
-    /// Lets the run begin no more calls; those under way go on to their ends. Returns whether the run heard it.
-    pub async fn pause(&self) -> bool {
-        self.ask(|answer| RunMessage::Pause { paused: true, answer }).await.is_some()
-    }
-
-    /// Lets a paused run go on. Returns whether the run heard it.
-    pub async fn unpause(&self) -> bool {
-        self.ask(|answer| RunMessage::Pause { paused: false, answer }).await.is_some()
-    }
-
-    /// Tells an agent of the run something, which its model reads before it speaks next; the agent that stands for the
-    /// run where none is named.
-    ///
-    /// # Errors
-    /// There is no such agent at work, as the rest of a sentence that begins with the run; or the run has ended.
-    pub async fn steer(&self, agent: Option<AgentId>, text: String) -> Result<(), String> {
-        self.ask(|answer| RunMessage::Steer { agent, text, answer }).await.unwrap_or_else(|| Err(HAS_ENDED.to_owned()))
-    }
-
-    /// Says what became of a call that is in doubt.
-    ///
-    /// # Errors
-    /// The call is not in doubt, as the rest of a sentence that begins with the run; or the run has ended.
-    pub async fn resolve(&self, call: CallId, resolution: Resolution) -> Result<(), String> {
-        let asked = self.ask(|answer| RunMessage::Resolve { call, resolution, answer }).await;
-        asked.unwrap_or_else(|| Err(HAS_ENDED.to_owned()))
-    }
-
-    /// Whether the run is under way.
-    pub fn is_live(&self) -> bool {
-        !matches!(self.supervisor.get_status(), ActorStatus::Stopping | ActorStatus::Stopped)
-    }
-
-    /// Waits until the run is not under way any more.
-    pub async fn ended(&self) {
-        // It fails only where there is a time-out.
-        let _ = self.supervisor.get_cell().wait(None).await;
-    }
-
-    /// Asks the run something; none if it has ended. What the run did is durable when it answers.
-    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> RunMessage) -> Option<T> {
-        let (answer, answered) = oneshot::channel();
-        self.supervisor.cast(message(answer)).ok()?;
-        answered.await.ok()
-    }
-}
-
-/// Why nothing can be said to a run any more.
-const HAS_ENDED: &str = "has ended";

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::run::{CallId, RunId};
 pub use crate::spec::Effect;
 pub use builtin::{builtin, shown};
+pub(crate) use process::kill_programs;
 
 /// One call of a tool, as the tool sees it.
 #[derive(Clone, Debug)]
@@ -34,8 +35,9 @@ pub struct Call {
     /// ended in the midst of one and this is another. Nothing, too, where the machine's clock has been set back to
     /// before that.
     pub age: Duration,
-    /// Cancelled when the call's result is no longer wanted. The call's future is dropped soon after, so a tool needs
-    /// this only to stop what dropping does not stop (a blocking thread).
+    /// Cancelled when the call's result is no longer wanted. When its run stops, a tool has the time that `shutdown` in
+    /// `[supervision]` gives to stop by itself; nobody hears then what it returns. After that, and at once when the call
+    /// has taken longer than its timeout, the call's future is dropped.
     pub cancelled: CancellationToken,
     /// How many bytes of output are kept; a tool that produces more does well to stop early, or say what it left out.
     pub output_limit_bytes: usize,
@@ -57,8 +59,11 @@ pub enum Error {
 
 /// A tool with typed arguments.
 ///
-/// A call runs as a task of its own: it may take long (its timeout stands in the network), it is dropped when it is
-/// cancelled, and a panic in it becomes an error that the model reads.
+/// A call runs as a task of its own: it may take long (its timeout stands in the network), and a panic in it becomes an
+/// error that the model reads. A call that is cancelled may put in order what it has begun; one that does not look at
+/// [`Call::cancelled`] makes its run wait for as long as that may take, and is dropped then. Dropping stops a call at its
+/// next await: one that blocks its thread can't be stopped, and is given up, while the thread is lost to all others.
+/// Blocking work belongs on a thread that may block.
 pub trait Tool: Send + Sync + 'static {
     /// The arguments; their JSON Schema is what the model is shown, and doc comments on fields become descriptions.
     type Arguments: DeserializeOwned + JsonSchema + Send + 'static;

@@ -74,8 +74,7 @@ pub(super) fn run(cli: &Cli, arguments: &Arguments) -> Result<Code, Error> {
             Err(error) => Err(error),
         }
     });
-    // A person may still be being asked; the process does not wait for the answer.
-    tokio.shutdown_background();
+    super::leave(tokio);
     ended
 }
 

@@ -80,8 +80,7 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<Code, Error> {
             Command::Prune(arguments) => prune::run(cli, &address, arguments).await,
         }
     });
-    // A person may still be being asked; the process does not wait for the answer.
-    tokio.shutdown_background();
+    super::leave(tokio);
     ended
 }
 

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    AgentId, AgentOutcome, Answer, Body, CallId, Definition, Envelope, Event, Labels, Message, Origin, Subject,
-    TargetKind, ToolCall, ToolFailure,
+    Agent, AgentId, AgentOutcome, Answer, Body, CallId, Definition, Envelope, Event, Labels, Message, Move, Origin,
+    Subject, TargetKind, ToolCall, ToolFailure, Turn,
 };
 use crate::fault::{self, Bug};
 use crate::model::Finish;
@@ -62,6 +62,13 @@ pub enum Effect {
         call: CallId,
         /// The transcript to send. Every tool call in it has its result.
         messages: Vec<Arc<Message>>,
+    },
+    /// Write down what the agent, which is written in Rust, said.
+    Decide {
+        /// The step, named as its model call would be.
+        call: CallId,
+        /// What it said, as it goes into the transcript.
+        message: Arc<Message>,
     },
     /// Make a tool call, a delegation or a handoff.
     Act {
@@ -129,14 +136,12 @@ impl AgentState {
             Event::ModelReplied { call, message, finish, malformed, .. } => {
                 self.step = call.step;
                 self.say(message);
-                self.phase = match &message.body {
-                    Body::Assistant { tool_calls, .. } if !tool_calls.is_empty() => {
-                        Phase::Acting { results: vec![None; tool_calls.len()], at_fault: false }
-                    }
-                    // What it was told meanwhile comes before its answer counts.
-                    _ if self.hear() => Phase::Thinking,
-                    _ => Phase::Answered { finish: *finish, malformed: malformed.clone() },
-                };
+                self.phase = self.after_words(message, *finish, malformed.clone());
+            }
+            Event::Decided { call, message } => {
+                self.step = call.step;
+                self.say(message);
+                self.phase = self.after_words(message, Finish::Stop, None);
             }
             Event::ModelFailed { call, error, .. } => {
                 self.step = call.step;
@@ -166,6 +171,17 @@ impl AgentState {
         if !matches!(self.phase, Phase::Acting { .. }) {
             self.hear();
             self.phase = Phase::Thinking;
+        }
+    }
+
+    fn after_words(&mut self, message: &Message, finish: Finish, malformed: Option<String>) -> Phase {
+        match &message.body {
+            Body::Assistant { tool_calls, .. } if !tool_calls.is_empty() => {
+                Phase::Acting { results: vec![None; tool_calls.len()], at_fault: false }
+            }
+            // What it was told meanwhile comes before its answer counts.
+            _ if self.hear() => Phase::Thinking,
+            _ => Phase::Answered { finish, malformed },
         }
     }
 
@@ -211,10 +227,16 @@ pub fn decide(definition: &Definition, state: &AgentState, event: &Event) -> Vec
             Event::AgentStarted { .. }
             | Event::ToolReturned { .. }
             | Event::RepairRequested { .. }
-            | Event::ModelReplied { .. },
+            | Event::ModelReplied { .. }
+            | Event::Decided { .. },
         ) => vec![think(definition, state)],
-        (Phase::Acting { .. }, Event::ModelReplied { call, message, .. }) => act(definition, state, call, message),
-        (Phase::Answered { finish, malformed }, Event::ModelReplied { message, .. }) => {
+        (Phase::Acting { .. }, Event::ModelReplied { call, message, .. } | Event::Decided { call, message }) => {
+            act(definition, state, call, message)
+        }
+        (
+            Phase::Answered { finish, malformed },
+            Event::ModelReplied { message, .. } | Event::Decided { message, .. },
+        ) => {
             vec![answer(definition, message, *finish, malformed.as_deref())]
         }
         (Phase::ModelFailed { error }, Event::ModelFailed { .. }) => vec![failed(definition, state, error)],
@@ -276,11 +298,28 @@ fn think(definition: &Definition, state: &AgentState) -> Effect {
     {
         return Effect::End(AgentOutcome::Done(Answer::Text(content.as_str().into())));
     }
+    if let Some(behaviour) = &definition.behaviour {
+        return decided(&**behaviour, state);
+    }
     let mut messages = state.transcript.clone();
     if fault::is_planted(Bug::TaskLost) {
         messages.retain(|message| !matches!(message.body, Body::User { .. }));
     }
     Effect::CallModel { call: CallId::model(&state.id, state.step + 1), messages }
+}
+
+/// Asks an agent that is written in Rust.
+fn decided(behaviour: &dyn Agent, state: &AgentState) -> Effect {
+    let call = CallId::model(&state.id, state.step + 1);
+    let turn = Turn { agent: &state.id, step: call.step, messages: &state.transcript };
+    let (text, asked) = match behaviour.next(&turn) {
+        Move::Answer(text) => (text, Vec::new()),
+        Move::Call(calls) => (String::new(), calls),
+    };
+    let name = |(index, asked): (usize, _)| (CallId::tool(&state.id, call.step, index as u32).in_transcript(), asked);
+    let tool_calls = asked.into_iter().enumerate().map(name).collect();
+    let (body, labels) = (Body::Assistant { text, tool_calls }, state.labels.clone());
+    Effect::Decide { call, message: Arc::new(Message { body, labels, origin: Origin::Agent(state.id.clone()) }) }
 }
 
 fn act(definition: &Definition, state: &AgentState, call: &CallId, message: &Message) -> Vec<Effect> {

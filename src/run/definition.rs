@@ -7,10 +7,10 @@ use std::sync::Arc;
 use jsonschema::Validator;
 use serde_json::Value;
 
+use super::Agent;
 use crate::model::Offer;
 
 /// What an agent is, apart from its prompt; shared by all its instances in all runs.
-#[derive(Debug)]
 pub struct Definition {
     /// The agent's name in the network.
     pub name: Arc<str>,
@@ -28,8 +28,16 @@ pub struct Definition {
     pub targets: HashMap<String, Target>,
     /// The agent that takes over when the model can't be reached, if one is to.
     pub error_route: Option<Arc<str>>,
+    /// What says in the place of a model what to do next, if the agent is written in Rust.
+    pub behaviour: Option<Arc<dyn Agent>>,
     /// The shape of the final answer; none for plain text.
     pub output: Option<OutputSchema>,
+}
+
+impl std::fmt::Debug for Definition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Definition").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// What stands behind an offer.

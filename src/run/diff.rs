@@ -184,6 +184,7 @@ impl Story {
             (Event::ModelReplied { call, message, malformed, .. }, _) => {
                 self.replied(call, message, malformed.as_deref());
             }
+            (Event::Decided { call, message }, _) => self.replied(call, message, None),
             (Event::ModelFailed { call, error, .. }, _) => {
                 self.fact(Some(&call.agent), Some(call.step), What::Words, 0, format!("(failed: {error})"));
             }

@@ -143,6 +143,13 @@ pub enum Event {
         /// What it was charged.
         charged: Amount,
     },
+    /// An agent written in Rust said what it does next.
+    Decided {
+        /// The step, named as its model call would be.
+        call: CallId,
+        /// What it said, as it goes into the transcript.
+        message: Arc<Message>,
+    },
     /// A model call failed for good.
     ModelFailed {
         /// The call.
@@ -308,6 +315,7 @@ impl Event {
             Self::CallIntended { call, .. }
             | Self::TryFailed { call, .. }
             | Self::ModelReplied { call, .. }
+            | Self::Decided { call, .. }
             | Self::ModelFailed { call, .. }
             | Self::ToolReturned { call, .. }
             | Self::ApprovalRequested { call, .. }
@@ -348,6 +356,7 @@ impl Event {
             Self::CallIntended { .. } => "call_intended",
             Self::TryFailed { .. } => "try_failed",
             Self::ModelReplied { .. } => "model_replied",
+            Self::Decided { .. } => "decided",
             Self::ModelFailed { .. } => "model_failed",
             Self::ToolReturned { .. } => "tool_returned",
             Self::ApprovalRequested { .. } => "approval_requested",

@@ -350,6 +350,7 @@ impl RunState {
                 self.charge(call, charged);
                 self.close(call);
             }
+            Event::Decided { call, .. } => self.close(call),
             Event::ModelFailed { call, charged, .. } => {
                 self.count(call, |totals| totals.model_calls += 1);
                 self.charge(call, charged);

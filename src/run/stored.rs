@@ -22,7 +22,8 @@ fn version(event: &Event) -> u16 {
         Event::RunForked { .. } | Event::Asked { .. } => 2,
         // Whoever does not know of the letter would think that another agent has to begin.
         Event::RunStarted { put_back: Some(_), .. } => 3,
-        Event::CallQueued { .. }
+        Event::Decided { .. }
+        | Event::CallQueued { .. }
         | Event::Sent { .. }
         | Event::Took { .. }
         | Event::DeadLettered { .. }

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::Error;
 use super::fleet::STAND_IN;
 use crate::model::{Offer, fixed_bytes};
-use crate::run::{Definition, OutputSchema, Target, TargetKind, delegate_tool, handoff_tool};
+use crate::run::{Agent, Definition, OutputSchema, Target, TargetKind, delegate_tool, handoff_tool};
 use crate::spec::{AgentSpec, Network};
 use crate::tool::{self, ErasedTool, Shown};
 
@@ -18,15 +18,16 @@ use crate::tool::{self, ErasedTool, Shown};
 pub(super) type Definitions = Arc<HashMap<Arc<str>, Arc<Definition>>>;
 
 /// Makes the definitions of a network's agents. No tool is opened for it: what models are shown of the built-in ones is
-/// known, and `host_tools` are the program's own.
+/// known, and `host_tools` and `behaviours` are the program's own.
 ///
 /// # Errors
 /// An agent has a tool of the program's own that is not among `host_tools`, or a schema can't be compiled.
 pub(super) fn definitions(
     network: &Network,
     host_tools: &HashMap<String, Arc<dyn ErasedTool>>,
+    behaviours: &HashMap<String, Arc<dyn Agent>>,
 ) -> Result<Definitions, Error> {
-    let source = Source { network, host_tools, compiled: RefCell::default() };
+    let source = Source { network, host_tools, behaviours, compiled: RefCell::default() };
     let agents = network.spec().agents.iter();
     let made = agents.map(|(name, agent)| Ok((name.as_str().into(), Arc::new(source.definition(name, agent)?))));
     Ok(Arc::new(made.collect::<Result<_, Error>>()?))
@@ -36,6 +37,7 @@ pub(super) fn definitions(
 struct Source<'a> {
     network: &'a Network,
     host_tools: &'a HashMap<String, Arc<dyn ErasedTool>>,
+    behaviours: &'a HashMap<String, Arc<dyn Agent>>,
     /// Compiling a schema takes a good part of a millisecond, and most agents of a network share most of theirs.
     compiled: RefCell<HashMap<String, Arc<Validator>>>,
 }
@@ -77,6 +79,7 @@ impl Source<'_> {
             offers: offers.into(),
             targets,
             error_route: agent.on_error.route().map(Into::into),
+            behaviour: self.behaviours.get(name).cloned(),
             output,
         })
     }

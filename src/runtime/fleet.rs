@@ -9,9 +9,10 @@ use tokio::sync::Semaphore;
 
 use super::definitions::{Definitions, definitions};
 use super::router::Router;
-use super::{Approver, Error};
+use super::{Approver, Error, Recorder};
 use crate::budget::Rates;
 use crate::model::Provider;
+use crate::run::Agent;
 use crate::spec::{AgentSpec, Builtin, Effect, ModelSpec, Network, Template, ToolSpec};
 use crate::tool::{self, ErasedTool};
 
@@ -21,8 +22,13 @@ pub(super) const STAND_IN: &str = "sim";
 /// What all runs of a network share.
 pub(super) struct Fleet {
     pub(super) network: Arc<Network>,
+    /// The network as it is kept with each run.
+    pub(super) text: Arc<str>,
+    pub(super) recorder: Arc<Recorder>,
     pub(super) models: HashMap<Arc<str>, Arc<Model>>,
     pub(super) host_tools: HashMap<String, Arc<dyn ErasedTool>>,
+    /// The agents that are written in Rust.
+    pub(super) behaviours: HashMap<String, Arc<dyn Agent>>,
     /// Permits for model calls under way, over all models; none for no bound.
     pub(super) model_calls: Option<Arc<Semaphore>>,
     pub(super) router: Router,
@@ -63,14 +69,18 @@ pub(super) type Prompts = HashMap<Arc<str>, Arc<str>>;
 impl Fleet {
     pub(super) fn new(
         network: Arc<Network>,
+        text: Arc<str>,
+        recorder: Arc<Recorder>,
         models: HashMap<Arc<str>, Arc<Model>>,
         host_tools: HashMap<String, Arc<dyn ErasedTool>>,
+        behaviours: HashMap<String, Arc<dyn Agent>>,
         approver: Option<Arc<dyn Approver>>,
     ) -> Self {
         let permits = |bound: Option<u32>| bound.map(|bound| Arc::new(Semaphore::new(bound as usize)));
         let model_calls = permits(network.spec().network.fleet.model_calls_in_flight);
         let definitions = OnceLock::new();
-        Self { network, models, host_tools, model_calls, router: Router::default(), approver, definitions }
+        let router = Router::default();
+        Self { network, text, recorder, models, host_tools, behaviours, model_calls, router, approver, definitions }
     }
 
     /// Opens the network's tools for one run, whose relative paths are resolved against `directory`.
@@ -114,7 +124,7 @@ impl Fleet {
         if let Some(known) = self.definitions.get() {
             return Ok(known.clone());
         }
-        let made = definitions(&self.network, &self.host_tools)?;
+        let made = definitions(&self.network, &self.host_tools, &self.behaviours)?;
         Ok(self.definitions.get_or_init(|| made).clone())
     }
 }

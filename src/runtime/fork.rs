@@ -60,18 +60,18 @@ impl Runtime {
             return Err(Error::InputTooLong(input.len()));
         }
         let beginning = point.fold.run.beginning().cloned().ok_or(Error::Stopped)?;
-        let claim = self.recorder.claim(&beginning.stream.run, 0)?;
+        let claim = self.fleet.recorder.claim(&beginning.stream.run, 0)?;
         let account = Account::new(&self.fleet.network.spec().network.limits);
         let values = Values { input: &beginning.input, vars: &beginning.vars };
-        let scope = self.scope(beginning.stream.clone(), &values, &beginning.directory, account, is_attended)?;
+        let scope = self.fleet.scope(beginning.stream.clone(), &values, &beginning.directory, account, is_attended)?;
         let network = self.fleet.network.spec().network.name.clone();
         let lacks = lacks(&point.fold, &scope.definitions);
         if !lacks.is_empty() {
             return Err(Error::Misfit { network, run: point.from, lacks });
         }
-        let is_other = beginning.network != self.text;
+        let is_other = beginning.network != self.fleet.text;
         let ForkPoint { from, at, copied, fold, taken_over } = point;
-        let network_text = is_other.then(|| self.text.clone());
+        let network_text = is_other.then(|| self.fleet.text.clone());
         let forked =
             Event::RunForked { from, at, name: network.into(), network: network_text, version: VERSION.into() };
         let log = Arc::new(Log::of(copied.clone()));

@@ -6,6 +6,9 @@
 //!
 //! A permit is taken before the reservation, so that no budget is held while queueing; a reservation that only others'
 //! holds block gives the permit back and waits. A further try of a call passes permit, budget and rate again.
+//!
+//! When the run is told to stop, whatever waits here or asks a model is dropped at once, so that nothing more is spent.
+//! A tool that is at work hears of it, and goes on until it has stopped or is aborted.
 
 mod approval;
 mod call;
@@ -13,6 +16,7 @@ mod crash;
 mod desk;
 pub(super) mod perform;
 mod permit;
+mod pulse;
 mod reconcile;
 mod retry;
 
@@ -28,12 +32,13 @@ use self::approval::Verdict;
 use self::desk::Desk;
 pub(super) use self::perform::words;
 use self::permit::Permit;
+pub(super) use self::pulse::Pulse;
 use super::run_supervisor::RunMessage;
 use super::scope::{Hold, Over, Scope};
 use crate::budget::{Account, Amount, Limit, Refusal};
 use crate::fault::{self, Bug};
 use crate::policy;
-use crate::run::{Event, Subject, ToolFailure, refused};
+use crate::run::{Event, Subject, ToolFailure, Wait, refused};
 use crate::spec::Effect;
 
 /// What is taken for one try of a model call; given back in this order when dropped.
@@ -53,8 +58,8 @@ impl Admission {
 /// Takes a call through the gate to its end, and tells the run's supervisor what became of it. Dropping the future at
 /// any point stops the call and gives back what it held.
 pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<RunMessage>) -> Result<(), Over> {
-    let Call { id, cause, labels, work, attempt, approval, begun_in, first_intended_ms } = call;
-    let desk = Desk { id, cause, labels, begun_in, first_intended_ms, supervisor };
+    let Call { id, cause, labels, work, attempt, approval, begun_in, first_intended_ms, pulse } = call;
+    let desk = Desk { id, cause, labels, begun_in, first_intended_ms, pulse, supervisor };
     let subject = match &work {
         Work::Model(call) => call.subject(),
         Work::Act(subject) => subject.clone(),
@@ -64,7 +69,7 @@ pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<Run
     if let Work::Reconcile { by, .. } = work {
         return reconcile::ask(by, permission, &subject, &desk, &scope).await;
     }
-    match approval::settle(permission, approval, &desk, &subject, &scope).await? {
+    match scope.unless_stopped(approval::settle(permission, approval, &desk, &subject, &scope)).await? {
         Verdict::Granted => {}
         Verdict::Parked => return Ok(()),
         Verdict::Refused(why) => {
@@ -72,7 +77,7 @@ pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<Run
         }
     }
     match work {
-        Work::Model(call) => ask_model(call, attempt, &desk, &scope).await,
+        Work::Model(call) => scope.unless_stopped(ask_model(call, attempt, &desk, &scope)).await,
         _ => act(subject, attempt, &desk, &scope).await,
     }
 }
@@ -80,9 +85,8 @@ pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<Run
 async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope) -> Result<(), Over> {
     let mut tries = retry::Tries::new(&call.model.spec.retry, &scope.stream.run, &desk.id, attempt);
     loop {
-        scope.may_begin().await;
-        let admitted = admit(&call, tries.attempt(), scope).await;
-        let mut admission = match admitted {
+        scope.may_begin().await?;
+        let mut admission = match admit(&call, tries.attempt(), desk, scope).await? {
             Ok(admission) => admission,
             Err(limit) => return desk.tell(RunMessage::LimitReached { call: desk.id.clone(), limit }),
         };
@@ -97,7 +101,7 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
         desk.record_durably(intent(desk, call.subject(), tries.attempt(), None, admission.hold.held)).await?;
         admission.hold.intend();
         crash::point("after_intent", "model");
-        let result = perform::model(&call).await;
+        let result = perform::model(&call, desk).await;
         crash::point("after_effect", "model");
         let charged = perform::charge(&result, &admission.hold, &call.model.rates);
         let (error, pause) = match tries.next(result) {
@@ -114,13 +118,19 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
     }
 }
 
-/// Takes a permit and a reservation for one try, or says which limit forbids it for good.
-async fn admit(call: &ModelCall, attempt: u32, scope: &Scope) -> Result<Admission, Limit> {
+/// Takes a permit and a reservation for one try, or says which limit forbids it for good. A call that has to wait says so.
+async fn admit(call: &ModelCall, attempt: u32, desk: &Desk, scope: &Scope) -> Result<Result<Admission, Limit>, Over> {
     let ModelCall { model, request, fixed_bytes, .. } = call;
     let counts = if attempt == 1 { Amount::ONE_STEP } else { Amount::default() };
     let (input, wanted) = (request.input_token_bound(*fixed_bytes), model.spec.max_output_tokens);
     loop {
-        let permit = permit::take(model, &scope.fleet).await;
+        let permit = match permit::try_take(model, &scope.fleet) {
+            Some(permit) => permit,
+            None => {
+                desk.queued(Wait::Permit).await?;
+                permit::take(model, &scope.fleet).await
+            }
+        };
         let freed = scope.account.freed();
         let reserve =
             |account: &mut Account| account.reserve(counts, input, wanted, model.spec.min_output_tokens, &model.rates);
@@ -129,10 +139,11 @@ async fn admit(call: &ModelCall, attempt: u32, scope: &Scope) -> Result<Admissio
             false => scope.account.reserve(counts, reserve),
         };
         match reserved {
-            Ok(hold) => return Ok(Admission { hold, permit }),
-            Err(Refusal::Exhausted(limit)) => return Err(limit),
+            Ok(hold) => return Ok(Ok(Admission { hold, permit })),
+            Err(Refusal::Exhausted(limit)) => return Ok(Err(limit)),
             Err(Refusal::Held(_)) => {
                 permit.release();
+                desk.queued(Wait::Budget).await?;
                 freed.await;
             }
         }
@@ -140,7 +151,7 @@ async fn admit(call: &ModelCall, attempt: u32, scope: &Scope) -> Result<Admissio
 }
 
 async fn act(subject: Subject, attempt: u32, desk: &Desk, scope: &Scope) -> Result<(), Over> {
-    scope.may_begin().await;
+    scope.may_begin().await?;
     let Subject::Tool { tool, arguments } = &subject else {
         // The supervisor records the intent and the new agent's start in one go, or refuses what leads too deep.
         let (call, cause, labels) = (desk.id.clone(), desk.cause, desk.labels.clone());
@@ -157,8 +168,8 @@ async fn act(subject: Subject, attempt: u32, desk: &Desk, scope: &Scope) -> Resu
     let intent = intent(desk, subject.clone(), attempt, effect, Amount::default());
     // What changes nothing may be forgotten, and is made again; what changes something must be known before it does.
     match effect {
-        Some(Effect::Pure) => desk.record(intent).await?,
-        _ => desk.record_durably(intent).await?,
+        Some(Effect::Pure) => scope.unless_stopped(desk.record(intent)).await?,
+        _ => scope.unless_stopped(desk.record_durably(intent)).await?,
     }
     crash::point("after_intent", class);
     let result = perform::tool(desk, tool, arguments, scope).await;

@@ -344,9 +344,7 @@ impl Host {
     /// Something could not be written any more.
     pub async fn shutdown(&self) -> Result<(), Error> {
         let runtimes = std::mem::take(&mut *self.runtimes.lock().await);
-        for runtime in runtimes.into_values() {
-            runtime.stop().await;
-        }
+        futures_util::future::join_all(runtimes.values().map(|runtime| runtime.stop())).await;
         self.recorder.close().await
     }
 }

@@ -219,7 +219,7 @@ impl Runtime {
         let beginning = Beginning {
             stream: Arc::new(Stream { run, tenant: of.stream.tenant.clone(), session: of.stream.session.clone() }),
             name: network.network.name.as_str().into(),
-            network: self.text.clone(),
+            network: self.fleet.text.clone(),
             version: VERSION.into(),
             put_back: Some(Arc::new(put_back)),
             ..of

@@ -43,8 +43,9 @@ pub(super) struct Ticket {
     pub(super) name: Name,
     /// Since when it waits, in milliseconds since 1970.
     pub(super) since_ms: u64,
-    /// The questions whose answers wait for the answer to this one, and for which an instance is at work.
-    pub(super) awaited_by: Vec<Name>,
+    /// The questions whose answers wait for the answer to this one, with the agents that are at work on them; the one that
+    /// asks first.
+    pub(super) awaited_by: Vec<(Name, Arc<str>)>,
     pub(super) supervisor: ActorRef<RunMessage>,
 }
 

@@ -14,8 +14,8 @@ use super::letters::Settled;
 use super::mailboxes::Mailboxes;
 use crate::budget::{Amount, Entry, Ledger};
 use crate::fault::{self, Bug};
-use crate::journal::{self, Batch, Durable, Inline, Journal, Part, Record, Snapshot, Store, StreamName};
-use crate::run::{AgentId, AgentState, Envelope, Event, Fold, Message, RunId, RunState, StoredError};
+use crate::journal::{self, Batch, Durable, Inline, Journal, Log, Part, Record, Snapshot, Store, StreamName};
+use crate::run::{AgentId, AgentState, Envelope, Event, Fold, Message, RunId, RunState, StoredError, rejected};
 
 /// The ledger's stream.
 const LEDGER: &str = "ledger";
@@ -350,6 +350,14 @@ impl Past {
             snapshot => snapshot?,
         };
         Self::after(store, run, snapshot.as_ref().and_then(Fold::from_snapshot).unwrap_or_default())
+    }
+
+    /// Makes the past of a run of which all events are in memory.
+    pub(super) fn of(log: &Log<Envelope>) -> Result<Self, Error> {
+        let events = log.snapshot();
+        let mut fold = Fold { rejected: rejected(events.iter().map(|envelope| &**envelope)), ..Fold::default() };
+        events.iter().for_each(|envelope| fold.evolve(envelope));
+        Ok(Self { state: fold.run, agents: fold.agents, events })
     }
 
     fn after(store: &Store, run: &RunId, mut fold: Fold) -> Result<Self, Error> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::definitions::definitions;
 use super::{Error, Past};
-use crate::run::{Divergence, Event, Replay, Replayed, Rules, RunId, rejected};
+use crate::run::{Agent, Divergence, Event, Replay, Replayed, Rules, RunId, rejected};
 use crate::spec::Network;
 use crate::tool::ErasedTool;
 
@@ -26,6 +26,7 @@ use crate::tool::ErasedTool;
 #[derive(Default)]
 pub struct Replayer {
     tools: HashMap<String, Arc<dyn ErasedTool>>,
+    behaviours: HashMap<String, Arc<dyn Agent>>,
 }
 
 /// Why a run was not decided as it was.
@@ -50,6 +51,13 @@ impl Replayer {
     #[must_use]
     pub fn tool(mut self, name: impl Into<String>, tool: impl ErasedTool) -> Self {
         self.tools.insert(name.into(), Arc::new(tool));
+        self
+    }
+
+    /// Registers what says what the agent `name` does next. It is asked.
+    #[must_use]
+    pub fn agent(mut self, name: impl Into<String>, agent: impl Agent) -> Self {
+        self.behaviours.insert(name.into(), Arc::new(agent));
         self
     }
 
@@ -78,6 +86,6 @@ impl Replayer {
     fn rules(&self, run: &RunId, network: &str) -> Result<Rules, Error> {
         let network = Network::from_text(network)
             .map_err(|source| Error::Network { run: run.clone(), source: Arc::new(source) })?;
-        Ok(Rules { definitions: definitions(&network, &self.tools)?, network: Arc::new(network) })
+        Ok(Rules { definitions: definitions(&network, &self.tools, &self.behaviours)?, network: Arc::new(network) })
     }
 }

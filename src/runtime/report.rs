@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::budget::Amount;
-use crate::run::{AgentId, AgentOutcome, Answer, Instance, LetterId, Lineage, RunId, RunState, Stage, Status, Totals};
+use crate::run::{
+    AgentId, AgentOutcome, Answer, Health, Instance, LetterId, Lineage, RunId, RunState, Stage, Status, Totals,
+};
 
 /// What a run came to. Its JSON form is public: `provost run --json` prints it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +62,9 @@ pub struct AgentReport {
     pub name: Arc<str>,
     /// How it ended: `done`, `handed_off`, `failed`, `limit`; `running` if the run ended first.
     pub status: String,
+    /// What it is doing; none once it or its run has ended.
+    #[serde(default)]
+    pub health: Option<Health>,
     /// How often its actor was started.
     pub incarnations: u32,
     /// What it used.
@@ -117,6 +122,7 @@ impl Report {
             agent: id.clone(),
             name: instance.name.clone(),
             status: status(instance.outcome.as_ref()).to_owned(),
+            health: state.health(id).filter(|_| state.end().is_none()),
             incarnations: instance.incarnation,
             usage: usage(&instance.totals, instance.totals.charged_tokens, instance.totals.cost_nano_usd),
         };
@@ -151,6 +157,7 @@ impl Report {
         if self.status == Status::Running {
             self.status = Status::Interrupted;
             self.reason = Some("its process ended before it did".to_owned());
+            self.agents.iter_mut().for_each(|agent| agent.health = None);
         }
         self
     }

@@ -15,6 +15,7 @@ mod failing;
 mod forking;
 mod mail;
 mod resuming;
+mod watchdog;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,11 +27,12 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use self::children::Child;
 use self::mail::Outgoing;
+use self::watchdog::Live;
 use super::gate::Admission;
+use super::handle::ReportTo;
 use super::kept::Exchange;
 use super::letters::Settled;
 use super::recorder::{Beside, Claim, entry_of};
-use super::report::Report;
 use super::scope::{Happened, Scope};
 use super::supervision::{Exit, Supervision};
 use super::{Answers, Error, stream_of};
@@ -55,6 +57,8 @@ pub(super) enum RunMessage {
     Panicked { agent: AgentId, incarnation: u32, at: Option<u64>, reason: String },
     /// Agents are to be started again, if these are still their next incarnations.
     RestartDue { agents: Vec<(AgentId, u32)>, reason: Arc<str> },
+    /// It is time to look for what makes no progress.
+    Watch,
     /// The question of a call has its turn in the mailbox that it waits in.
     Turn { call: CallId },
     /// There is room for the question of a call in the mailbox that had none.
@@ -88,6 +92,8 @@ pub(super) enum RunMessage {
     EndWritten,
     /// The calls that were to stop have had their time.
     ShutdownTimeout,
+    /// The calls that were aborted have had theirs.
+    AbortTimeout,
 }
 
 /// What a run's supervisor starts with.
@@ -99,7 +105,7 @@ pub(super) struct Launch {
     /// Told when the run's beginning is durable.
     pub(super) begun: oneshot::Sender<Result<(), Error>>,
     /// Where the report goes when the run has ended.
-    pub(super) report: oneshot::Sender<Result<Report, Error>>,
+    pub(super) report: ReportTo,
 }
 
 /// How a run comes into being in this process.
@@ -129,15 +135,19 @@ pub(super) struct RunLoop {
     folded: Fold,
     /// The agents as they were when the run was taken up, and up to which event; none if it began in this process.
     taken_up: (u64, BTreeMap<AgentId, AgentState>),
-    /// In an order that does not depend on chance.
+    /// In an order that does not depend on chance; [`RunState::agents`] has the order of their start.
     children: IndexMap<AgentId, Child>,
     /// The tasks of calls under way; all are aborted when this is dropped.
     tasks: JoinSet<()>,
-    /// The calls whose tasks have not ended, with the number of the task.
-    live: HashMap<CallId, u64>,
+    /// The calls whose tasks have not ended.
+    live: HashMap<CallId, Live>,
+    /// Whether the watchdog is going to look.
+    is_watched: bool,
     /// The number of the last task.
     last_task: u64,
     supervision: Supervision,
+    /// Agents that are asleep and have mail.
+    awoken: Vec<AgentId>,
     /// Questions for which the mailbox has no room yet.
     blocked: HashMap<CallId, Outgoing>,
     /// Whether the last fold that was written down holds what has been rejected since.
@@ -148,9 +158,9 @@ pub(super) struct RunLoop {
     is_over: bool,
     /// Why nothing more is written down, once that is so; the run stops without an end.
     broken: Option<Error>,
-    /// Rings when the calls that were to stop have had their time.
+    /// Rings when the calls that were to stop, or were aborted, have had their time.
     shutdown_timer: Option<JoinHandle<Result<(), MessagingErr<RunMessage>>>>,
-    report: Option<oneshot::Sender<Result<Report, Error>>>,
+    report: ReportTo,
     /// What the present message has made happen, not yet written down.
     unwritten: Unwritten,
 }
@@ -159,6 +169,8 @@ pub(super) struct RunLoop {
 #[derive(Default)]
 struct Unwritten {
     records: Vec<Record>,
+    /// The same, for those who follow the run: they hear of nothing that a failure of the supervisor undoes.
+    events: Vec<Arc<Envelope>>,
     entries: Vec<Entry>,
     /// What instances keep from run to run.
     kept: Vec<(StreamName, Exchange)>,
@@ -188,15 +200,17 @@ impl Actor for RunSupervisor {
             children: IndexMap::new(),
             tasks: JoinSet::new(),
             live: HashMap::new(),
+            is_watched: false,
             last_task: 0,
             supervision,
+            awoken: Vec::new(),
             blocked: HashMap::new(),
             is_fold_stale: false,
             ending: None,
             is_over: false,
             broken: None,
             shutdown_timer: None,
-            report: Some(report),
+            report,
             unwritten: Unwritten::default(),
         };
         Ok((run, Some((opening, begun))))
@@ -213,6 +227,7 @@ impl Actor for RunSupervisor {
         run.watch_the_store(&me);
         run.unwritten.mark = Some(Mark { state: Status::Running.word().into(), closed: false, summary: None });
         run.write_beginning(begun);
+        run.wake(&me).await;
         run.finish_if_over(&me).await;
         run.write(&me);
         Ok(())
@@ -235,6 +250,7 @@ impl Actor for RunSupervisor {
                 run.panicked(&agent, incarnation, at, reason, &me).await;
             }
             RunMessage::RestartDue { agents, reason } => run.restart(agents, &reason, &me).await,
+            RunMessage::Watch => run.watch(&me).await,
             RunMessage::Turn { call } => run.take_turn(&call, &me).await,
             RunMessage::Room { call } => run.has_room(&call),
             RunMessage::Dropped { call } => run.dropped(&call),
@@ -256,9 +272,13 @@ impl Actor for RunSupervisor {
                 run.end_written(&me);
                 return Ok(());
             }
-            RunMessage::ShutdownTimeout => run.abandon_calls(),
+            RunMessage::ShutdownTimeout => run.abort_calls(&me),
+            RunMessage::AbortTimeout => run.abandon_calls(),
         }
+        run.wake(&me).await;
         run.finish_if_over(&me).await;
+        run.rouse_watchdog(&me);
+        fault::panics("run.handle");
         run.write(&me);
         Ok(())
     }
@@ -280,6 +300,7 @@ impl Actor for RunSupervisor {
             }
             _ => {}
         }
+        run.wake(&me).await;
         run.finish_if_over(&me).await;
         run.write(&me);
         Ok(())
@@ -326,6 +347,7 @@ impl RunLoop {
     fn record(&mut self, agent: Option<&AgentId>, cause: Option<u64>, event: Event) -> Arc<Envelope> {
         let labels = match &event {
             Event::ModelReplied { message, .. }
+            | Event::Decided { message, .. }
             | Event::ToolReturned { message, .. }
             | Event::Steered { message }
             | Event::Asked { message }
@@ -357,7 +379,7 @@ impl RunLoop {
         self.state.evolve(&envelope);
         if self.broken.is_none() {
             self.unwritten.records.push(encode(&envelope));
-            self.log.append(envelope.clone());
+            self.unwritten.events.push(envelope.clone());
         }
         envelope
     }
@@ -412,7 +434,8 @@ impl RunLoop {
     }
 
     fn hand_over(&mut self, written: Unwritten, durable: Option<Durable>) {
-        let Unwritten { records, entries, kept, settled, mark, .. } = written;
+        let Unwritten { records, events, entries, kept, settled, mark, .. } = written;
+        events.into_iter().for_each(|envelope| self.log.append(envelope));
         if records.is_empty() {
             // What is asked for without anything happening is as durable as what happened before it.
             if let Some(Err(error)) = durable.map(|durable| self.scope.recorder.when_durable(durable)) {

@@ -26,6 +26,7 @@ pub(super) struct Scope {
     pub(super) tools: Tools,
     pub(super) prompts: Prompts,
     pub(super) definitions: Definitions,
+    /// Cancelled when the run is told to stop.
     pub(super) cancelled: CancellationToken,
     /// Whether calls that have not begun wait.
     pub(super) pause: Pause,
@@ -51,10 +52,23 @@ impl Scope {
         }
     }
 
+    /// Does something unless the run is told to stop: what is under way then is dropped at once.
+    pub(super) async fn unless_stopped<T>(&self, work: impl Future<Output = Result<T, Over>>) -> Result<T, Over> {
+        tokio::select! {
+            biased;
+            () = self.cancelled.cancelled() => Err(Over),
+            done = work => done,
+        }
+    }
+
     /// Waits while the run is paused, and until the disk keeps up.
-    pub(super) async fn may_begin(&self) {
-        self.recorder.has_room().await;
-        self.pause.over().await;
+    pub(super) async fn may_begin(&self) -> Result<(), Over> {
+        let turn = async {
+            self.recorder.has_room().await;
+            self.pause.over().await;
+            Ok(())
+        };
+        self.unless_stopped(turn).await
     }
 }
 

@@ -102,7 +102,12 @@ mod tests {
     use crate::spec::Span;
 
     fn supervision(strategy: Strategy, intensity: u32) -> Supervision {
-        Supervision::new(&SupervisionSpec { strategy, intensity, period: Span::from_secs(10) })
+        Supervision::new(&SupervisionSpec {
+            strategy,
+            intensity,
+            period: Span::from_secs(10),
+            ..SupervisionSpec::default()
+        })
     }
 
     #[test]

@@ -1,13 +1,18 @@
-//! What can only be done to the actors from inside: killing one.
+//! What can only be done to the actors from inside: killing one, and seeing it end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::TryStreamExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::fault;
+use crate::journal::Reader;
 use crate::model::{Error as ModelError, Reply, Request};
+use crate::run::{AgentId, Event, Health, Status, ToolCall};
 use crate::spec::{AgentSpec, ModelSpec, NetworkSpec, ProviderKind};
 
 /// Answers when it is let.
@@ -92,4 +97,180 @@ async fn shutdown_ends_all_runs_and_then_no_more_can_start() {
     runtime.shutdown().await;
     assert_eq!(run.wait().await.unwrap().status, Status::Cancelled);
     supervisor.get_cell().wait(None).await.unwrap();
+}
+
+/// Kills the run's supervisor.
+async fn kill_supervisor(runtime: &Runtime, run: &RunHandle) {
+    let incarnations = runtime.fleet.router.len();
+    assert_eq!(incarnations, 1);
+    let supervisor = run.controls().supervisor().unwrap();
+    supervisor.kill();
+    while run.controls().supervisor().is_none_or(|next| next.get_id() == supervisor.get_id()) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_run_whose_supervisor_is_killed_goes_on_from_its_record() {
+    let (runtime, run, provider) = started().await;
+    let controls = run.controls();
+    kill_supervisor(&runtime, &run).await;
+    assert!(controls.is_live());
+    provider.let_through.add_permits(2);
+    let report = run.wait().await.unwrap();
+    assert_eq!((report.status, report.answer_text().as_deref()), (Status::Done, Some("done")));
+    assert_eq!(provider.asked.load(Ordering::SeqCst), 2, "a model call that was cut off is made again");
+    assert!(!controls.is_live());
+    assert_eq!(runtime.fleet.router.len(), 0, "an address was left behind");
+}
+
+#[tokio::test]
+async fn a_network_whose_runs_fail_too_often_gives_up() {
+    let (runtime, run, _provider) = started().await;
+    let other = runtime.start(RunRequest::new("y")).await.unwrap();
+    for _ in 0..3 {
+        let supervisor = run.controls().supervisor().unwrap();
+        supervisor.kill();
+        while run.controls().supervisor().is_none_or(|next| next.get_id() == supervisor.get_id()) {
+            tokio::task::yield_now().await;
+        }
+    }
+    run.controls().supervisor().unwrap().kill();
+    assert!(matches!(run.wait().await, Err(Error::Stopped)));
+    assert!(matches!(other.wait().await, Err(Error::Stopped)), "its siblings go down with the network, interrupted");
+    assert!(matches!(runtime.start(RunRequest::new("z")).await, Err(Error::Stopped)));
+}
+
+#[tokio::test]
+async fn what_a_supervisor_had_not_written_down_when_it_panicked_has_not_been() {
+    let mut passed = 0;
+    let _injected = fault::inject(move |place| {
+        passed += usize::from(place == "run.handle");
+        place == "run.handle" && passed == 3
+    });
+    let (_runtime, run, provider) = started().await;
+    let mut events = run.events();
+    provider.let_through.add_permits(3);
+    let report = run.wait().await.unwrap();
+    assert_eq!(report.status, Status::Done);
+    let mut seqs = Vec::new();
+    let mut resumed = 0;
+    while let Some(envelope) = events.next().await {
+        resumed += usize::from(matches!(envelope.event, Event::RunResumed { .. }));
+        seqs.push(envelope.seq);
+    }
+    assert_eq!(resumed, 1);
+    assert!(seqs.iter().zip(1..).all(|(seq, nth)| *seq == nth), "{seqs:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_makes_no_progress_beyond_its_time_is_hung() {
+    let (_runtime, run, provider) = started().await;
+    let mut events = run.events();
+    let begun = tokio::time::Instant::now();
+    let mut hung = Vec::new();
+    let end = loop {
+        let envelope = events.next().await.unwrap();
+        match &envelope.event {
+            Event::Hung { what } => {
+                hung.push((what.is_some(), begun.elapsed().as_secs()));
+                provider.let_through.add_permits(usize::from(what.is_some()));
+            }
+            Event::RunEnded { end, .. } => break end.clone(),
+            _ => {}
+        }
+    };
+    // The model may take 10 s to connect and 120 s to its first word; five more are borne with, and looked at every five.
+    let (said, after) = hung[0];
+    assert!(said && (135..=145).contains(&after), "{hung:?}");
+    assert_eq!((hung.len(), hung[1].0, end.status), (2, false, Status::Done), "it made progress again");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_turn_is_seen_to_wait() {
+    let provider = Gated { asked: Arc::default(), let_through: Arc::new(Semaphore::new(0)) };
+    let mut spec = network().spec().clone();
+    spec.models["m"].in_flight = Some(1);
+    let runtime = Runtime::builder(Network::new(spec).unwrap()).provider("m", provider.clone()).start().await.unwrap();
+    let first = runtime.start(RunRequest::new("x")).await.unwrap();
+    while provider.asked.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let second = runtime.start(RunRequest::new("y")).await.unwrap();
+    let mut events = second.events();
+    let mut state = crate::run::RunState::default();
+    let one = AgentId::new("one");
+    while state.health(&one) != Some(Health::AwaitingPermit) {
+        state.evolve(&events.next().await.unwrap());
+    }
+    provider.let_through.add_permits(1);
+    while state.health(&one) != Some(Health::AwaitingModel) {
+        state.evolve(&events.next().await.unwrap());
+    }
+    provider.let_through.add_permits(1);
+    assert_eq!(first.wait().await.unwrap().status, Status::Done);
+    assert_eq!(second.wait().await.unwrap().status, Status::Done);
+}
+
+/// Lets the agent `one` ask three others, of which `two` answers, and the rest never do.
+struct Crowd {
+    asked: Arc<AtomicUsize>,
+}
+
+impl Provider for Crowd {
+    fn call<'a>(
+        &'a self,
+        request: &'a Request,
+        _: &'a (dyn Fn(&str) + Send + Sync),
+    ) -> BoxFuture<'a, Result<Reply, ModelError>> {
+        Box::pin(async {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let ask =
+                |name: &str| ToolCall { name: format!("ask_{name}"), arguments: r#"{"message": "?"}"#.to_owned() };
+            match &*request.agent {
+                "one" => Ok(Reply { tool_calls: ["two", "three", "four"].map(ask).into(), ..Reply::default() }),
+                "two" => Ok(Reply { text: "done".to_owned(), ..Reply::default() }),
+                _ => std::future::pending().await,
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn the_agents_of_a_run_that_ends_stop_in_the_reverse_order_of_their_start() {
+    let others = ["two", "three", "four"];
+    let mut spec = network().spec().clone();
+    spec.agents[0].delegates_to = others.map(str::to_owned).into();
+    spec.agents.extend(others.map(|name| (name.to_owned(), AgentSpec::new("You are asked."))));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let builder = Runtime::builder(Network::new(spec).unwrap());
+    let runtime = builder.provider("m", Crowd { asked: asked.clone() }).start().await.unwrap();
+    let run = runtime.start(RunRequest::new("x")).await.unwrap();
+    while asked.load(Ordering::SeqCst) < 4 || runtime.fleet.router.len() > 3 {
+        tokio::task::yield_now().await;
+    }
+    let watched = ["one", "one/three.1.1", "one/four.1.2"].map(|name| {
+        let actor = runtime.fleet.router.actor(name).unwrap().get_cell();
+        async move { actor.wait(None).await.map(|()| name) }
+    });
+    // It gives them in the order in which they end.
+    let ended = FuturesUnordered::from_iter(watched).try_collect::<Vec<_>>();
+    let cancelled = async {
+        run.controls().cancel("enough");
+        run.wait().await.unwrap().status
+    };
+    let (ended, status) = tokio::join!(ended, cancelled);
+    assert_eq!((ended.unwrap(), status), (vec!["one/four.1.2", "one/three.1.1", "one"], Status::Cancelled));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_waits_for_long_is_put_to_sleep_and_woken_by_its_mail() {
+    let (runtime, run, provider) = started().await;
+    assert_eq!(runtime.fleet.router.len(), 1);
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert_eq!(runtime.fleet.router.len(), 0, "it has an actor still");
+    provider.let_through.add_permits(1);
+    let report = run.wait().await.unwrap();
+    assert_eq!((report.status, report.answer_text().as_deref()), (Status::Done, Some("done")));
+    assert_eq!(report.agents[0].incarnations, 1, "sleep is no failure");
 }

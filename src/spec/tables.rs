@@ -31,7 +31,7 @@ pub struct NetworkSpec {
     #[serde(default)]
     #[schemars(extend("propertyNames" = { "format": "name", "pattern": "^[A-Za-z0-9_-]+$", "maxLength": MAX_NAME }))]
     pub tools: IndexMap<String, ToolSpec>,
-    /// How failed agents are restarted.
+    /// How failed agents are restarted, and how long stopping may take.
     #[serde(default)]
     pub supervision: SupervisionSpec,
     /// What is allowed.
@@ -514,7 +514,7 @@ pub struct ToolLabels {
     pub reads: Option<String>,
 }
 
-/// How failed agents are restarted, in OTP's words.
+/// How failed agents are restarted, and how long stopping may take, in OTP's words.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SupervisionSpec {
@@ -524,11 +524,29 @@ pub struct SupervisionSpec {
     pub intensity: u32,
     /// The sliding window in which restarts are counted.
     pub period: Span,
+    /// How long a tool call that is told to stop may take before it is aborted, and its process group killed; at most an
+    /// hour. Nothing is waited for where it is `"0s"`.
+    #[serde(skip_serializing_if = "SupervisionSpec::is_default_shutdown")]
+    #[schemars(extend("default" = Self::DEFAULT_SHUTDOWN))]
+    pub shutdown: Span,
+}
+
+impl SupervisionSpec {
+    /// How long stopping may take where the network says nothing.
+    pub const DEFAULT_SHUTDOWN: Span = Span::from_secs(1);
+    /// How long stopping may be allowed to take: whoever stops a network waits for it.
+    pub const MAX_SHUTDOWN: Span = Span::from_secs(60 * 60);
+
+    /// Left out where it says nothing new, so that a network that was kept before there was such a key is still the same.
+    fn is_default_shutdown(shutdown: &Span) -> bool {
+        *shutdown == Self::DEFAULT_SHUTDOWN
+    }
 }
 
 impl Default for SupervisionSpec {
     fn default() -> Self {
-        Self { strategy: Strategy::OneForOne, intensity: 3, period: Span::from_secs(30) }
+        let (strategy, shutdown) = (Strategy::OneForOne, Self::DEFAULT_SHUTDOWN);
+        Self { strategy, intensity: 3, period: Span::from_secs(30), shutdown }
     }
 }
 

@@ -96,10 +96,14 @@ impl Tool for Sleep {
             return Err(Error::Arguments(format!("{duration} is too long; a sleep takes at most {LONGEST}")));
         }
         let left = duration.0.saturating_sub(call.age);
-        if left > Duration::ZERO {
-            tokio::time::sleep(left).await;
+        if left == Duration::ZERO {
+            return Ok(Slept { slept: duration });
         }
-        Ok(Slept { slept: duration })
+        tokio::select! {
+            biased;
+            () = call.cancelled.cancelled() => Err(Error::Failed("the sleep was cut short".to_owned())),
+            () = tokio::time::sleep(left) => Ok(Slept { slept: duration }),
+        }
     }
 }
 

@@ -2,30 +2,25 @@
 //! process group that ends with the call. (A program that leaves its group to outlive it is the sandbox's business.)
 
 mod capture;
+mod group;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::{Child, ChildStdin, Command};
-use tokio::time::timeout;
+use tokio::process::Command;
 
 use self::capture::{Capture, Excerpt, share};
+use self::group::Group;
 use super::fs::is_zero;
 use super::size::FRAME_BYTES;
 use super::{Call, Effect, Error, Tool};
 
-/// How long the output of an ended program is waited for. Its group is dead by then, so the pipes are closed, unless
-/// someone has left the group and holds them still.
-const DRAIN_GRACE: Duration = Duration::from_secs(1);
+pub(crate) use self::group::kill_programs;
 
 /// Where programs are looked for when the runtime itself has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -127,8 +122,7 @@ impl Run {
             .env("PROVOST_IDEMPOTENCY_KEY", &call.idempotency_key)
             .stdin(if arguments.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
+            .stderr(Stdio::piped());
         Ok(command)
     }
 }
@@ -171,77 +165,24 @@ impl Tool for Run {
         Effect::Once
     }
 
-    /// A program that fails is a result like any other. When the call is dropped, the program and all that it started
-    /// within its process group are killed.
+    /// A program that fails is a result like any other. When the call is cancelled, the program and all that it started
+    /// within its process group are told to end (`SIGTERM`); when it is dropped, they are killed.
     async fn call(&self, arguments: Arguments, call: Call) -> Result<Output, Error> {
         let mut command = self.command(&arguments, &call)?;
         let failed = |what: &str, error: std::io::Error| {
             Error::Failed(format!("can't {what} {} in {}: {error}", arguments.argv[0], self.root.display()))
         };
-        let mut group = Group::new(command.spawn().map_err(|error| failed("start", error))?);
+        let mut group = Group::start(&mut command).map_err(|error| failed("start", error))?;
         let room = call.output_limit_bytes.saturating_sub(FRAME_BYTES);
         let (mut stdout, mut stderr) = (Capture::new(room), Capture::new(room));
         let status = group
-            .finish(arguments.stdin.as_deref().unwrap_or_default(), &mut stdout, &mut stderr)
+            .finish(arguments.stdin.as_deref().unwrap_or_default(), &mut stdout, &mut stderr, &call.cancelled)
             .await
             .map_err(|error| failed("wait for", error))?;
         let (stdout_room, stderr_room) = share(room, stdout.json_len(), stderr.json_len());
         let Excerpt { text: stdout, dropped_bytes: stdout_dropped_bytes } = stdout.excerpt(stdout_room);
         let Excerpt { text: stderr, dropped_bytes: stderr_dropped_bytes } = stderr.excerpt(stderr_room);
         Ok(Output { status: status.into(), stdout, stderr, stdout_dropped_bytes, stderr_dropped_bytes })
-    }
-}
-
-/// A program under way, and the process group that it leads. Dropping it kills the group; the runtime reaps the
-/// program then.
-struct Group {
-    child: Child,
-    /// None once the group was killed: its number may mean another group from then on.
-    leader: Option<Pid>,
-}
-
-impl Group {
-    fn new(child: Child) -> Self {
-        let leader = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        Self { child, leader }
-    }
-
-    /// Feeds the program, takes what it says, and waits for its end. Whoever is left in its group then is killed, so
-    /// that nobody holds the pipes.
-    async fn finish(&mut self, input: &str, stdout: &mut Capture, stderr: &mut Capture) -> std::io::Result<ExitStatus> {
-        let (stdin, out, err) = (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take());
-        let mut pump = pin!(async { tokio::join!(feed(stdin, input), stdout.drain(out), stderr.drain(err)) });
-        let (status, drained) = tokio::select! {
-            status = self.child.wait() => (status, false),
-            _ = &mut pump => (self.child.wait().await, true),
-        };
-        // No await stands between the program's being reaped and this: while others are in its group the number can't
-        // be given away, and when there are none there is no time to do so.
-        self.kill();
-        if !drained {
-            let _ = timeout(DRAIN_GRACE, pump).await;
-        }
-        status
-    }
-
-    fn kill(&mut self) {
-        if let Some(leader) = self.leader.take() {
-            // It fails where nobody is left, which is what it is for.
-            let _ = kill_process_group(leader, Signal::KILL);
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-/// Writes the program's input. A program need not read it: that is no error.
-async fn feed(stdin: Option<ChildStdin>, input: &str) {
-    if let Some(mut stdin) = stdin {
-        let _ = stdin.write_all(input.as_bytes()).await;
     }
 }
 

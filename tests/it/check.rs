@@ -82,8 +82,8 @@ fn what_is_no_toml_does_not_hide_other_mistakes() {
 fn a_file_that_uses_everything_is_valid() {
     let loaded = Network::load(&fixtures().join("everything.toml")).unwrap();
     insta::assert_snapshot!(found(&loaded.warnings).join("\n"), @r"
-    tool_will_ask 102:8
-    tool_will_ask 107:8
+    tool_will_ask 103:8
+    tool_will_ask 108:8
     ");
     let network = loaded.network;
     assert!(network.output_schema("editor").is_some());
@@ -236,6 +236,10 @@ fn ranges() {
     check_tail("[sim.faults]\ncut = 0.7\nstall = 0.1\ntimeout = 0.2\n", &[]);
     check_tail("max_steps = 0\n", &["out_of_range 6:13"]);
     check_tail("[supervision]\nperiod = \"0s\"\n", &["out_of_range 7:10"]);
+    check_tail("[supervision]\nshutdown = \"1h 1ms\"\n", &["out_of_range 7:12"]);
+    check_tail("[supervision]\nshutdown = \"1h\"\n", &[]);
+    check_tail("[supervision]\nshutdown = \"0s\"\n", &[]);
+    check_tail("[supervision]\nshutdown = \"-1s\"\n", &["bad_span 7:12"]);
     check("[network]\nname = \"\"\nentry = \"a\"\n[agents.a]\nprompt = \"\"\n", &["empty 2:8", "empty 5:10"]);
 }
 

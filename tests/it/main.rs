@@ -21,6 +21,8 @@ mod runtime;
 mod scripted;
 mod sim;
 mod sleep;
+mod stop;
+mod supervised;
 mod tidy;
 mod torture;
 mod world;

@@ -123,13 +123,13 @@ a = ['{{"calls": [{{"name": "run", "arguments": {{"argv": {argv}}}}}]}}', "{{{{ 
     )
 }
 
-/// Whether any process of this machine has `word` among its arguments.
-fn is_running(word: &str) -> bool {
+/// Returns how many processes of this machine have `word` among their arguments.
+pub(crate) fn running(word: &str) -> usize {
     let has_word = |entry: std::io::Result<std::fs::DirEntry>| {
         let command = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
         Some(command.split(|&byte| byte == 0).any(|argument| argument == word.as_bytes()))
     };
-    std::fs::read_dir("/proc").unwrap().filter_map(has_word).any(|found| found)
+    std::fs::read_dir("/proc").unwrap().filter_map(has_word).filter(|&found| found).count()
 }
 
 #[test]
@@ -185,13 +185,13 @@ fn a_signal_in_the_midst_of_a_tool_leaves_no_process_behind() {
         let mut child = provost(dir.path()).args(["run", "n.toml", "go"]).spawn().unwrap();
         let _stderr = wait_for(&mut child, "calls run");
         let began = Instant::now();
-        while !is_running(&word) {
+        while running(&word) == 0 {
             assert!(began.elapsed() < PATIENCE, "the tool never started");
             std::thread::sleep(Duration::from_millis(10));
         }
         signal(&child, end);
         assert_eq!(wait(&mut child), Some(130));
-        assert!(!is_running(&word), "a process was left behind");
+        assert_eq!(running(&word), 0, "a process was left behind");
     }
 }
 

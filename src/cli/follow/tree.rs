@@ -4,8 +4,9 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::budget::NANO_USD_PER_USD;
+use crate::cli::follow::words::excerpt;
 use crate::cli::print::counted;
-use crate::run::{AgentId, AgentOutcome, CallId, Instance, OpenCall, RunState, Stage, Subject};
+use crate::run::{AgentId, AgentOutcome, CallId, Health, Instance, OpenCall, RunState, Stage, Subject};
 use crate::spec::{usd, visible};
 
 /// How much of an agent's doings is shown: what fits beside its name on a narrow terminal.
@@ -54,20 +55,30 @@ fn doing(state: &RunState, id: &AgentId, agent: &Instance) -> String {
         Some(AgentOutcome::HandedOff { to }) => format!("handed over to {}", visible(to.short())),
         Some(AgentOutcome::Failed { .. }) => "failed".to_owned(),
         Some(AgentOutcome::Limit { limit, .. }) => format!("reached {limit}"),
-        None => waiting(state.open_calls().filter(|(call, _)| call.agent == *id)),
+        None => match (state.health(id), &agent.hung) {
+            (Some(Health::Hung), Some(what)) => format!("hung: {}", excerpt(what)),
+            (Some(Health::Restarting), _) => "is started again".to_owned(),
+            (Some(Health::AwaitingPermit), _) => "waits for its turn".to_owned(),
+            (Some(Health::Queued), _) => "waits for room in a mailbox".to_owned(),
+            (Some(Health::InDoubt), _) => "in doubt".to_owned(),
+            _ => waiting(state.open_calls().filter(|(call, _)| call.agent == *id)),
+        },
     };
     format!("{calls}, {what}")
 }
 
 /// Says what an agent waits for.
 fn waiting<'a>(open: impl Iterator<Item = (&'a CallId, &'a OpenCall)>) -> String {
-    let (mut tools, mut agents, mut approvals) = (Vec::new(), 0, 0);
+    let (mut tools, mut agents, mut mail, mut approvals) = (Vec::new(), 0, Vec::new(), 0);
     for (_, call) in open {
         match &call.subject {
             _ if call.stage == Stage::AwaitingApproval => approvals += 1,
             Subject::Model { model, .. } => return format!("awaits model {}", visible(model)),
             Subject::Tool { tool, .. } => tools.push(visible(tool)),
-            Subject::Delegate { .. } | Subject::Handoff { .. } => agents += 1,
+            Subject::Delegate { agent, .. } | Subject::Handoff { agent, .. } => match call.stage {
+                Stage::Sent { .. } => mail.push(visible(agent)),
+                _ => agents += 1,
+            },
         }
     }
     let mut parts = Vec::new();
@@ -77,11 +88,14 @@ fn waiting<'a>(open: impl Iterator<Item = (&'a CallId, &'a OpenCall)>) -> String
     if agents > 0 {
         parts.push(format!("awaits {}", counted(agents, "agent")));
     }
+    if !mail.is_empty() {
+        parts.push(format!("waits until {} is free", mail.join(", ")));
+    }
     if !tools.is_empty() {
         parts.push(format!("awaits {}", tools.join(", ")));
     }
     match parts.is_empty() {
-        true => "queued".to_owned(),
+        true => "is about to begin".to_owned(),
         false => parts.join("; ").chars().take(DOING_CHARS).collect(),
     }
 }

@@ -31,6 +31,7 @@ pub(in crate::cli) fn is_progress(event: &Event) -> bool {
         Event::RunStarted { .. }
         | Event::RunResumed { .. }
         | Event::ModelReplied { .. }
+        | Event::Decided { .. }
         | Event::ApprovalDecided { .. }
         | Event::CallResolved { .. }
         | Event::CallAbandoned { .. }
@@ -80,6 +81,7 @@ fn what(event: &Event) -> String {
             Some(why) => format!("gets an answer that can't be used: {}", excerpt(why)),
             None => format!("gets an answer: {}", said(&message.body)),
         },
+        Event::Decided { message, .. } => format!("decides: {}", said(&message.body)),
         Event::ModelFailed { error, .. } => format!("can't reach its model: {}", excerpt(error)),
         Event::ToolReturned { message, .. } => format!("is told: {}", said(&message.body)),
         Event::ApprovalRequested { subject, .. } => format!("awaits approval: {}", wants(subject)),

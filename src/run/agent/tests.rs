@@ -38,6 +38,7 @@ fn definition() -> Definition {
         targets,
         output: None,
         error_route: None,
+        behaviour: None,
     }
 }
 
@@ -99,6 +100,7 @@ impl Life {
                     self.happen(Event::ToolReturned { call, message, failure: Some(failure) });
                 }
                 Effect::Repair { message } => self.happen(Event::RepairRequested { message }),
+                Effect::Decide { call, message } => self.happen(Event::Decided { call, message }),
                 Effect::End(outcome) => assert_eq!(self.end.replace(outcome), None, "it ended twice"),
             }
         }

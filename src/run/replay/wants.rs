@@ -61,7 +61,10 @@ impl Want {
     /// Returns the call that is wanted, if it is one.
     pub(super) fn call(&self) -> Option<&CallId> {
         match &self.effect {
-            Effect::CallModel { call, .. } | Effect::Act { call, .. } | Effect::Refuse { call, .. } => Some(call),
+            Effect::CallModel { call, .. }
+            | Effect::Act { call, .. }
+            | Effect::Refuse { call, .. }
+            | Effect::Decide { call, .. } => Some(call),
             Effect::Repair { .. } | Effect::End(_) => None,
         }
     }
@@ -94,6 +97,10 @@ impl Want {
             }
             _ => None,
         }
+    }
+
+    pub(super) fn is_decision(&self, call: &CallId, message: &Arc<Message>) -> bool {
+        matches!(&self.effect, Effect::Decide { call: of, message: wanted } if (of, wanted) == (call, message))
     }
 
     pub(super) fn is_repair(&self, message: &Arc<Message>) -> bool {

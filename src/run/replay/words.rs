@@ -74,6 +74,7 @@ pub(super) fn event_of(agent: Option<&AgentId>, event: &Event) -> String {
             format!("try {attempt} of call {call} failed, charged {}: {error}", amount(charged))
         }
         Event::ModelReplied { call, message, .. } => format!("the model's answer to call {call}: {}", text(message)),
+        Event::Decided { call, message } => format!("step {call} is decided: {}", text(message)),
         Event::ModelFailed { call, error, .. } => format!("call {call} failed: {error}"),
         Event::ToolReturned { call, message, failure } => result(call, message, *failure),
         Event::CallAbandoned { call, charged } => format!("lets go of call {call}, charged {}", amount(charged)),
@@ -111,6 +112,7 @@ pub(super) fn effect(effect: &Effect, model: Option<&str>) -> String {
         },
         Effect::Act { call, subject, labels } => with_labels(format!("call {}", made(call, subject)), labels),
         Effect::Refuse { call, failure, message } => result(call, message, Some(*failure)),
+        Effect::Decide { call, message } => format!("step {call} is decided: {}", text(message)),
         Effect::Repair { message } => format!("asks for a better answer: {}", text(message)),
         Effect::End(outcome) => ended(outcome),
     }

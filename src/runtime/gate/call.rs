@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Known;
+use super::{Known, Pulse};
 use crate::model::Request;
 use crate::run::{CallId, Labels, RunId, Subject};
 use crate::runtime::fleet::Model;
@@ -23,13 +23,15 @@ pub(in crate::runtime) struct Call {
     pub(in crate::runtime) begun_in: Option<RunId>,
     /// When it was intended first, in milliseconds since 1970; none if it was not.
     pub(in crate::runtime) first_intended_ms: Option<u64>,
+    /// Says how far it has come.
+    pub(in crate::runtime) pulse: Arc<Pulse>,
 }
 
 impl Call {
     /// Makes a call that has not been begun.
     pub(in crate::runtime) fn new(id: CallId, cause: u64, labels: Labels, work: Work) -> Self {
         let (approval, begun_in, first_intended_ms) = (Known::Nothing, None, None);
-        Self { id, cause, labels, work, attempt: 1, approval, begun_in, first_intended_ms }
+        Self { id, cause, labels, work, attempt: 1, approval, begun_in, first_intended_ms, pulse: Arc::default() }
     }
 }
 

@@ -1,11 +1,13 @@
 //! Where calls report.
 
+use std::sync::Arc;
+
 use ractor::ActorRef;
 
-use super::Admission;
+use super::{Admission, Pulse};
 use crate::budget::Amount;
 use crate::fault::{self, Bug};
-use crate::run::{CallId, Event, Labels, RunId};
+use crate::run::{CallId, Event, Labels, RunId, Wait};
 use crate::runtime::run_supervisor::RunMessage;
 use crate::runtime::scope::{Happened, Over, record};
 
@@ -18,6 +20,8 @@ pub(super) struct Desk {
     pub(super) begun_in: Option<RunId>,
     /// When it was intended first, in milliseconds since 1970; none if this is its first try.
     pub(super) first_intended_ms: Option<u64>,
+    /// Says how far the call has come.
+    pub(super) pulse: Arc<Pulse>,
     pub(super) supervisor: ActorRef<RunMessage>,
 }
 
@@ -31,6 +35,11 @@ impl Desk {
     pub(super) async fn record_durably(&self, event: Event) -> Result<(), Over> {
         let durable = !fault::is_planted(Bug::IntentNotDurable);
         record(&self.supervisor, self.happened(event), durable).await
+    }
+
+    /// Records that the call has to wait before it can be made.
+    pub(super) async fn queued(&self, wait: Wait) -> Result<(), Over> {
+        self.record(Event::CallQueued { call: self.id.clone(), wait }).await
     }
 
     fn happened(&self, event: Event) -> Happened {

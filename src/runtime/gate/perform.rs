@@ -19,8 +19,11 @@ use crate::runtime::scope::{Hold, Scope};
 use crate::tool;
 
 /// Makes one try of a model call. A panic in the provider is a failed try like any other.
-pub(super) async fn model(call: &ModelCall) -> Result<Reply, Error> {
-    let attempt = AssertUnwindSafe(call.model.provider.call(&call.request, &|_| {}));
+pub(super) async fn model(call: &ModelCall, desk: &Desk) -> Result<Reply, Error> {
+    let timeouts = &call.model.spec.timeouts;
+    let _beating = desk.pulse.begin(timeouts.connect.0 + timeouts.first_token.0.max(timeouts.between_tokens.0));
+    let beat = |_: &str| desk.pulse.beat();
+    let attempt = AssertUnwindSafe(call.model.provider.call(&call.request, &beat));
     attempt.catch_unwind().await.unwrap_or_else(|panic| {
         Err(Error::Malformed { message: format!("the provider panicked: {}", words(&*panic)), usage: None })
     })
@@ -94,6 +97,7 @@ async fn run_tool(
     };
     let _cancel_on_drop = call.cancelled.clone().drop_guard();
     let work = AssertUnwindSafe(bound.tool.clone().call(arguments.clone(), call)).catch_unwind();
+    let _beating = bound.spec.timeout().map(|timeout| desk.pulse.begin(timeout.0));
     let ended = match bound.spec.timeout() {
         None => work.await,
         Some(timeout) => tokio::time::timeout(timeout.0, work).await.map_err(|_| {

@@ -27,6 +27,18 @@ impl Drop for Permit {
     }
 }
 
+/// Takes room where there is some and nobody waits for it.
+pub(super) fn try_take(model: &Model, fleet: &Fleet) -> Option<Permit> {
+    let one = |permits: Option<&Arc<Semaphore>>| match permits {
+        // What is free is given to those who wait at once, so that nobody is overtaken here.
+        Some(permits) => permits.clone().try_acquire_owned().ok().map(Some),
+        None => Some(None),
+    };
+    let of_model = one(model.permits.as_ref())?;
+    let of_fleet = one(fleet.model_calls.as_ref())?;
+    Some(Permit { rooms: [of_model, of_fleet] })
+}
+
 /// Waits for room, first come first served. The model's comes first: who waits for a narrow model keeps no other
 /// model's call waiting.
 pub(super) async fn take(model: &Model, fleet: &Fleet) -> Permit {

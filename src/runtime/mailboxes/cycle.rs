@@ -33,18 +33,25 @@ pub(super) fn find(mailboxes: &BTreeMap<Key, Mailbox>, name: &Name) -> Option<Ve
         stuck = left;
     }
     let mut at = *stuck.iter().find(|(_, _, ticket)| ticket.name == *name)?;
-    let mut seen: Vec<&Key> = Vec::new();
-    while !seen.contains(&at.0) {
-        seen.push(at.0);
-        at = blocker(&stuck, at.1.at_work.first()?)?;
-    }
-    let first = seen.iter().position(|key| *key == at.0)?;
-    let mut circle: Vec<Arc<str>> = seen[first..].iter().map(|key| key.agent.clone()).collect();
-    circle.push(at.0.agent.clone());
+    let mut seen: Vec<(&Key, Vec<Arc<str>>)> = Vec::new();
+    let first = loop {
+        if let Some(first) = seen.iter().position(|(key, _)| *key == at.0) {
+            break first;
+        }
+        let worker = at.1.at_work.first()?;
+        let next = blocker(&stuck, worker)?;
+        // From who is at work here to who asks there.
+        let askers = next.2.awaited_by.iter().position(|(of, _)| of == worker)?;
+        let way = next.2.awaited_by[..=askers].iter().rev().map(|(_, agent)| agent.clone()).collect();
+        seen.push((at.0, way));
+        at = next;
+    };
+    let mut circle: Vec<Arc<str>> = seen.drain(first..).flat_map(|(_, way)| way).collect();
+    circle.extend(circle.first().cloned());
     Some(circle)
 }
 
 /// Returns a question for whose answer the one at work on `worker` waits.
 fn blocker<'a>(stuck: &[Waiting<'a>], worker: &Name) -> Option<Waiting<'a>> {
-    stuck.iter().find(|(_, _, ticket)| ticket.awaited_by.contains(worker)).copied()
+    stuck.iter().find(|(_, _, ticket)| ticket.awaited_by.iter().any(|(of, _)| of == worker)).copied()
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ractor::ActorRef;
 
 use super::failing::Failure;
+use super::watchdog::Live;
 use super::{RunLoop, RunMessage};
 use crate::budget::{Amount, Limit};
 use crate::fault::{self, Bug};
@@ -31,6 +32,7 @@ impl RunLoop {
         me: &ActorRef<RunMessage>,
     ) {
         if self.ending.is_none() && self.acknowledge(agent, incarnation, upto) {
+            self.goes_on(agent);
             self.bring_about(agent, upto, effects, labels, me);
         }
     }
@@ -47,6 +49,7 @@ impl RunLoop {
         for effect in effects {
             match effect {
                 Effect::CallModel { call, messages } => self.begin_model_call(call, messages, cause, me),
+                Effect::Decide { call, message } => self.result(agent, cause, Event::Decided { call, message }),
                 Effect::Act { call, subject, labels } => {
                     self.begin_call(Call::new(call, cause, labels, Work::Act(subject)), me);
                 }
@@ -94,18 +97,13 @@ impl RunLoop {
             return;
         }
         self.last_task += 1;
-        self.live.insert(call.id.clone(), self.last_task);
+        self.live.insert(call.id.clone(), Live { task: self.last_task, pulse: call.pulse.clone() });
         let (scope, supervisor) = (self.scope.clone(), me.clone());
         let ended = TellEnded { call: call.id.clone(), task: self.last_task, supervisor: me.clone() };
         self.tasks.spawn(async move {
             let _ended = ended;
-            let cancelled = scope.cancelled.clone();
-            tokio::select! {
-                biased;
-                () = cancelled.cancelled() => {}
-                // The call fails only because the run is over, and then nobody asks for it.
-                _ = gate::pass(call, scope, supervisor) => {}
-            }
+            // The call fails only because the run is over, and then nobody asks for it.
+            let _ = gate::pass(call, scope, supervisor).await;
         });
     }
 
@@ -124,6 +122,7 @@ impl RunLoop {
             Some(Mishap::MadeAgain { error, charged }) => self.failed_try(&call, error, *charged),
             _ => event,
         };
+        self.goes_on(&call.agent);
         let recorded = is_news.then(|| self.record(Some(&call.agent), Some(cause), event));
         if let Some((admission, charged)) = admission {
             admission.settle(charged);
@@ -203,7 +202,7 @@ impl RunLoop {
 
     /// A call's task has ended. If it neither brought a result nor is waiting for one, it panicked.
     pub(super) fn task_ended(&mut self, call: &CallId, task: u64) {
-        if self.live.get(call) != Some(&task) {
+        if self.live.get(call).is_none_or(|live| live.task != task) {
             return;
         }
         self.live.remove(call);

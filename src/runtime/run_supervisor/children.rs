@@ -20,13 +20,19 @@ use crate::spec::AgentSpec;
 pub(super) struct Child {
     pub(super) definition: Arc<Definition>,
     pub(super) incarnation: u32,
-    /// None while it waits to be started again.
+    /// None while it waits to be started again, and while it is asleep.
     pub(super) actor: Option<ActorCell>,
+    /// Whether it has no actor since there is nothing to do for it; mail wakes it.
+    pub(super) is_asleep: bool,
     /// Whether it stands for itself. One that a question brought into being does not: it is no part of the strategy.
     pub(super) stands: bool,
     /// What has happened to the instance and it has not dealt with, oldest first; the first `sent` are in its mailbox.
     pub(super) mail: VecDeque<Arc<Envelope>>,
     pub(super) sent: usize,
+    /// Since when it has had the first of its mail.
+    pub(super) sent_at: Option<Instant>,
+    /// When it had dealt with something last.
+    pub(super) rests_since: Instant,
     /// The last event that it has dealt with.
     pub(super) dealt_with: u64,
     /// Whether it has yet to say what it wants, having been folded from the record.
@@ -51,9 +57,12 @@ impl Child {
             definition,
             incarnation,
             actor: Some(actor),
+            is_asleep: false,
             stands,
             mail: VecDeque::new(),
             sent: 0,
+            sent_at: None,
+            rests_since: Instant::now(),
             dealt_with: taken_up_at.unwrap_or_default(),
             is_to_take_up: taken_up_at.is_some(),
             failed_at: None,
@@ -190,10 +199,12 @@ impl RunLoop {
 
     /// Gives an agent its mail: what its mailbox has no room for stays here until it has.
     pub(super) fn deliver(&mut self, agent: &AgentId, envelope: Arc<Envelope>) {
-        if let Some(child) = self.children.get_mut(agent) {
-            child.mail.push_back(envelope);
-            self.push_mail(agent);
+        let Some(child) = self.children.get_mut(agent) else { return };
+        child.mail.push_back(envelope);
+        if child.is_asleep {
+            self.awoken.push(agent.clone());
         }
+        self.push_mail(agent);
     }
 
     pub(super) fn push_mail(&mut self, agent: &AgentId) {
@@ -204,6 +215,7 @@ impl RunLoop {
                 break;
             }
             child.sent += 1;
+            child.sent_at.get_or_insert_with(Instant::now);
         }
     }
 
@@ -215,6 +227,8 @@ impl RunLoop {
         }
         child.mail.pop_front();
         child.sent = child.sent.saturating_sub(1);
+        child.sent_at = (child.sent > 0).then(Instant::now);
+        child.rests_since = Instant::now();
         (child.dealt_with, child.failed_deliveries) = (upto, 0);
         self.push_mail(agent);
         true
@@ -222,21 +236,23 @@ impl RunLoop {
 
     /// Whether every agent has dealt with all that has happened to it.
     pub(super) fn all_mail_is_dealt_with(&self) -> bool {
-        let is_settled = |child: &Child| child.mail.is_empty() && !child.is_to_take_up && child.actor.is_some();
+        let is_settled =
+            |child: &Child| child.mail.is_empty() && !child.is_to_take_up && (child.actor.is_some() || child.is_asleep);
         self.children.values().all(is_settled)
     }
 
     /// Lets go of an agent that has ended.
     pub(super) fn forget(&mut self, agent: &AgentId) {
         self.scope.fleet.router.strike(&self.address(agent));
-        if let Some(child) = self.children.shift_remove(agent) {
+        if let Some(child) = self.children.swap_remove(agent) {
             child.actor.iter().for_each(|actor| actor.stop(None));
         }
     }
 
-    /// Lets go of all agents.
+    /// Lets go of all agents, the last to start first.
     pub(super) fn forget_all(&mut self) {
-        let agents: Vec<AgentId> = self.children.keys().cloned().collect();
+        let started = self.state.agents().keys().rev();
+        let agents: Vec<AgentId> = started.filter(|id| self.children.contains_key(*id)).cloned().collect();
         agents.iter().for_each(|agent| self.forget(agent));
     }
 }

@@ -12,12 +12,12 @@ use crate::run::{Event, RunEnd, Status};
 use crate::runtime::Error;
 use crate::runtime::report::Report;
 
-/// How long calls that are told to stop may take. Stopping means being dropped, so only a call that blocks its thread
+/// How long calls that are aborted may take to be gone. That means being dropped, so only a call that blocks its thread
 /// needs any of it.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(1_000);
+const ABORT_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl RunLoop {
-    /// Settles how the run ends, and stops its calls. The first end stands.
+    /// Settles how the run ends, and tells its calls to stop. The first end stands.
     pub(super) fn end(&mut self, end: RunEnd) {
         if self.ending.is_some() {
             return;
@@ -39,13 +39,15 @@ impl RunLoop {
         }
     }
 
-    /// Gives the run up without an end: what happens can't be written down any more, so nothing more may happen.
+    /// Gives the run up without an end: what happens can't be written down any more, so nothing more may happen, and no
+    /// call has the time to stop by itself.
     pub(super) fn break_off(&mut self, error: Error) {
         if self.broken.is_none() {
             self.broken = Some(error);
             self.unwritten = Unwritten::default();
             self.ending = Some(RunEnd::without_answer(Status::Interrupted, "the store failed"));
             self.scope.cancelled.cancel();
+            self.tasks.abort_all();
         }
     }
 
@@ -55,7 +57,8 @@ impl RunLoop {
         let Some(end) = &self.ending else { return };
         if !self.live.is_empty() {
             if self.shutdown_timer.is_none() {
-                self.shutdown_timer = Some(me.send_after(SHUTDOWN_TIMEOUT, || RunMessage::ShutdownTimeout));
+                let shutdown = self.scope.fleet.network.spec().supervision.shutdown;
+                self.shutdown_timer = Some(me.send_after(shutdown.0, || RunMessage::ShutdownTimeout));
             }
             return;
         }
@@ -68,8 +71,8 @@ impl RunLoop {
             self.forget_all();
             self.tasks.abort_all();
             self.record_end(end, me);
-            self.log.close();
             self.write(me);
+            self.log.close();
         }
         if let Some(error) = self.broken.take() {
             self.forget_all();
@@ -110,18 +113,18 @@ impl RunLoop {
         // Whoever hears of the end may take the run up again at once.
         self.claim = None;
         self.scope.recorder.mailboxes.withdraw(&self.scope.stream.run);
-        if let Some(report) = self.report.take() {
-            // Whoever waited may have gone.
-            let _ = report.send(reported);
-        }
+        self.report.send(reported);
         me.stop(None);
     }
 
-    /// Gives up on calls that do not stop: their tasks are aborted, and the run ends without them.
+    /// Aborts the calls that have not stopped by themselves: they are dropped, and what they have started is killed.
+    pub(super) fn abort_calls(&mut self, me: &ActorRef<RunMessage>) {
+        self.tasks.abort_all();
+        self.shutdown_timer = Some(me.send_after(ABORT_TIMEOUT, || RunMessage::AbortTimeout));
+    }
+
+    /// Gives up on calls that block their threads: the run ends without them.
     pub(super) fn abandon_calls(&mut self) {
-        if self.ending.is_none() {
-            return;
-        }
         for (call, _) in self.live.drain() {
             tracing::warn!(%call, "did not stop in time, and is abandoned");
         }

@@ -85,7 +85,8 @@ impl RunLoop {
     /// Stops an agent, and those that its failure takes along, the last one to start first; and starts them again after a
     /// pause, in the order of their start.
     async fn restart_with_group(&mut self, agent: &AgentId, failure: Failure, now: Instant, me: &ActorRef<RunMessage>) {
-        let group = self.supervision.group(agent, self.children.iter().map(|(id, child)| (id, child.stands)));
+        let started = self.state.agents().keys().filter_map(|id| Some((id, self.children.get(id)?.stands)));
+        let group = self.supervision.group(agent, started);
         let period = self.scope.fleet.network.spec().supervision.period.0;
         let mut nth = 1;
         for member in group.iter().rev() {
@@ -127,6 +128,7 @@ impl RunLoop {
         self.scope.fleet.router.strike(&self.address(agent));
         if let Some(child) = self.children.get_mut(agent) {
             child.incarnation += 1;
+            (child.sent_at, child.is_asleep) = (None, false);
             child.sent = if fault::is_planted(Bug::MailLostOnRestart) { child.sent } else { 0 };
             child.actor.take().iter().for_each(|actor| actor.stop(None));
         }
@@ -158,7 +160,8 @@ impl RunLoop {
         rejected.insert(seq);
         let (since, agents) = &self.taken_up;
         let events = self.log.snapshot();
-        let later = events.iter().map(|envelope| &**envelope).filter(|envelope| envelope.seq > *since);
+        let unwritten = self.unwritten.events.iter();
+        let later = events.iter().chain(unwritten).map(|envelope| &**envelope).filter(|envelope| envelope.seq > *since);
         self.folded = Fold::of_agents(self.state.clone(), agents.clone(), rejected, later);
         self.is_fold_stale = true;
     }
@@ -172,7 +175,7 @@ impl RunLoop {
             }
             fault::point("restart.before_start");
             let (definition, take_up) = (child.definition.clone(), child.is_to_take_up);
-            let history = self.history(&agent, child.dealt_with);
+            let history = self.history(&agent);
             match self.spawn(&agent, incarnation, definition, history, take_up, me).await {
                 Err(why) => self.end(RunEnd::without_answer(Status::Failed, why)),
                 Ok(actor) => {
@@ -188,7 +191,8 @@ impl RunLoop {
     }
 
     /// Returns what has happened to an agent since the run was taken up, as far as it has dealt with it.
-    fn history(&self, agent: &AgentId, dealt_with: u64) -> Vec<Arc<Envelope>> {
+    pub(super) fn history(&self, agent: &AgentId) -> Vec<Arc<Envelope>> {
+        let dealt_with = self.children.get(agent).map(|child| child.dealt_with).unwrap_or_default();
         let since = self.taken_up.0;
         let is_history = |envelope: &Arc<Envelope>| {
             envelope.agent.as_ref() == Some(agent)

@@ -192,9 +192,7 @@ impl RunLoop {
         while let Some(instance) = at {
             let Some(name) = self.asked_by(instance) else { break };
             at = self.state.agents().get(&name.1.agent);
-            if self.mailbox_of(&instance.name).is_some() {
-                awaited_by.push(name);
-            }
+            awaited_by.push((name, instance.name.clone()));
         }
         Ticket { name: self.name_of(call), since_ms, awaited_by, supervisor: me.clone() }
     }

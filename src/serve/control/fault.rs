@@ -90,7 +90,9 @@ impl From<runtime::Error> for Fault {
             E::Template { source, .. } if source.message.contains("undefined") => {
                 (Code::Setup, "give the variables that it names with --var KEY=VALUE")
             }
-            E::NoSuchTool(_) | E::Tool { .. } | E::Template { .. } | E::Schema { .. } => (Code::Setup, ""),
+            E::NoSuchTool(_) | E::NoSuchAgent(_) | E::Tool { .. } | E::Template { .. } | E::Schema { .. } => {
+                (Code::Setup, "")
+            }
             E::InputTooLong(_) => (Code::TooLong, ""),
             E::NoSuchRun(_) => (Code::NoSuchRun, "`provost runs list` says which there are"),
             E::Unfit { .. } => (Code::Unfit, "`provost runs show RUN` says where it stands"),

@@ -2,12 +2,21 @@
 
 use super::Check;
 use crate::spec::findings::Place;
-use crate::spec::{AgentSpec, Scope};
+use crate::spec::{AgentSpec, Scope, SupervisionSpec};
 
 impl Check<'_> {
     pub(super) fn supervision(&mut self) {
         let spec = self.spec;
         self.not_zero(&["supervision", "period"], spec.supervision.period);
+        if spec.supervision.shutdown > SupervisionSpec::MAX_SHUTDOWN {
+            self.error(
+                &["supervision", "shutdown"],
+                Place::Value,
+                "out_of_range",
+                format!("`supervision.shutdown` must not be longer than {}", SupervisionSpec::MAX_SHUTDOWN),
+                "whoever stops the network waits for it; write a span of time such as \"1s\" or \"1m\"",
+            );
+        }
         for (name, agent) in &spec.agents {
             match agent.replicas() {
                 Some(_) if *name == spec.network.entry && !self.is_passed_work(name) => self.never_asked(name, agent),

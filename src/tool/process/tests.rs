@@ -1,7 +1,10 @@
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::*;
 use crate::spec::{Builtin, ToolSpec};
@@ -199,4 +202,44 @@ async fn whoever_left_the_group_holds_nothing_up() {
     let gone = pid_in(root.path().join("gone")).await;
     assert!(state(gone).is_some_and(|state| state != 'Z'), "it outlived the call, so it held the pipes");
     rustix::process::kill_process(Pid::from_raw(gone).unwrap(), Signal::KILL).unwrap();
+}
+
+/// Runs a script until it has written its number to the file `pid`, and cancels the call then.
+async fn run_until_cancelled(root: &Path, argv: &[&str]) -> Value {
+    let call = call();
+    let cancelled = call.cancelled.clone();
+    let cancel = async {
+        pid_in(root.join("pid")).await;
+        cancelled.cancel();
+    };
+    tokio::join!(run_with(root, json!({"argv": argv}), call), cancel).0.unwrap()
+}
+
+#[tokio::test]
+async fn a_cancelled_call_has_the_time_to_end_in_order() {
+    // The one who cleans up is not the one who was started, and that one does not wait for it.
+    let root = tree(&[]);
+    let script = "trap 'sleep 0.1; echo cleaned; exit 0' TERM; echo $$ > pid; while :; do sleep 0.01; done";
+    let result = run_until_cancelled(root.path(), &["sh", "-c", r#"sh -c "$0" & wait"#, script]).await;
+    assert_eq!((&result["status"], &result["stdout"]), (&json!({"signal": 15}), &json!("cleaned\n")));
+
+    let root = tree(&[]);
+    let silent = "exec > /dev/null 2>&1; echo $$ > pid; exec sleep 1000";
+    let result = run_until_cancelled(root.path(), &["sh", "-c", silent]).await;
+    assert_eq!(result["status"], json!({"signal": 15}), "who says nothing more is told too");
+}
+
+#[tokio::test]
+async fn who_does_not_end_when_told_to_is_killed_when_the_call_is_dropped() {
+    let root = tree(&[]);
+    let stubborn = ["sh", "-c", "trap '' TERM; echo $$ > pid; exec sleep 1000"];
+    let mut running = Box::pin(run_until_cancelled(root.path(), &stubborn));
+    let pid = tokio::select! {
+        result = &mut running => panic!("it ends only when it is dropped: {result:?}"),
+        pid = pid_in(root.path().join("pid")) => pid,
+    };
+    let ended = timeout(Duration::from_millis(100), &mut running).await;
+    assert!(ended.is_err() && !matches!(state(pid), None | Some('Z')), "{ended:?}");
+    drop(running);
+    until_dead(pid).await;
 }

@@ -177,14 +177,30 @@ fn snapshot(disk: &Disk, plan: &RunPlan, on_disk: &OnDisk, lived: &mut Lived) ->
     if is_same { Ok(()) } else { Err("its snapshot says something else than its events".to_owned()) }
 }
 
-/// A run is not under way for longer than it may.
+/// A run is not under way for longer than it may, and stops within the time that its calls have for that.
 fn deadline(world: &World, on_disk: &OnDisk) -> Result<(), String> {
-    let Some(deadline) = world.plan.network.network.limits.deadline else { return Ok(()) };
-    let (may_ms, was_ms) = (deadline.0.as_millis() as u64, on_disk.fold.run.active_ms());
+    let (network, stopped_ms) = (&world.plan.network, stopping_ms(on_disk));
+    let shutdown_ms = network.supervision.shutdown.0.as_millis() as u64;
+    if stopped_ms > shutdown_ms + ROUNDING_MS {
+        return Err(format!("it took {stopped_ms} ms to stop, and may take {shutdown_ms}"));
+    }
+    let Some(deadline) = network.network.limits.deadline else { return Ok(()) };
+    let (may_ms, was_ms) = (deadline.0.as_millis() as u64, on_disk.fold.run.active_ms() - stopped_ms);
     if was_ms > may_ms + ROUNDING_MS {
         return Err(format!("it was under way for {was_ms} ms, and may be for {may_ms}"));
     }
     Ok(())
+}
+
+/// Returns how long it took a run to stop that was told to, in the process in which it ended.
+fn stopping_ms(on_disk: &OnDisk) -> u64 {
+    let mut last_first = on_disk.events.iter().rev();
+    let ended_ms = last_first.next().map_or(0, |last| last.time_ms);
+    // A fork begins with another run's past.
+    let begins = |event: &Event| matches!(event, Event::RunResumed { .. } | Event::RunForked { .. });
+    let since = last_first.take_while(|envelope| !begins(&envelope.event));
+    let told = since.filter(|envelope| matches!(envelope.event, Event::CancelRequested { .. })).last();
+    told.map_or(0, |told| ended_ms - told.time_ms)
 }
 
 /// Timers are rounded to milliseconds.

@@ -1,0 +1,70 @@
+//! What a run's supervisor starts with, made of what its network's runs share.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::fleet::{Fleet, Values};
+use super::recorder::Claim;
+use super::run_supervisor::Opening;
+use super::scope::{Pause, Scope, SharedAccount};
+use super::{Answers, Error, Past, VERSION};
+use crate::budget::Account;
+use crate::journal::Log;
+use crate::run::{Envelope, Event, Fold, Stream};
+
+/// What a run needs beside whom to tell of it.
+pub(super) type Ready = (Arc<Scope>, Opening, Arc<Log<Envelope>>, Claim);
+
+impl Fleet {
+    /// Makes what the calls of a run may reach.
+    pub(super) fn scope(
+        self: &Arc<Self>,
+        stream: Arc<Stream>,
+        values: &Values<'_>,
+        directory: &str,
+        account: Account,
+        is_attended: bool,
+    ) -> Result<Arc<Scope>, Error> {
+        let prompts = self.render_prompts(values)?;
+        let tools = self.bind_tools(values, directory.as_ref())?;
+        let definitions = self.definitions()?;
+        Ok(Arc::new(Scope {
+            stream,
+            account: Arc::new(SharedAccount::new(account)),
+            fleet: self.clone(),
+            tools,
+            prompts,
+            definitions,
+            cancelled: CancellationToken::new(),
+            pause: Pause::default(),
+            recorder: self.recorder.clone(),
+            approver: self.approver.clone().filter(|_| is_attended),
+        }))
+    }
+
+    /// Makes what a run needs that is taken up again.
+    ///
+    /// # Errors
+    /// As for [`Runtime::resume`](super::Runtime::resume).
+    pub(super) fn resumed(self: &Arc<Self>, past: Past, answers: Answers) -> Result<Ready, Error> {
+        let Past { state, agents, events } = past;
+        let beginning = state.beginning().cloned().ok_or(Error::Stopped)?;
+        let run = beginning.stream.run.clone();
+        let status = state.status();
+        if !status.can_go_on() {
+            return Err(Error::Unfit { run, why: format!("has ended: {}", status.word()) });
+        }
+        let claim = self.recorder.claim(&run, state.head())?;
+        let mut account = Account::new(&self.network.spec().network.limits);
+        account.carry(state.spent().plus(state.held()));
+        let values = Values { input: &beginning.input, vars: &beginning.vars };
+        let scope =
+            self.scope(beginning.stream.clone(), &values, &beginning.directory, account, answers.is_attended)?;
+        let is_other = beginning.network != self.text;
+        let resumed = Event::RunResumed { network: is_other.then(|| self.text.clone()), version: VERSION.into() };
+        let log = Arc::new(Log::of(events));
+        let fold = Fold { run: state, agents, rejected: Default::default() };
+        Ok((scope, Opening::Resumed { fold: Box::new(fold), resumed, answers }, log, claim))
+    }
+}
