@@ -13,6 +13,15 @@ pub enum Pass {
     Delegation,
     /// It hands over, and control moves: as deep as before.
     Handoff,
+    /// It can't go on, and another takes over: as deep as before, and only where something fails.
+    OnError,
+}
+
+impl Pass {
+    /// Whether the agents themselves pass work on so.
+    fn is_wanted(self) -> bool {
+        self != Self::OnError
+    }
 }
 
 /// The agents of a network, and the ways that work takes between them.
@@ -42,7 +51,9 @@ impl<'a> Topology<'a> {
             .map(|(name, agent)| {
                 let asked = agent.delegates_to.iter().map(|to| (to, Pass::Delegation));
                 let handed = agent.hands_off_to.iter().map(|to| (to, Pass::Handoff));
-                (name.as_str(), asked.chain(handed).filter_map(|(to, pass)| Some((find(to)?, pass))).collect())
+                let routed = agent.on_error.route().map(|to| (to, Pass::OnError));
+                let ways = asked.chain(handed).map(|(to, pass)| (to.as_str(), pass)).chain(routed);
+                (name.as_str(), ways.filter_map(|(to, pass)| Some((find(to)?, pass))).collect())
             })
             .collect();
         Self { agents }
@@ -67,17 +78,30 @@ impl<'a> Topology<'a> {
     }
 
     /// Returns the circles in which an agent ends up asking itself, one for each knot of agents. Each begins and ends
-    /// with the same agent. Circles of handoffs alone are not among them: they go no deeper.
+    /// with the same agent. Circles of handoffs alone are not among them: they go no deeper. Nor are those that an error
+    /// has to close: the run's depth bounds them.
     pub fn delegation_cycles(&self) -> Vec<Vec<&'a str>> {
-        let component = self.components();
+        self.asking_cycles(Pass::is_wanted, |_| true)
+    }
+
+    /// Returns the circles in which an agent waits for an answer that takes another instance of it, and may have only so
+    /// many, one for each knot of agents: they begin and end with an agent that is bounded and asks. Who hands over, or
+    /// can't go on, waits for no answer.
+    pub fn wait_cycles(&self, is_bounded: impl Fn(&str) -> bool) -> Vec<Vec<&'a str>> {
+        self.asking_cycles(|_| true, is_bounded)
+    }
+
+    /// Returns the circles of such ways that begin with a delegation of such an agent, one for each knot of agents.
+    fn asking_cycles(&self, is_way: impl Fn(Pass) -> bool, begins: impl Fn(&str) -> bool) -> Vec<Vec<&'a str>> {
+        let component = self.components(&is_way);
         let mut cycles: Vec<Vec<&str>> = Vec::new();
         let mut reported = vec![false; self.agents.len()];
-        for (from, ways) in self.agents.values().enumerate() {
+        for (from, (name, ways)) in self.agents.iter().enumerate().filter(|(_, (name, _))| begins(name)) {
             for (to, pass) in ways {
                 if *pass == Pass::Delegation && component[from] == component[*to] && !reported[component[from]] {
                     reported[component[from]] = true;
-                    let mut cycle = vec![self.name(from)];
-                    cycle.extend(self.path(*to, from).into_iter().map(|agent| self.name(agent)));
+                    let mut cycle = vec![*name];
+                    cycle.extend(self.path(*to, from, &is_way).into_iter().map(|agent| self.name(agent)));
                     cycles.push(cycle);
                 }
             }
@@ -85,13 +109,45 @@ impl<'a> Topology<'a> {
         cycles
     }
 
+    /// Returns the circles in which agents that can't go on hand over to one another, each from its first agent in the
+    /// network's order back to that one.
+    pub fn error_cycles(&self) -> Vec<Vec<&'a str>> {
+        let next = |agent: usize| {
+            let route = self.agents[agent].iter().find(|(_, pass)| *pass == Pass::OnError);
+            route.map(|(to, _)| *to)
+        };
+        let mut cycles = Vec::new();
+        // From where each agent was come to first; each has one way at most.
+        let mut seen_from = vec![None; self.agents.len()];
+        for first in 0..self.agents.len() {
+            let mut at = Some(first);
+            while let Some(agent) = at.filter(|agent| seen_from[*agent].is_none()) {
+                seen_from[agent] = Some(first);
+                at = next(agent);
+            }
+            let Some(closes) = at.filter(|agent| seen_from[*agent] == Some(first)) else { continue };
+            let mut cycle = vec![self.name(closes)];
+            let mut at = next(closes);
+            while let Some(agent) = at.filter(|agent| *agent != closes) {
+                cycle.push(self.name(agent));
+                at = next(agent);
+            }
+            cycle.push(self.name(closes));
+            cycles.push(cycle);
+        }
+        cycles
+    }
+
     /// Returns the longest chain of agents that ask one another, beginning with `entry`; handoffs between them are
-    /// left out. Its depth is its length less one. None if delegation runs in a circle, and so has no end.
+    /// left out. Its depth is its length less one. None if delegation runs in a circle, and so has no end. Where errors can
+    /// make it do so, the ways that they take are left out too.
     pub fn longest_delegation(&self, entry: usize) -> Option<Vec<&'a str>> {
         if entry >= self.agents.len() || !self.delegation_cycles().is_empty() {
             return None;
         }
-        let component = self.components();
+        let has_end = self.asking_cycles(|_| true, |_| true).is_empty();
+        let is_way = |pass: Pass| has_end || pass.is_wanted();
+        let component = self.components(is_way);
         let mut order: Vec<usize> = (0..self.agents.len()).collect();
         order.sort_by_key(|agent| component[*agent]);
         // Components come in the order of the edges between them, and edges within one are handoffs.
@@ -99,7 +155,7 @@ impl<'a> Topology<'a> {
         best[component[entry]] = Some(Deepest { depth: 0, by: None });
         for from in order {
             let Some(Deepest { depth, .. }) = best[component[from]] else { continue };
-            for (to, pass) in &self.agents[from] {
+            for (to, pass) in self.agents[from].iter().filter(|(_, pass)| is_way(*pass)) {
                 let reached = depth + usize::from(*pass == Pass::Delegation);
                 let slot = &mut best[component[*to]];
                 if component[from] != component[*to] && slot.is_none_or(|best| reached > best.depth) {
@@ -125,12 +181,12 @@ impl<'a> Topology<'a> {
     }
 
     /// Returns the shortest way between two agents, both included; empty if there is none.
-    fn path(&self, from: usize, to: usize) -> Vec<usize> {
+    fn path(&self, from: usize, to: usize, is_way: impl Fn(Pass) -> bool) -> Vec<usize> {
         let mut before: Vec<Option<usize>> = vec![None; self.agents.len()];
         let mut queue = VecDeque::from([from]);
         before[from] = Some(from);
         while let Some(agent) = queue.pop_front() {
-            for (next, _) in &self.agents[agent] {
+            for (next, _) in self.agents[agent].iter().filter(|(_, pass)| is_way(*pass)) {
                 if before[*next].is_none() {
                     before[*next] = Some(agent);
                     queue.push_back(*next);
@@ -150,8 +206,12 @@ impl<'a> Topology<'a> {
 
     /// Returns for each agent the number of its strongly connected component; edges between components lead from
     /// lower to higher numbers. Kosaraju's algorithm, without recursion: a chain may be as long as the file.
-    fn components(&self) -> Vec<usize> {
+    fn components(&self, is_way: impl Fn(Pass) -> bool) -> Vec<usize> {
         let count = self.agents.len();
+        let ways_of = |ways: &Vec<(usize, Pass)>| -> Vec<usize> {
+            ways.iter().filter(|(_, pass)| is_way(*pass)).map(|(to, _)| *to).collect()
+        };
+        let forward: Vec<Vec<usize>> = self.agents.values().map(ways_of).collect();
         let mut finished = Vec::with_capacity(count);
         let mut seen = vec![false; count];
         for root in 0..count {
@@ -160,7 +220,7 @@ impl<'a> Topology<'a> {
             }
             let mut stack = vec![(root, 0)];
             while let Some((agent, next)) = stack.last_mut() {
-                if let Some((to, _)) = self.agents[*agent].get(*next) {
+                if let Some(to) = forward[*agent].get(*next) {
                     *next += 1;
                     if !std::mem::replace(&mut seen[*to], true) {
                         stack.push((*to, 0));
@@ -172,8 +232,8 @@ impl<'a> Topology<'a> {
             }
         }
         let mut backward = vec![Vec::new(); count];
-        for (from, ways) in self.agents.values().enumerate() {
-            ways.iter().for_each(|(to, _)| backward[*to].push(from));
+        for (from, ways) in forward.iter().enumerate() {
+            ways.iter().for_each(|to| backward[*to].push(from));
         }
         let mut component = vec![usize::MAX; count];
         let mut number = 0;
@@ -200,18 +260,24 @@ impl<'a> Topology<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::AgentSpec;
+    use crate::spec::{AgentSpec, OnError};
 
-    /// Makes a network of edges such as `a>b` (asks) and `a~b` (hands over); the entry is the first agent named.
+    /// Makes a network of edges such as `a>b` (asks), `a~b` (hands over) and `a!b` (hands over if it can't go on); the entry
+    /// is the first agent named, and `a=` says that there is one instance of it.
     fn network(edges: &str) -> NetworkSpec {
         let mut spec = NetworkSpec::default();
         for edge in edges.split_whitespace() {
-            let (from, to) = edge.split_once(['>', '~']).unwrap();
-            for name in [from, to] {
+            let (from, to) = edge.split_once(['>', '~', '!', '=']).unwrap();
+            for name in [from, to].into_iter().filter(|name| !name.is_empty()) {
                 spec.agents.entry(name.to_owned()).or_insert_with(|| AgentSpec::new("x"));
             }
             let agent = &mut spec.agents[from];
-            if edge.contains('>') { &mut agent.delegates_to } else { &mut agent.hands_off_to }.push(to.to_owned());
+            match &edge[from.len()..=from.len()] {
+                ">" => agent.delegates_to.push(to.to_owned()),
+                "~" => agent.hands_off_to.push(to.to_owned()),
+                "!" => agent.on_error = OnError::Route(to.to_owned()),
+                _ => agent.replicas = Some(1),
+            }
         }
         spec
     }
@@ -246,9 +312,45 @@ mod tests {
     }
 
     #[test]
+    fn what_an_error_closes_is_no_recursion_and_yet_a_way() {
+        check("a>b b!a", Some("a b"), &[]);
+        check("a!b b>c", Some("a c"), &[]);
+        check("a>b b!c c>d", Some("a b d"), &[]);
+        check("a>b b!a b>b", None, &["b b"]);
+    }
+
+    #[test]
+    fn who_waits_for_itself_is_found_where_its_instances_are_bounded() {
+        let cycles = |edges: &str| -> Vec<String> {
+            let spec = network(edges);
+            let is_bounded = |name: &str| spec.agents[name].replicas().is_some();
+            Topology::of(&spec).wait_cycles(is_bounded).iter().map(|cycle| cycle.join(" ")).collect()
+        };
+        assert_eq!(cycles("a>b b!a a="), ["a b a"]);
+        assert_eq!(cycles("a>b b>c c>b c="), ["c b c"]);
+        assert_eq!(cycles("a>b b!c c~a a="), ["a b c a"]);
+        assert!(cycles("a>b b!a").is_empty(), "there are as many instances as are wanted");
+        assert!(cycles("a>b b!a b=").is_empty(), "who can't go on gives its place up");
+        assert!(cycles("a>b b~c c~b b= c=").is_empty(), "who hands over waits for no answer");
+    }
+
+    #[test]
+    fn errors_can_run_in_a_circle() {
+        let cycles = |edges: &str| -> Vec<String> {
+            let spec = network(edges);
+            Topology::of(&spec).error_cycles().iter().map(|cycle| cycle.join(" ")).collect()
+        };
+        assert_eq!(cycles("a!b b!c c!b d!e e!d"), ["b c b", "d e d"]);
+        assert_eq!(cycles("c!b a!c b!c"), ["c b c"]);
+        assert_eq!(cycles("a!a"), ["a a"]);
+        assert!(cycles("a!b b!c").is_empty());
+    }
+
+    #[test]
     fn what_no_way_leads_to_is_not_reached() {
-        let spec = network("a>b c>a");
-        assert_eq!(Topology::of(&spec).reachable(0), [true, true, false]);
+        let reachable = |edges: &str| Topology::of(&network(edges)).reachable(0);
+        assert_eq!(reachable("a>b c>a"), [true, true, false]);
+        assert_eq!(reachable("a!b c>a"), [true, true, false]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod event;
 mod fork;
 mod health;
 mod id;
+mod letter;
 mod message;
 mod replay;
 mod start;
@@ -27,6 +28,7 @@ pub use event::{
 pub use fork::{ForkPoint, NoForkPoint};
 pub use health::Health;
 pub use id::{AgentId, CallId, NotACall, RunId};
+pub use letter::{LetterId, PutBack};
 pub use message::{Body, Labels, Message, Origin, ToolCall, Usage};
 pub use replay::{Divergence, Replay, Replayed, Rules};
 pub use start::{NewAgent, gave_up, no_room, question, refused, unusable};

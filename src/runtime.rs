@@ -13,6 +13,7 @@ mod handle;
 mod host;
 mod kept;
 mod launching;
+mod letters;
 mod mailboxes;
 mod network_supervisor;
 mod offline;
@@ -37,9 +38,10 @@ pub use fork::Fork;
 pub use gate::{Approver, Question};
 pub use handle::{Controls, RunHandle};
 pub use host::Host;
+pub use letters::{Letter, Settled, Settlement, read_settled};
 pub use recorder::{Past, Recorder, read_entries, read_ledger, run_of, stream_of};
 pub use replay::{ReplayError, Replayer};
-pub use report::{AgentReport, Report, UsageReport};
+pub use report::{AgentReport, MailboxReport, Report, UsageReport};
 
 pub(crate) use crate::tool::kill_programs;
 
@@ -52,7 +54,7 @@ use self::scope::Scope;
 use crate::budget::{Account, Rates};
 use crate::journal::{self, Log};
 use crate::model::{self, Provider};
-use crate::run::{Agent, CallId, Envelope, Event, NoForkPoint, RunId, StoredError, Stream};
+use crate::run::{Agent, Beginning, CallId, Envelope, NoForkPoint, RunId, StoredError, Stream};
 use crate::spec::{ModelSpec, Network, TemplateError};
 use crate::tool::{self, ErasedTool};
 
@@ -127,6 +129,17 @@ pub enum Error {
         /// Why.
         why: NoForkPoint,
     },
+    /// There is no such dead letter.
+    #[error("run {run} {why}")]
+    NoLetter {
+        /// The run.
+        run: RunId,
+        /// Why, as the rest of a sentence that begins with the run.
+        why: String,
+    },
+    /// A dead letter is settled, and that is done once.
+    #[error("{0}")]
+    Settled(Box<Settled>),
     /// A run can't go on in another network, since something is at work in it that the network does not have.
     #[error("network `{network}` does not fit run {run}: {}", .lacks.join("; "))]
     Misfit {
@@ -343,22 +356,26 @@ impl Runtime {
             return Err(Error::InputTooLong(input.len()));
         }
         let run = id.unwrap_or_else(new_run_id);
-        let claim = self.fleet.recorder.claim(&run, 0)?;
-        let stream = Arc::new(Stream { run, tenant: tenant.clone(), session: session.clone() });
-        let account = Account::new(&self.fleet.network.spec().network.limits);
-        let scope =
-            self.fleet.scope(stream, &Values { input: &input, vars: &vars }, &directory, account, is_attended)?;
-        let started = Event::RunStarted {
-            tenant,
-            session,
+        let beginning = Beginning {
+            stream: Arc::new(Stream { run, tenant, session }),
             name: self.fleet.network.spec().network.name.as_str().into(),
             network: self.fleet.text.clone(),
             directory,
             input,
             vars: Arc::new(vars),
             version: VERSION.into(),
+            put_back: None,
         };
-        self.launch(scope, Opening::Fresh(started), Arc::default(), claim).await
+        self.begin(beginning, is_attended).await
+    }
+
+    /// Starts a run that begins so.
+    async fn begin(&self, beginning: Beginning, is_attended: bool) -> Result<RunHandle, Error> {
+        let claim = self.fleet.recorder.claim(&beginning.stream.run, 0)?;
+        let account = Account::new(&self.fleet.network.spec().network.limits);
+        let values = Values { input: &beginning.input, vars: &beginning.vars };
+        let scope = self.fleet.scope(beginning.stream.clone(), &values, &beginning.directory, account, is_attended)?;
+        self.launch(scope, Opening::Fresh(beginning.started()), Arc::default(), claim).await
     }
 
     /// Takes up a run again that was interrupted or parked, from where its events end. Calls that were cut off are

@@ -22,7 +22,7 @@ use super::follow::{Screen, events, follow};
 use super::outcome::{self, Form};
 use super::{Error, Signals, print};
 use crate::journal;
-use crate::run::{CallId, RunId};
+use crate::run::{CallId, LetterId, RunId};
 use crate::runtime::{self, Fork, Report, RunRequest};
 use crate::serve::control::Client;
 use crate::spec::{ModelOverride, Network};
@@ -48,6 +48,13 @@ pub(super) enum Task {
         fork: Fork,
         /// The network from there on; none for the one that holds there.
         network: Option<Box<Network>>,
+        /// Models to put in the place of the network's.
+        models: Vec<ModelOverride>,
+    },
+    /// It is to begin with a dead letter.
+    PutBack {
+        /// Which.
+        letter: LetterId,
         /// Models to put in the place of the network's.
         models: Vec<ModelOverride>,
     },
@@ -225,7 +232,7 @@ impl Journey<'_> {
                         return Ok(Attended { report, holder: None });
                     }
                     // Or it had begun in the process that ended, and nobody could say so any more.
-                    if !matches!(self.task, Task::Start { .. } | Task::Fork { .. }) || self.feed.state().head() == 0 {
+                    if matches!(self.task, Task::Resume { .. }) || self.feed.state().head() == 0 {
                         return Err(error);
                     }
                     self.task = Task::resume();

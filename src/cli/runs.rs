@@ -1,6 +1,7 @@
 //! `provost runs`: looking at runs, and telling them what to do.
 
 mod cancel;
+mod dead_letters;
 mod diff;
 mod find;
 mod fork;
@@ -52,6 +53,8 @@ pub enum Command {
     Steer(steer::Arguments),
     /// Say what became of a call that is in doubt.
     Resolve(resolve::Arguments),
+    /// List the messages that were given up, of all runs or of one; give one to its agent once more, or drop it.
+    DeadLetters(dead_letters::Arguments),
     /// Remove the events of runs that have ended. What they spent stays in the ledger.
     Prune(prune::Arguments),
 }
@@ -73,6 +76,7 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<Code, Error> {
             Command::Pause(arguments) => pause::run(cli, &address, arguments).await,
             Command::Steer(arguments) => steer::run(cli, &address, arguments).await,
             Command::Resolve(arguments) => resolve::run(cli, &address, arguments).await,
+            Command::DeadLetters(arguments) => dead_letters::run(cli, &address, arguments).await,
             Command::Prune(arguments) => prune::run(cli, &address, arguments).await,
         }
     });

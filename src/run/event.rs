@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AgentId, CallId, Labels, Message, RunId, Usage};
+use super::{AgentId, CallId, Labels, Message, PutBack, RunId, Usage};
 use crate::budget::Amount;
 use crate::model::Finish;
 use crate::spec::Effect;
@@ -66,6 +66,9 @@ pub enum Event {
         vars: Arc<BTreeMap<String, String>>,
         /// The version of Provost that decides from here on.
         version: Arc<str>,
+        /// The dead letter that it begins with; none if the network's entry agent gets the input.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        put_back: Option<Arc<PutBack>>,
     },
     /// The run was taken up again: after an interruption, or from where it was parked.
     RunResumed {

@@ -317,9 +317,10 @@ impl Replay {
     /// Works out what follows from an event that has been taken up.
     fn follow(&mut self, envelope: &Envelope) -> Result<(), Otherwise> {
         match &envelope.event {
-            Event::RunStarted { input, .. } => {
+            Event::RunStarted { input, put_back, .. } => {
                 let rules = self.rules.as_ref().ok_or_else(no_rules)?;
-                let entry = NewAgent::entry(&rules.network.spec().network.entry, input.clone());
+                let entry = &rules.network.spec().network.entry;
+                let entry = NewAgent::first(entry, input.clone(), put_back.as_deref());
                 self.owed.push_back((Some(entry.id.clone()), entry.started()));
             }
             Event::RunResumed { .. } => {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    AgentId, Body, CallId, Event, Labels, Message, Origin, Parent, RunState, Subject, ToolFailure, delegate_tool,
-    handoff_tool, tool_message,
+    AgentId, Body, CallId, Event, Labels, Message, Origin, Parent, PutBack, RunState, Subject, ToolFailure,
+    delegate_tool, handoff_tool, tool_message,
 };
 use crate::budget::Amount;
 
@@ -28,9 +28,14 @@ pub struct NewAgent {
 }
 
 impl NewAgent {
-    /// Makes the agent that gets a run's input.
-    pub fn entry(name: &str, input: Arc<str>) -> Self {
-        let task = vec![question(input, Labels::default(), Origin::Input)];
+    /// Makes the agent that a run begins with: the network's entry, which gets the input, or the one that a dead letter
+    /// was for.
+    pub fn first(entry: &str, input: Arc<str>, put_back: Option<&PutBack>) -> Self {
+        let (name, message) = match put_back {
+            Some(PutBack { to, message, .. }) => (&**to, message.clone()),
+            None => (entry, question(input, Labels::default(), Origin::Input)),
+        };
+        let task = vec![message];
         Self { id: AgentId::new(name), name: name.into(), parent: Parent::Run, depth: 0, task }
     }
 

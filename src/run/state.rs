@@ -10,8 +10,8 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentId, AgentOutcome, CallId, Envelope, Event, Labels, Message, Origin, Parent, RunEnd, Status, Stream, Subject,
-    ToolFailure, Wait, tool_message,
+    AgentId, AgentOutcome, CallId, Envelope, Event, Labels, Message, Origin, Parent, PutBack, RunEnd, Status, Stream,
+    Subject, ToolFailure, Wait, tool_message,
 };
 use crate::budget::Amount;
 use crate::fault::{self, Bug};
@@ -55,6 +55,18 @@ pub struct Beginning {
     pub vars: Arc<BTreeMap<String, String>>,
     /// The version of Provost that decides.
     pub version: Arc<str>,
+    /// The dead letter that it began with; none if the network's entry agent got the input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub put_back: Option<Arc<PutBack>>,
+}
+
+impl Beginning {
+    /// Returns the run's first event.
+    pub fn started(self) -> Event {
+        let Self { stream, name, network, directory, input, vars, version, put_back } = self;
+        let (tenant, session) = (stream.tenant.clone(), stream.session.clone());
+        Event::RunStarted { tenant, session, name, network, directory, input, vars, version, put_back }
+    }
 }
 
 /// How far the run's events have come.
@@ -249,7 +261,7 @@ impl RunState {
     pub fn evolve(&mut self, envelope: &Envelope) {
         self.tick(envelope);
         match &envelope.event {
-            Event::RunStarted { tenant, session, name, network, directory, input, vars, version } => {
+            Event::RunStarted { tenant, session, name, network, directory, input, vars, version, put_back } => {
                 let run = envelope.stream.run.clone();
                 self.beginning = Some(Beginning {
                     stream: Arc::new(Stream { run, tenant: tenant.clone(), session: session.clone() }),
@@ -259,6 +271,7 @@ impl RunState {
                     input: input.clone(),
                     vars: vars.clone(),
                     version: version.clone(),
+                    put_back: put_back.clone(),
                 });
             }
             Event::RunResumed { network, version } => self.resume(network.as_ref(), version),

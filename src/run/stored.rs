@@ -21,6 +21,8 @@ fn version(event: &Event) -> u16 {
     match event {
         Event::RunForked { .. } | Event::Asked { .. } => 2,
         Event::Decided { .. }
+        // Whoever does not know of the letter would think that another agent has to begin.
+        | Event::RunStarted { put_back: Some(_), .. }
         | Event::CallQueued { .. }
         | Event::Sent { .. }
         | Event::Took { .. }

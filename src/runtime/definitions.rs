@@ -11,7 +11,7 @@ use super::Error;
 use super::fleet::STAND_IN;
 use crate::model::{Offer, fixed_bytes};
 use crate::run::{Agent, Definition, OutputSchema, Target, TargetKind, delegate_tool, handoff_tool};
-use crate::spec::{AgentSpec, Network, OnError};
+use crate::spec::{AgentSpec, Network};
 use crate::tool::{self, ErasedTool, Shown};
 
 /// The agents' definitions, by their names.
@@ -78,10 +78,7 @@ impl Source<'_> {
             fixed_bytes: fixed_bytes(&offers, output.as_ref().map(|output| &*output.schema)),
             offers: offers.into(),
             targets,
-            error_route: match &agent.on_error {
-                OnError::Route(agent) => Some(agent.as_str().into()),
-                _ => None,
-            },
+            error_route: agent.on_error.route().map(Into::into),
             behaviour: self.behaviours.get(name).cloned(),
             output,
         })

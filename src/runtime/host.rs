@@ -11,8 +11,10 @@ use tokio::sync::Mutex;
 
 use super::offline::Offline;
 use super::run_supervisor::resolvable;
-use super::{Answers, Approver, Controls, Error, Fork, Past, Recorder, RunHandle, RunRequest, Runtime};
-use crate::run::{AgentId, CallId, Event, Resolution, RunEnd, RunId, Status};
+use super::{
+    Answers, Approver, Controls, Error, Fork, Past, Recorder, RunHandle, RunRequest, Runtime, Settled, Settlement,
+};
+use crate::run::{AgentId, CallId, Event, LetterId, Resolution, RunEnd, RunId, Status};
 use crate::spec::Network;
 
 /// Reads the network that a run is kept with.
@@ -31,6 +33,8 @@ pub struct Host {
     runtimes: Mutex<HashMap<Arc<str>, Arc<Runtime>>>,
     /// The runs under way; none while one is being taken up.
     live: DashMap<RunId, Option<Live>>,
+    /// Held while a dead letter is settled, so that none is twice.
+    letters: Mutex<()>,
 }
 
 /// A run under way.
@@ -42,7 +46,8 @@ struct Live {
 impl Host {
     /// Makes a host on a store.
     pub fn new(recorder: impl Into<Arc<Recorder>>) -> Self {
-        Self { recorder: recorder.into(), approver: None, runtimes: Mutex::default(), live: DashMap::new() }
+        let (recorder, runtimes, live) = (recorder.into(), Mutex::default(), DashMap::new());
+        Self { recorder, approver: None, runtimes, live, letters: Mutex::default() }
     }
 
     /// Sets who is asked for approval by runs that are attended.
@@ -93,6 +98,43 @@ impl Host {
         let (network, at) = (change(network)?, point.at);
         let forked = self.launch(run, network, async |runtime| runtime.fork(point, input, is_attended).await);
         Ok((forked.await?, at))
+    }
+
+    /// Gives a dead letter to its agent once more, in the run `into` (a new one where that is left out), which has the
+    /// network that the letter's run is kept with, changed by `change`. Whose the run is, its variables, its directory and
+    /// what templates see as its input are those of the letter's run; its limits are its own. When this returns, the run
+    /// is in the store and the letter is settled: no crash leaves one without the other. To be awaited to its end, as
+    /// [`Host::start`].
+    ///
+    /// # Errors
+    /// There is no such letter, its run has been pruned, or it is settled; else as for [`Runtime::start`].
+    pub async fn put_back<E: From<Error>>(
+        &self,
+        letter: &LetterId,
+        into: Option<RunId>,
+        is_attended: bool,
+        change: impl FnOnce(Network) -> Result<Network, E>,
+    ) -> Result<RunHandle, E> {
+        self.recorder.check()?;
+        let _alone = self.letters.lock().await;
+        let (letter, past) = self.recorder.open_letter(letter)?;
+        let network = change(read(&letter.id.run, &past.network())?)?;
+        let run = into.unwrap_or_else(super::new_run_id);
+        let of = past.state.beginning().cloned().ok_or(Error::Stopped)?;
+        let begin = async |runtime: &Runtime| runtime.put_back(letter, of, run.clone(), is_attended).await;
+        Ok(self.launch(run.clone(), network, begin).await?)
+    }
+
+    /// Settles a dead letter that nobody wants any more. It stays in its run's events.
+    ///
+    /// # Errors
+    /// There is no such letter, its run has been pruned, it is settled, or the store can't be written.
+    pub async fn drop_letter(&self, letter: &LetterId, reason: Option<String>) -> Result<(), Error> {
+        self.recorder.check()?;
+        let _alone = self.letters.lock().await;
+        let (letter, _) = self.recorder.open_letter(letter)?;
+        let now_ms = self.recorder.now_ms();
+        self.recorder.settle(Settled { letter: letter.id, how: Settlement::Dropped { reason }, time_ms: now_ms }).await
     }
 
     /// Starts a run that nobody has yet.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::recorder::{Claim, entry_of};
+use super::recorder::{Beside, Claim, entry_of};
 use super::report::Report;
 use super::{Error, Past, Recorder, stream_of};
 use crate::budget::{Amount, Entry};
@@ -81,7 +81,8 @@ impl<'a> Offline<'a> {
         };
         let part = Part { stream: stream_of(&stream.run), records: self.records, mark: Some(mark), snapshot: None };
         let (told, durable) = oneshot::channel();
-        self.recorder.append(part, &self.entries, Vec::new(), Some(Box::new(move |result| drop(told.send(result)))))?;
+        let beside = Beside { entries: self.entries, ..Beside::default() };
+        self.recorder.append(Some(part), beside, Some(Box::new(move |result| drop(told.send(result)))))?;
         Ok(durable.await.map_err(|_| Error::Stopped)??)
     }
 }

@@ -10,6 +10,7 @@ use dashmap::DashSet;
 use super::Error;
 use super::clock::Clock;
 use super::kept::{self, Exchange};
+use super::letters::Settled;
 use super::mailboxes::Mailboxes;
 use crate::budget::{Amount, Entry, Ledger};
 use crate::fault::{self, Bug};
@@ -65,8 +66,20 @@ struct Books {
     snapshot: u64,
     /// What instances keep from run to run, where there is no store.
     kept: HashMap<StreamName, Vec<Exchange>>,
-    /// The numbers of the last exchanges that are not durable yet: few, since an instance has one question at a time.
-    kept_heads: HashMap<StreamName, u64>,
+    /// The numbers of the last records that may not be durable yet, of the streams beside the runs and the ledger: few,
+    /// since an instance has one question at a time.
+    heads: HashMap<StreamName, u64>,
+}
+
+/// What is written down with what happened to a run, or by itself.
+#[derive(Default)]
+pub(super) struct Beside {
+    /// What follows for the ledger.
+    pub(super) entries: Vec<Entry>,
+    /// What instances keep from run to run.
+    pub(super) kept: Vec<(StreamName, Exchange)>,
+    /// A dead letter that is settled.
+    pub(super) settled: Option<Settled>,
 }
 
 /// A run's past, as it was written down.
@@ -174,17 +187,12 @@ impl Recorder {
         }
     }
 
-    /// Writes down what happened to a run, and what follows for the ledger: together, or not at all. Returns at once.
+    /// Writes down what happened to a run, and what follows from it: together, or not at all. Returns at once.
     ///
     /// # Errors
     /// Nothing more can be written.
-    pub(super) fn append(
-        &self,
-        run: Part,
-        entries: &[Entry],
-        kept: Vec<(StreamName, Exchange)>,
-        durable: Option<Durable>,
-    ) -> Result<(), Error> {
+    pub(super) fn append(&self, run: Option<Part>, beside: Beside, durable: Option<Durable>) -> Result<(), Error> {
+        let Beside { entries, kept, settled } = beside;
         // The lock is held until the batch is in the writer's queue, so that the ledger's entries are there in order.
         let mut books = self.books();
         entries.iter().for_each(|entry| books.ledger.evolve(entry));
@@ -194,16 +202,26 @@ impl Recorder {
             durable.into_iter().for_each(|durable| durable(Ok(())));
             return Ok(());
         };
-        let mut parts = vec![run];
-        parts.extend(books.part(entries, self.now_ms()));
+        let now_ms = self.now_ms();
+        let mut parts: Vec<Part> = run.into_iter().chain(books.part(&entries, now_ms)).collect();
         for (stream, exchange) in kept {
-            let on_disk = self.with_store(|store| head_of(store, &stream))?;
-            let seq = 1 + on_disk.max(books.kept_heads.get(&stream).copied().unwrap_or_default());
-            books.kept_heads.insert(stream.clone(), seq);
-            let records = vec![exchange.record(seq, self.now_ms())];
-            parts.push(Part { stream, records, mark: None, snapshot: None });
+            let seq = self.next_of(&stream, &mut books)?;
+            parts.push(Part { stream, records: vec![exchange.record(seq, now_ms)], mark: None, snapshot: None });
+        }
+        if let Some(settled) = settled {
+            let stream = Settled::stream();
+            let seq = self.next_of(&stream, &mut books)?;
+            parts.push(Part { stream, records: vec![settled.record(seq, now_ms)], mark: None, snapshot: None });
         }
         Ok(journal.append(Batch { parts, durable: durable.into_iter().collect() })?)
+    }
+
+    /// Returns the number of a stream's next record.
+    fn next_of(&self, stream: &StreamName, books: &mut Books) -> Result<u64, Error> {
+        let on_disk = self.with_store(|store| head_of(store, stream))?;
+        let seq = 1 + on_disk.max(books.heads.get(stream).copied().unwrap_or_default());
+        books.heads.insert(stream.clone(), seq);
+        Ok(seq)
     }
 
     /// Returns what an instance keeps from run to run, as messages.
@@ -227,7 +245,7 @@ impl Recorder {
 
     /// Notes that all that was kept for a stream is in the store.
     pub(super) fn kept_is_durable(&self, stream: &StreamName) {
-        self.books().kept_heads.remove(stream);
+        self.books().heads.remove(stream);
     }
 
     /// Claims a run that stands at event `head`; 0 for one that is to begin.
@@ -308,7 +326,7 @@ impl Recorder {
     }
 
     /// Reads in the store; to be asked only where there is one.
-    fn with_store<T>(&self, read: impl FnOnce(&Store) -> Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn with_store<T>(&self, read: impl FnOnce(&Store) -> Result<T, Error>) -> Result<T, Error> {
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         match (&mut *past, &self.journal) {
             (Some(store), _) => read(store),
@@ -400,9 +418,8 @@ pub fn run_of(stream: &StreamName) -> Option<RunId> {
 pub fn read_ledger(store: &Store) -> Result<Ledger, Error> {
     let stream = StreamName::new(LEDGER);
     let mut ledger = match store.snapshot(&stream) {
-        Ok(Some(snapshot)) if snapshot.version == LEDGER_VERSION => {
-            rmp_serde::from_slice(&snapshot.state).map_err(|error| malformed(snapshot.seq, "snapshot", &error))?
-        }
+        Ok(Some(snapshot)) if snapshot.version == LEDGER_VERSION => rmp_serde::from_slice(&snapshot.state)
+            .map_err(|error| malformed(snapshot.seq, "ledger: snapshot", &error))?,
         Ok(_) => Ledger::default(),
         Err(journal::Error::NoSuchStream { .. }) => return Ok(Ledger::default()),
         Err(error) => return Err(error.into()),
@@ -413,7 +430,7 @@ pub fn read_ledger(store: &Store) -> Result<Ledger, Error> {
             return Err(StoredError::Newer { seq: record.seq, kind, found: record.version }.into());
         }
         let entry = rmp_serde::from_slice(&record.payload);
-        ledger.evolve(&entry.map_err(|error| malformed(record.seq, &record.kind, &error))?);
+        ledger.evolve(&entry.map_err(|error| malformed(record.seq, &format!("ledger: {}", record.kind), &error))?);
     }
     Ok(ledger)
 }
@@ -435,7 +452,7 @@ pub fn read_entries(store: &Store) -> Result<Vec<(Record, Entry)>, Error> {
     };
     let read = |record: Record| match rmp_serde::from_slice(&record.payload) {
         Ok(entry) => Ok((record, entry)),
-        Err(error) => Err(malformed(record.seq, &record.kind, &error)),
+        Err(error) => Err(malformed(record.seq, &format!("ledger: {}", record.kind), &error)),
     };
     records.into_iter().map(read).collect()
 }
@@ -448,11 +465,11 @@ fn head_of(store: &Store, stream: &StreamName) -> Result<u64, Error> {
     }
 }
 
-fn malformed(seq: u64, kind: &str, error: &rmp_serde::decode::Error) -> Error {
-    StoredError::Malformed { seq, kind: format!("ledger: {kind}"), why: error.to_string() }.into()
+pub(super) fn malformed(seq: u64, kind: &str, error: &rmp_serde::decode::Error) -> Error {
+    StoredError::Malformed { seq, kind: kind.to_owned(), why: error.to_string() }.into()
 }
 
-fn read_all(store: &Store, stream: &StreamName, mut after: u64) -> Result<Vec<Record>, journal::Error> {
+pub(super) fn read_all(store: &Store, stream: &StreamName, mut after: u64) -> Result<Vec<Record>, journal::Error> {
     let mut records = Vec::new();
     loop {
         let some = store.read(stream, after, READ_AT_ONCE)?;

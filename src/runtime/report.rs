@@ -1,12 +1,15 @@
 //! What a run came to.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::budget::Amount;
-use crate::run::{AgentId, AgentOutcome, Answer, Health, Instance, Lineage, RunId, RunState, Status, Totals};
+use crate::run::{
+    AgentId, AgentOutcome, Answer, Health, Instance, LetterId, Lineage, RunId, RunState, Stage, Status, Totals,
+};
 
 /// What a run came to. Its JSON form is public: `provost run --json` prints it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +25,9 @@ pub struct Report {
     /// Where it was forked from, if it was. What it used and how long it took count from there.
     #[serde(default)]
     pub forked_from: Option<Lineage>,
+    /// The dead letter that it began with, if it was one.
+    #[serde(default)]
+    pub put_back_from: Option<LetterId>,
     /// How it ended, or where it stands.
     pub status: Status,
     /// Why; none where the status says all.
@@ -31,6 +37,12 @@ pub struct Report {
     pub answer: Option<Answer>,
     /// The agent instances, in the order in which they started.
     pub agents: Vec<AgentReport>,
+    /// The mailboxes in which questions of this run wait, in the order of the agents' names.
+    #[serde(default)]
+    pub mailboxes: Vec<MailboxReport>,
+    /// How many messages were given up, settled or not.
+    #[serde(default)]
+    pub dead_letters: u32,
     /// What was used over all.
     pub usage: UsageReport,
     /// When it began or was forked, in milliseconds since 1970 (UTC).
@@ -57,6 +69,31 @@ pub struct AgentReport {
     pub incarnations: u32,
     /// What it used.
     pub usage: UsageReport,
+}
+
+/// What waits in the mailbox of one agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MailboxReport {
+    /// The agent's name in the network.
+    pub agent: Arc<str>,
+    /// How many questions of the run wait there.
+    pub waiting: u32,
+    /// Since when the oldest of them waits, in milliseconds since 1970 (UTC).
+    pub oldest_ms: u64,
+}
+
+impl MailboxReport {
+    fn all_of(state: &RunState) -> Vec<Self> {
+        let mut mailboxes: BTreeMap<&str, Self> = BTreeMap::new();
+        for (_, open) in state.in_mailboxes() {
+            let (name, Stage::Sent { since_ms }) = (open.subject.name(), &open.stage) else { continue };
+            let empty = || Self { agent: name.into(), waiting: 0, oldest_ms: *since_ms };
+            let mailbox = mailboxes.entry(name).or_insert_with(empty);
+            mailbox.waiting += 1;
+            mailbox.oldest_ms = mailbox.oldest_ms.min(*since_ms);
+        }
+        mailboxes.into_values().collect()
+    }
 }
 
 /// What was used.
@@ -97,6 +134,7 @@ impl Report {
             tenant: beginning.map(|beginning| beginning.stream.tenant.clone()).unwrap_or_default(),
             session: beginning.and_then(|beginning| beginning.stream.session.clone()),
             forked_from: state.forked_from().cloned(),
+            put_back_from: beginning.and_then(|beginning| Some(beginning.put_back.as_ref()?.letter.clone())),
             status: state.status(),
             reason: match &end {
                 Some(end) => end.reason.clone(),
@@ -104,6 +142,8 @@ impl Report {
             },
             answer: end.and_then(|end| end.answer),
             agents: state.agents().iter().map(agent).collect(),
+            mailboxes: MailboxReport::all_of(state),
+            dead_letters: state.dead_letters(),
             usage: usage(&state.totals(), spent.tokens, spent.cost_nano_usd),
             started_ms: state.started_ms(),
             duration_ms: state.active_ms(),
@@ -130,10 +170,13 @@ impl Report {
             tenant: "".into(),
             session: None,
             forked_from: None,
+            put_back_from: None,
             status: Status::Failed,
             reason: Some(reason),
             answer: None,
             agents: Vec::new(),
+            mailboxes: Vec::new(),
+            dead_letters: 0,
             usage: usage(&Totals::default(), 0, 0),
             started_ms: 0,
             duration_ms: 0,

@@ -32,7 +32,8 @@ use self::watchdog::Live;
 use super::gate::Admission;
 use super::handle::ReportTo;
 use super::kept::Exchange;
-use super::recorder::{Claim, entry_of};
+use super::letters::Settled;
+use super::recorder::{Beside, Claim, entry_of};
 use super::scope::{Happened, Scope};
 use super::supervision::{Exit, Supervision};
 use super::{Answers, Error, stream_of};
@@ -177,6 +178,8 @@ struct Unwritten {
     entries: Vec<Entry>,
     /// What instances keep from run to run.
     kept: Vec<(StreamName, Exchange)>,
+    /// The dead letter that the run begins with.
+    settled: Option<Settled>,
     mark: Option<Mark>,
     when_durable: Vec<Told>,
 }
@@ -312,13 +315,16 @@ impl Actor for RunSupervisor {
 
 impl RunLoop {
     async fn begin(&mut self, started: Event, me: &ActorRef<RunMessage>) {
-        let Event::RunStarted { tenant, input, .. } = &started else { return };
-        let (tenant, input) = (tenant.clone(), input.clone());
+        let Event::RunStarted { tenant, input, put_back, .. } = &started else { return };
+        let (tenant, input, put_back) = (tenant.clone(), input.clone(), put_back.clone());
         let run = self.scope.stream.run.clone();
+        // A letter counts as put back as soon as the run is there that begins with it, and not before.
+        self.unwritten.settled = put_back.as_ref().map(|letter| Settled::put_back(letter.letter.clone(), run.clone()));
         self.unwritten.entries.push(Entry::Opened { run, tenant });
         let cause = self.record(None, None, started).seq;
         self.set_deadline(me);
-        let entry = NewAgent::entry(&self.scope.fleet.network.spec().network.entry, input);
+        let entry = &self.scope.fleet.network.spec().network.entry;
+        let entry = NewAgent::first(entry, input, put_back.as_deref());
         self.start_agent(entry, cause, me).await;
     }
 
@@ -435,7 +441,7 @@ impl RunLoop {
     }
 
     fn hand_over(&mut self, written: Unwritten, durable: Option<Durable>) {
-        let Unwritten { records, events, entries, kept, mark, .. } = written;
+        let Unwritten { records, events, entries, kept, settled, mark, .. } = written;
         events.into_iter().for_each(|envelope| self.log.append(envelope));
         if records.is_empty() {
             // What is asked for without anything happening is as durable as what happened before it.
@@ -446,7 +452,7 @@ impl RunLoop {
         }
         let snapshot = self.is_snapshot_due().then(|| self.snapshot());
         let part = Part { stream: stream_of(&self.scope.stream.run), records, mark, snapshot };
-        if let Err(error) = self.scope.recorder.append(part, &entries, kept, durable) {
+        if let Err(error) = self.scope.recorder.append(Some(part), Beside { entries, kept, settled }, durable) {
             self.break_off(error);
         }
     }

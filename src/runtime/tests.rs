@@ -14,7 +14,7 @@ use super::*;
 use crate::fault;
 use crate::journal::Reader;
 use crate::model::{Error as ModelError, Reply, Request};
-use crate::run::{AgentId, Health, Status, ToolCall};
+use crate::run::{AgentId, Event, Health, Status, ToolCall};
 use crate::spec::{AgentSpec, ModelSpec, NetworkSpec, ProviderKind};
 
 /// Answers when it is let.

@@ -5,6 +5,7 @@
 mod agents;
 mod limits;
 mod models;
+mod supervision;
 mod templates;
 mod tools;
 
@@ -16,7 +17,7 @@ use serde_json::Value;
 
 use super::findings::{Findings, Place, Said, listed, nearest};
 use super::shape::short;
-use super::{NetworkSpec, Span, SupervisionSpec};
+use super::{NetworkSpec, Span};
 
 pub(super) use agents::wrong_schema;
 pub(crate) use models::is_loopback;
@@ -35,6 +36,7 @@ pub(super) fn meaning(spec: &NetworkSpec, found: &mut Findings, front: Front<'_>
     let mut check = Check { spec, found, front };
     check.network();
     let reached = check.ways();
+    check.supervision();
     check.models(&reached);
     check.limits();
     check.tools(&reached);
@@ -130,21 +132,6 @@ impl<'a> Check<'a> {
                 "bad_name",
                 "the network's name holds control characters",
                 "take letters, digits and signs",
-            );
-        }
-        self.supervision();
-    }
-
-    fn supervision(&mut self) {
-        let supervision = &self.spec.supervision;
-        self.not_zero(&["supervision", "period"], supervision.period);
-        if supervision.shutdown > SupervisionSpec::MAX_SHUTDOWN {
-            self.error(
-                &["supervision", "shutdown"],
-                Place::Value,
-                "out_of_range",
-                format!("`supervision.shutdown` must not be longer than {}", SupervisionSpec::MAX_SHUTDOWN),
-                "whoever stops the network waits for it; write a span of time such as \"1s\" or \"1m\"",
             );
         }
     }

@@ -62,6 +62,8 @@ struct Edge {
 enum Way {
     Asks,
     HandsOver,
+    /// It hands over where it can't go on.
+    OnError,
     Uses,
 }
 
@@ -96,6 +98,8 @@ impl Graph {
             };
             edges.extend(agents(&agent.delegates_to, Way::Asks));
             edges.extend(agents(&agent.hands_off_to, Way::HandsOver));
+            let route = agent.on_error.route().and_then(|to| spec.agents.get_index_of(to));
+            edges.extend(route.map(|to| Edge { from, to, kind: Way::OnError }));
             let tools = agent.tools.iter().filter_map(|tool| used.iter().position(|(name, _)| *name == tool));
             edges.extend(tools.map(|tool| Edge { from, to: first_tool + tool, kind: Way::Uses }));
         }

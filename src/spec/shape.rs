@@ -12,7 +12,7 @@ use super::findings::{Findings, Place, Said, listed, nearest};
 use super::later;
 use super::node::{Node, Value};
 use super::schema::json_schema;
-use super::{SecretRef, Span};
+use super::{Backoff, OnError, SecretRef, Span};
 
 /// Makes `tree` fit the schema, and reports where it did not.
 pub(super) fn fit(tree: &mut Node, found: &mut Findings) {
@@ -298,6 +298,8 @@ fn placeholder(root: &Json, schema: &Json) -> Value {
         (Some("number"), _) => Value::Float(0.0),
         (Some("boolean"), _) => Value::Boolean(false),
         (_, Some("span")) => Value::String("1s".to_owned()),
+        (_, Some("backoff")) => Value::String(Backoff::default().to_string()),
+        (_, Some("on-error")) => Value::String(OnError::default().to_string()),
         _ => Value::String(String::new()),
     }
 }
@@ -313,6 +315,7 @@ fn expected(schema: &Json) -> &'static str {
         (Some("number"), _) => "a number",
         (Some("boolean"), _) => "true or false",
         (_, Some("span")) => "a span of time",
+        (_, Some("backoff")) => "two spans of time in a string",
         _ => "a string",
     }
 }
@@ -333,10 +336,18 @@ fn example(schema: &Json, path: &[String]) -> String {
         (Some("number"), _) => "a number, such as 0.5".to_owned(),
         (Some("boolean"), _) => "`true` or `false`, without quotes".to_owned(),
         (_, Some("span")) => "a span of time in quotes, such as \"200ms\", \"10s\" or \"5m\"".to_owned(),
+        (_, Some("backoff")) => format!("`{key} = \"200ms..10s\"`: {BACKOFF}"),
+        (_, Some("on-error")) => format!("`{key} = \"restart\"`; it takes {ON_ERROR}"),
         _ if path.last().is_some_and(|key| key.bytes().all(|byte| byte.is_ascii_digit())) => "\"…\"".to_owned(),
         _ => format!("`{key} = \"…\"`"),
     }
 }
+
+/// What a back-off says.
+const BACKOFF: &str = "the first pause and the longest one";
+
+/// What may follow an error.
+const ON_ERROR: &str = "`feed_back`, `restart`, `fail_run` or `route:<agent>`";
 
 fn wrong_text(schema: &Json, text: &str, name: &str) -> Option<Said> {
     let length = text.chars().count() as u64;
@@ -354,6 +365,18 @@ fn wrong_text(schema: &Json, text: &str, name: &str) -> Option<Said> {
             format!("{name} is `{}`, which is no span of time", short(text)),
             "write one such as \"200ms\", \"10s\" or \"5m\"",
         ),
+        Some("backoff") => text.parse::<Backoff>().err().and_then(|why| {
+            let help = format!("write {BACKOFF}, such as \"200ms..10s\"");
+            said("bad_span", format!("{name}: {}", why.split(';').next().unwrap_or_default()), &help)
+        }),
+        Some("on-error") => text.parse::<OnError>().err().and_then(|_| {
+            let help = match nearest(text, ["feed_back", "restart", "fail_run"]) {
+                _ if text.starts_with("route") => "name the agent that takes over: \"route:<agent>\"".to_owned(),
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("it takes {ON_ERROR}"),
+            };
+            said("unknown_value", format!("{name} can't be `{}`", short(text)), &help)
+        }),
         // Never says what stands there: it is probably the key itself.
         Some("secret-ref") if !SecretRef::is_reference(text) => said(
             "inline_secret",

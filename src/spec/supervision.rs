@@ -105,12 +105,16 @@ impl JsonSchema for Backoff {
     }
 }
 
+/// How many messages a mailbox may hold: more than anybody has answered before they are stale, and a few hundred megabytes
+/// where they are kept by their ids.
+const MAX_CAPACITY: u32 = 1_000_000;
+
 /// An agent's mailbox: the questions that wait until an instance of it is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MailboxSpec {
     /// How many messages may wait.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = MAX_CAPACITY))]
     pub capacity: u32,
     /// What becomes of a message for which there is no room.
     pub when_full: WhenFull,
@@ -184,6 +188,16 @@ impl OnError {
     }
 }
 
+impl OnError {
+    /// Returns the agent that takes over, if one does.
+    pub fn route(&self) -> Option<&str> {
+        match self {
+            Self::Route(agent) => Some(agent),
+            Self::FeedBack | Self::Restart | Self::FailRun => None,
+        }
+    }
+}
+
 impl FromStr for OnError {
     type Err = String;
 
@@ -233,6 +247,7 @@ impl JsonSchema for OnError {
         json_schema!({
             "type": "string",
             "format": "on-error",
+            "pattern": "^(feed_back|restart|fail_run|route:.+)$",
             "description": "What follows when an operation of the agent fails: \"feed_back\", \"restart\", \"fail_run\", \
                             or \"route:<agent>\" for another agent that takes over.",
             "examples": ["feed_back", "restart", "fail_run", "route:supervisor"],

@@ -310,7 +310,7 @@ pub struct AgentSpec {
     pub restart: RestartSpec,
     /// How often it is given a message that makes it fail, before that becomes a dead letter.
     #[serde(default = "AgentSpec::default_max_deliveries", skip_serializing_if = "AgentSpec::is_default_deliveries")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 100))]
     pub max_deliveries: u32,
     /// What follows when an operation of it fails.
     #[serde(default, skip_serializing_if = "OnError::is_default")]
@@ -319,7 +319,8 @@ pub struct AgentSpec {
     #[serde(default, skip_serializing_if = "Scope::is_default")]
     pub scope: Scope,
     /// How many instances may be at work at once, behind one mailbox: in a run, or for all runs that share them. No bound
-    /// but those of the run where it is left out of an agent of scope `run`, and one for the other scopes.
+    /// but those of the run where it is left out of an agent of scope `run`, and one for the other scopes. The instance that
+    /// gets a run's input is not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub replicas: Option<u32>,

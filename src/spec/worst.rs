@@ -73,6 +73,7 @@ fn model_calls(spec: &NetworkSpec) -> Bound<u64> {
     if let Some(entry) = spec.agents.get(&spec.network.entry)
         && entry.delegates_to.is_empty()
         && entry.hands_off_to.is_empty()
+        && entry.on_error.route().is_none()
         && u64::from(entry.max_steps) < bound.0
     {
         bound = (entry.max_steps.into(), format!("`max_steps` of the agent `{}`", spec.network.entry));

@@ -82,8 +82,8 @@ fn what_is_no_toml_does_not_hide_other_mistakes() {
 fn a_file_that_uses_everything_is_valid() {
     let loaded = Network::load(&fixtures().join("everything.toml")).unwrap();
     insta::assert_snapshot!(found(&loaded.warnings).join("\n"), @r"
-    tool_will_ask 97:8
-    tool_will_ask 102:8
+    tool_will_ask 103:8
+    tool_will_ask 108:8
     ");
     let network = loaded.network;
     assert!(network.output_schema("editor").is_some());
@@ -123,6 +123,12 @@ fn other_validators_agree_with_ours_on_the_schema() {
         ("tools = [3]", false),
         ("model = { prefer = 3 }", false),
         ("bogus = 1", false),
+        ("on_error = \"retry\"", false),
+        ("on_error = \"route:\"", false),
+        ("on_error = \"restart\"\nrestart = { backoff = \"1s..2s\" }", true),
+        ("restart = { kind = \"never\" }", false),
+        ("max_deliveries = 101", false),
+        ("replicas = 0", false),
         ("[agents.\"b c\"]\nprompt = \"x\"", false),
         ("[agents.b]", false),
         ("[network.limits]\ncost_usd = -1", false),
@@ -273,6 +279,104 @@ fn ways_between_agents() {
     check_tail("delegates_to = [\"aa\"]\n", &["unknown_agent 6:17"]);
     // An unknown name that is plainly a slip does not make the agent that was meant unreachable.
     check_tail("delegates_to = [\"researchr\"]\n[agents.researcher]\nprompt = \"x\"\n", &["unknown_agent 6:17"]);
+}
+
+#[test]
+fn what_follows_a_failure() {
+    check_tail("restart = { kind = \"temporary\", backoff = \"0ms..1m\" }\n", &[]);
+    check_tail("restart = { kind = \"permanant\" }\n", &["unknown_value 6:20"]);
+    check_tail("restart = { backof = \"1s..2s\" }\n", &["unknown_key 6:13"]);
+    check_tail("restart = \"permanent\"\n", &["wrong_type 6:11"]);
+    check_tail("restart = { backoff = 3 }\nmax_steps = 0\n", &["wrong_type 6:23", "out_of_range 7:13"]);
+    for wrong in ["x", "1s", "2s..1s", "1s..x", ".."] {
+        check_tail(
+            &format!("restart = {{ backoff = \"{wrong}\" }}\nmax_deliveries = 0\n"),
+            &["bad_span 6:23", "out_of_range 7:18"],
+        );
+    }
+    check_tail("max_deliveries = 100\n", &[]);
+    check_tail("max_deliveries = 101\n", &["out_of_range 6:18"]);
+    check_tail("[supervision]\nstrategy = \"rest_for_one\"\nintensity = 0\n", &[]);
+    check_tail(
+        "[supervision]\nstrategy = \"one_for_al\"\nintensity = -1\n",
+        &["unknown_value 7:12", "out_of_range 8:13"],
+    );
+    for right in ["feed_back", "restart", "fail_run"] {
+        check_tail(&format!("on_error = \"{right}\"\n"), &[]);
+    }
+    for wrong in ["retry", "route:", "route", "b", ""] {
+        check_tail(&format!("on_error = \"{wrong}\"\nmax_steps = 0\n"), &["unknown_value 6:12", "out_of_range 7:13"]);
+    }
+    check_tail("on_error = { route = \"b\" }\n", &["wrong_type 6:12"]);
+}
+
+#[test]
+fn where_errors_lead() {
+    const B: &str = "[agents.b]\nprompt = \"x\"\n";
+    check_tail(&format!("on_error = \"route:b\"\n{B}"), &[]);
+    check_tail("on_error = \"route:zebra\"\n", &["unknown_agent 6:12"]);
+    // Who was plainly meant is not unreachable as well.
+    check_tail("on_error = \"route:researchr\"\n[agents.researcher]\nprompt = \"x\"\n", &["unknown_agent 6:12"]);
+    check_tail(&format!("on_error = \"rote:b\"\n{B}"), &["unknown_value 6:12"]);
+    check_tail("on_error = \"route:a\"\n", &["error_cycle 6:12"]);
+    check_tail(&format!("on_error = \"route:b\"\n{B}on_error = \"route:a\"\n"), &["error_cycle 6:12"]);
+    // To take over from whom one has asked is no circle: the depth bounds it.
+    check_tail(&format!("delegates_to = [\"b\"]\n{B}on_error = \"route:a\"\n"), &[]);
+    check_tail(&format!("delegates_to = [\"b\"]\nreplicas = 1\n{B}on_error = \"route:a\"\n"), &["wait_cycle 6:17"]);
+    // What an error leads to can ask too deep.
+    let chain = format!("on_error = \"route:b\"\n{B}delegates_to = [\"c\"]\n[agents.c]\nprompt = \"x\"\n");
+    check_tail(&format!("{chain}[network.limits]\ndepth = 0\n"), &["delegation_too_deep 4:1"]);
+    check_tail(&format!("{chain}[network.limits]\ndepth = 1\n"), &[]);
+}
+
+#[test]
+fn replicas_scopes_and_mailboxes() {
+    let b = |tail: &str| format!("delegates_to = [\"b\"]\n[agents.b]\nprompt = \"x\"\n{tail}");
+    for right in [
+        "replicas = 2\n",
+        "scope = \"session\"\n",
+        "scope = \"network\"\nmailbox = { capacity = 1, when_full = \"drop_oldest\" }\n",
+        "replicas = 1\nmailbox = { capacity = 1_000_000 }\n",
+    ] {
+        check_tail(&b(right), &[]);
+    }
+    check_tail(&b("replicas = 0\nscope = \"runs\"\n"), &["out_of_range 9:12", "unknown_value 10:9"]);
+    check_tail(&b("replicas = 1\nmailbox = { capacity = 0 }\n"), &["out_of_range 10:24"]);
+    check_tail(&b("replicas = 1\nmailbox = { capacity = 1_000_001 }\n"), &["out_of_range 10:24"]);
+    check_tail(&b("replicas = 1\nmailbox = { when_full = \"drop\" }\n"), &["unknown_value 10:25"]);
+    check_tail(&b("mailbox = { capacity = 3 }\n"), &["unused_mailbox 9:1"]);
+    check_tail(&b("mailbox = { capacity = 3 }\nreplicas = 0\n"), &["out_of_range 10:12"]);
+    // The entry is asked only where somebody asks it.
+    check_tail("replicas = 1\n", &["entry_is_not_asked 6:12"]);
+    check_tail("scope = \"session\"\n", &["entry_is_not_asked 6:9"]);
+    check_tail("scope = \"session\"\nreplicas = 2\n", &["entry_is_not_asked 7:12"]);
+    check_tail("scope = \"run\"\n", &[]);
+    for way in ["hands_off_to = [\"a\"]", "on_error = \"route:a\""] {
+        let text = format!("scope = \"session\"\nhands_off_to = [\"b\"]\n[agents.b]\nprompt = \"x\"\n{way}\n");
+        check_tail(&text, &[]);
+    }
+}
+
+#[test]
+fn who_can_wait_for_itself() {
+    let agents = |replicas: &str| {
+        format!(
+            "delegates_to = [\"b\"]\n[agents.b]\nprompt = \"x\"\n{replicas}delegates_to = [\"c\"]\n\
+             [agents.c]\nprompt = \"x\"\ndelegates_to = [\"b\"]\n"
+        )
+    };
+    check_tail(&agents(""), &["delegation_cycle 9:17"]);
+    check_tail(&agents("replicas = 1\n"), &["wait_cycle 10:17"]);
+    check_tail(&agents("scope = \"network\"\n"), &["wait_cycle 10:17"]);
+    // Who hands over waits for no answer.
+    let hands = "delegates_to = [\"b\"]\n[agents.b]\nprompt = \"x\"\nreplicas = 1\nhands_off_to = [\"c\"]\n\
+                 [agents.c]\nprompt = \"x\"\nreplicas = 1\nhands_off_to = [\"b\"]\n";
+    check_tail(hands, &[]);
+}
+
+#[test]
+fn what_is_wrong_with_supervision_is_told_with_a_remedy() {
+    insta::assert_snapshot!(rendered("supervision.toml"));
 }
 
 #[test]

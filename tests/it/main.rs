@@ -6,6 +6,7 @@ mod aimock;
 mod check;
 mod cli;
 mod crash;
+mod dead_letters;
 mod diff;
 mod faults;
 mod fork;

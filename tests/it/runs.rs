@@ -49,12 +49,12 @@ a = ['{"calls": [{"name": "wait", "arguments": {"argv": ["sh", "-c", "while [ ! 
     )
 }
 
-fn open_gate(dir: &Path) {
+pub(crate) fn open_gate(dir: &Path) {
     std::fs::write(dir.join("gate"), "").unwrap();
 }
 
 /// Waits until something is so.
-fn until<T>(what: &str, mut is_so: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, mut is_so: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = is_so() {
@@ -129,7 +129,7 @@ fn statuses(dir: &Path) -> Vec<String> {
 }
 
 /// Puts fixed words in the place of what differs from run to run.
-fn redacted(text: &str) -> String {
+pub(crate) fn redacted(text: &str) -> String {
     let is_id = |word: &str| word.len() == 26 && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     let is_time = |word: &str| word.starts_with("20") && word[1..].contains(['-']);
     let word = |word: &str| {
@@ -615,6 +615,11 @@ fn the_control_socket_speaks_http() {
         ("POST", format!("/runs/{run}/fork"), r#"{"at": 2, "network": "x"}"#),
         ("POST", format!("/runs/{run}/fork"), r#"{"at": 2, "id": "A"}"#),
         ("POST", "/runs/none/fork".to_owned(), r#"{"at": 2}"#),
+        ("POST", format!("/runs/{run}/put-back"), r#"{"event": 2}"#),
+        ("POST", format!("/runs/{run}/put-back"), r#"{"event": 2, "id": "A"}"#),
+        ("POST", "/runs/none/put-back".to_owned(), r#"{"event": 2}"#),
+        ("POST", format!("/runs/{run}/drop-letter"), r#"{"event": 90}"#),
+        ("POST", format!("/runs/{run}/drop-letter"), "{}"),
         ("POST", format!("/runs/{run}/resolve"), r#"{"call": "a#1.0", "resolution": "retry"}"#),
         ("POST", format!("/runs/{run}/steer"), r#"{"agent": "b", "text": "x"}"#),
         ("POST", "/prune".to_owned(), r#"{"keep": "all"}"#),

@@ -11,7 +11,7 @@ use crate::cli::{Error, print};
 use crate::journal::Store;
 use crate::run::{CallId, OpenCall, RunId};
 use crate::runtime::{Approver, Host, Question, Report};
-use crate::serve::control::{Client, ClientError, Code, ForkRun, ResumeRun, Resumption, StartRun};
+use crate::serve::control::{Client, ClientError, Code, ForkRun, PutBackLetter, ResumeRun, Resumption, StartRun};
 
 /// The shortest pause between two looks at the store, right after something happened.
 const SHORTEST: Duration = Duration::from_millis(20);
@@ -96,6 +96,11 @@ pub(in crate::cli) async fn there(
                 id: Some(run.clone()),
             };
             client.fork(&from, &body).await.map(|_| true)
+        }
+        Task::PutBack { letter, models } => {
+            let models = models.iter().map(ToString::to_string).collect();
+            let body = PutBackLetter { event: letter.event, models, id: Some(run.clone()) };
+            client.put_back(&letter.run, &body).await.map(|_| true)
         }
         Task::Resume { approvals, models } => {
             let models = models.iter().map(ToString::to_string).collect();

@@ -53,6 +53,11 @@ pub(in crate::cli) fn sentence(envelope: &Envelope) -> String {
 
 fn what(event: &Event) -> String {
     match event {
+        Event::RunStarted { name, put_back: Some(put_back), .. } => {
+            let (letter, to) = (&put_back.letter, visible(&put_back.to));
+            let from = format!("the dead letter of event {} of run {}, for {to}", letter.event, letter.run);
+            format!("the run of {} began with {from}", visible(name))
+        }
         Event::RunStarted { name, input, .. } => format!("the run of {} began: {}", visible(name), excerpt(input)),
         Event::RunResumed { network, .. } => match network {
             Some(_) => "the run was taken up again, with another model".to_owned(),

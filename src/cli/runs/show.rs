@@ -3,16 +3,16 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use super::find;
 use super::reports::Reports;
 use super::time::local;
+use super::{dead_letters, find};
 use crate::cli::door::Address;
 use crate::cli::exit::Code;
 use crate::cli::follow::{events, words};
 use crate::cli::{Cli, Error, outcome, print};
 use crate::journal;
-use crate::run::{Envelope, Lineage, RunState, Status};
-use crate::runtime::{self, Past, Report, stream_of};
+use crate::run::{Envelope, LetterId, Lineage, RunState, Status};
+use crate::runtime::{self, Letter, MailboxReport, Past, Report, read_settled, stream_of};
 use crate::spec::visible;
 
 /// What `provost runs show` takes.
@@ -47,12 +47,13 @@ pub(super) async fn run(cli: &Cli, address: &Address, arguments: &Arguments) -> 
         json["timeline"] = lines.collect();
         print::json(&json)?;
     } else {
-        print::result(&text(&report, past.as_ref()))?;
+        let open = past.as_ref().map(|past| Ok::<_, Error>(dead_letters::open(past, &read_settled(&store)?)));
+        print::result(&text(&report, past.as_ref(), &given_up(&open.transpose()?.unwrap_or_default())))?;
     }
     Ok(Code::Done)
 }
 
-fn text(report: &Report, past: Option<&Past>) -> String {
+fn text(report: &Report, past: Option<&Past>, dead_letters: &str) -> String {
     let mut out = format!(
         "run {} of {} · tenant {}{} · began {}\n",
         report.run,
@@ -64,11 +65,16 @@ fn text(report: &Report, past: Option<&Past>) -> String {
     if let Some(Lineage { run, at }) = &report.forked_from {
         let _ = writeln!(out, "  forked from event {at} of run {run}");
     }
+    if let Some(LetterId { run, event }) = &report.put_back_from {
+        let _ = writeln!(out, "  began with the dead letter of event {event} of run {run}");
+    }
     match past {
         None => out.push_str("  its events have been pruned\n"),
         Some(past) => {
             out.push_str(&timeline(&past.events, report));
             out.push_str(&waits(report, &past.state));
+            out.push_str(&mailboxes(report));
+            out.push_str(dead_letters);
         }
     }
     if let Some(answer) = report.answer_text() {
@@ -108,4 +114,27 @@ fn waits(report: &Report, state: &RunState) -> String {
         let _ = writeln!(out, "    provost runs resolve {run} '{call}' --done RESULT, or --retry, or --fail");
     }
     out
+}
+
+/// Says what waits in mailboxes.
+fn mailboxes(report: &Report) -> String {
+    let line = |mailbox: &MailboxReport| {
+        let (agent, since) = (visible(&mailbox.agent), local(mailbox.oldest_ms));
+        match mailbox.waiting {
+            1 => format!("  1 question waits in the mailbox of {agent}, since {since}\n"),
+            count => format!("  {count} questions wait in the mailbox of {agent}, the oldest since {since}\n"),
+        }
+    };
+    report.mailboxes.iter().map(line).collect()
+}
+
+/// Says which messages were given up and not settled, and what to type.
+fn given_up(letters: &[Letter]) -> String {
+    let line = |letter: &Letter| {
+        let (LetterId { run, event }, to) = (&letter.id, visible(&letter.to));
+        format!(
+            "  event {event} is a dead letter for {to}: provost runs dead-letters put-back {run} {event}, or drop\n"
+        )
+    };
+    letters.iter().map(line).collect()
 }

@@ -47,6 +47,20 @@ pub(super) fn local(time_ms: u64) -> String {
     at.map(|at| at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()).unwrap_or_default()
 }
 
+/// Returns how long ago a time was, as a person says it.
+pub(super) fn age(time_ms: u64) -> String {
+    spoken(now_ms().saturating_sub(time_ms) / 1_000)
+}
+
+fn spoken(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..86_400 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -55,6 +69,12 @@ fn now_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages_are_said_in_their_largest_unit() {
+        let said = [0, 59, 60, 3_599, 3_600, 86_399, 86_400, 40 * 86_400].map(spoken);
+        assert_eq!(said, ["0s", "59s", "1m", "59m", "1h", "23h", "1d", "40d"]);
+    }
 
     #[test]
     fn times_are_ages_or_dates() {

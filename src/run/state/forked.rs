@@ -28,7 +28,7 @@ impl RunState {
         if let Some(beginning) = &mut self.beginning {
             beginning.name = name.clone();
         }
-        (self.totals, self.spent) = (Totals::default(), Amount::default());
+        (self.totals, self.spent, self.dead_letters) = (Totals::default(), Amount::default(), 0);
         self.agents.values_mut().for_each(|instance| instance.totals = Totals::default());
         self.cancelling = None;
         // A model is asked anew, as if it never had been: with what the fork is told, and at the fork's own cost.

@@ -152,7 +152,7 @@ impl RunLoop {
                 return;
             }
             let cause = self.state.head();
-            self.start_agent(NewAgent::entry(&agent, input.clone()), cause, me).await;
+            self.start_agent(NewAgent::first(&agent, input.clone(), None), cause, me).await;
         }
     }
 

@@ -116,6 +116,31 @@ pub struct ForkedOff {
     pub at: u64,
 }
 
+/// `POST /runs/{run}/put-back`: a dead letter of the run that its agent is to get once more, in a run of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PutBackLetter {
+    /// The number of the event that says that the message was given up.
+    pub event: u64,
+    /// Models to put in the place of the network's, as `--model` takes them.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// The new run's id, which is not in use yet; a new one where it is left out.
+    #[serde(default)]
+    pub id: Option<RunId>,
+}
+
+/// `POST /runs/{run}/drop-letter`: a dead letter of the run that nobody wants any more.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DropLetter {
+    /// The number of the event that says that the message was given up.
+    pub event: u64,
+    /// Why, in a sentence.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
 /// `POST /runs/{run}/cancel`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

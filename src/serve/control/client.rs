@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::bodies::{
-    Acted, CancelRun, ForkRun, ForkedOff, Health, PauseRun, Prune, Removed, ResolveRun, ResumeRun, Resumed, StartRun,
-    Started, SteerRun,
+    Acted, CancelRun, DropLetter, ForkRun, ForkedOff, Health, PauseRun, Prune, PutBackLetter, Removed, ResolveRun,
+    ResumeRun, Resumed, StartRun, Started, SteerRun,
 };
 use super::fault::{Code, Fault, FaultBody};
 use super::socket::Place;
@@ -142,6 +142,22 @@ impl Client {
     /// Nobody answers, or the call is not in doubt.
     pub async fn resolve(&self, run: &RunId, body: &ResolveRun) -> Result<Acted, ClientError> {
         self.post(&format!("runs/{run}/resolve"), body).await
+    }
+
+    /// Gives a dead letter of a run to its agent once more. When this returns, the run that begins with it is in the store.
+    ///
+    /// # Errors
+    /// Nobody answers, there is no such letter, or it is settled.
+    pub async fn put_back(&self, run: &RunId, body: &PutBackLetter) -> Result<Started, ClientError> {
+        self.post(&format!("runs/{run}/put-back"), body).await
+    }
+
+    /// Settles a dead letter of a run that nobody wants any more.
+    ///
+    /// # Errors
+    /// Nobody answers, there is no such letter, or it is settled.
+    pub async fn drop_letter(&self, run: &RunId, body: &DropLetter) -> Result<Acted, ClientError> {
+        self.post(&format!("runs/{run}/drop-letter"), body).await
     }
 
     /// Removes the events of ended runs.

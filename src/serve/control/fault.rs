@@ -97,6 +97,8 @@ impl From<runtime::Error> for Fault {
             E::NoSuchRun(_) => (Code::NoSuchRun, "`provost runs list` says which there are"),
             E::Unfit { .. } => (Code::Unfit, "`provost runs show RUN` says where it stands"),
             E::NoForkPoint { .. } => (Code::InvalidRequest, "`provost runs show RUN` numbers its events"),
+            E::NoLetter { .. } => (Code::InvalidRequest, "`provost runs dead-letters` says which there are"),
+            E::Settled(_) => (Code::Unfit, "`provost runs dead-letters show RUN EVENT` prints it"),
             E::Misfit { .. } => {
                 (Code::InvalidRequest, "give what is at work the same names, or fork at an earlier event")
             }

@@ -9,11 +9,11 @@ use serde::de::DeserializeOwned;
 
 use super::Desk;
 use super::bodies::{
-    Acted, CancelRun, ForkRun, ForkedOff, Health, PauseRun, Prune, Removed, ResolveRun, ResumeRun, Resumed, Resumption,
-    StartRun, Started, SteerRun,
+    Acted, CancelRun, DropLetter, ForkRun, ForkedOff, Health, PauseRun, Prune, PutBackLetter, Removed, ResolveRun,
+    ResumeRun, Resumed, Resumption, StartRun, Started, SteerRun,
 };
 use super::fault::{Code, Fault};
-use crate::run::RunId;
+use crate::run::{LetterId, RunId};
 use crate::runtime::{Answers, Error, Fork, RunRequest};
 use crate::spec::{ModelOverride, Network};
 
@@ -127,6 +127,33 @@ pub(super) async fn resolve(
     let (run, asked): (_, ResolveRun) = (id(run)?, read(body)?);
     let (host, named) = (desk.host.clone(), run.clone());
     act(&desk, run, async move { host.resolve(&named, asked.call, asked.resolution).await }).await
+}
+
+pub(super) async fn put_back(
+    State(desk): State<Desk>,
+    Path(run): Path<String>,
+    body: Body,
+) -> Result<Json<Started>, Fault> {
+    let (run, asked): (_, PutBackLetter) = (id(run)?, read(body)?);
+    let overrides = overrides(&asked.models)?;
+    asked.id.as_ref().map_or(Ok(()), is_id)?;
+    let host = desk.host.clone();
+    let put_back = desk.finish(async move {
+        let letter = LetterId { run, event: asked.event };
+        let handle = host.put_back(&letter, asked.id, false, |network| put_in(&overrides, network)).await?;
+        Ok(Started { run: handle.id().clone() })
+    });
+    Ok(Json(put_back.await?))
+}
+
+pub(super) async fn drop_letter(
+    State(desk): State<Desk>,
+    Path(run): Path<String>,
+    body: Body,
+) -> Result<Json<Acted>, Fault> {
+    let (run, asked): (_, DropLetter) = (id(run)?, read(body)?);
+    let (host, letter) = (desk.host.clone(), LetterId { run: run.clone(), event: asked.event });
+    act(&desk, run, async move { host.drop_letter(&letter, asked.reason).await }).await
 }
 
 pub(super) async fn prune(State(desk): State<Desk>, body: Body) -> Result<Json<Removed>, Fault> {

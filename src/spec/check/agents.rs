@@ -52,6 +52,10 @@ impl Check<'_> {
                     }
                 }
             }
+            if let Some(to) = agent.on_error.route() {
+                let found = self.find(&["agents", name, "on_error"], "agents", to);
+                meant.entry(to).or_insert(found);
+            }
             self.clashes(name);
         }
         // A slip in a name makes no agent unreachable; but no circle is made of what was perhaps meant.
@@ -63,7 +67,9 @@ impl Check<'_> {
         };
         let reached = probable.reachable(entry);
         self.unreachable(&reached);
-        self.depth(&Topology::of(spec), entry);
+        let topology = Topology::of(spec);
+        self.circles(&topology);
+        self.depth(&topology, entry);
         reached
     }
 
@@ -75,6 +81,7 @@ impl Check<'_> {
                     || self.found.is_broken(&["agents", name])
                     || self.found.is_broken(&["agents", name, "delegates_to"])
                     || self.found.is_broken(&["agents", name, "hands_off_to"])
+                    || self.found.is_broken(&["agents", name, "on_error"])
             });
         if unsure {
             return;
@@ -91,26 +98,54 @@ impl Check<'_> {
         }
     }
 
-    fn depth(&mut self, topology: &Topology<'_>, entry: usize) {
-        let cycles = topology.delegation_cycles();
-        for cycle in &cycles {
-            let [first, .., last] = cycle.as_slice() else { continue };
-            let second = cycle.get(1).unwrap_or(last);
+    /// Refuses circles that have no end. Each is reported once, by the worst that it comes to.
+    fn circles(&mut self, topology: &Topology<'_>) {
+        let spec = self.spec;
+        let is_bounded = |name: &str| spec.agents.get(name).is_some_and(|agent| agent.replicas().is_some());
+        let waiting = topology.wait_cycles(is_bounded);
+        for cycle in &waiting {
+            let [first, second, ..] = cycle.as_slice() else { continue };
+            let instances = match spec.agents[*first].replicas() {
+                Some(1) | None => "of which there is one instance".to_owned(),
+                Some(count) => format!("of which there are {count} instances"),
+            };
+            let message = format!("the agent `{first}`, {instances}, can wait for itself: {}", way(cycle));
+            let help = "take one of these agents out of another's `delegates_to` or `on_error`, or take `replicas` and \
+                        `scope` out: who asks waits for the answer, and nobody else comes free";
+            self.error_at_way(first, second, "wait_cycle", message, help);
+        }
+        let is_reported = |name: &&str| waiting.iter().any(|cycle| cycle.contains(name));
+        for cycle in topology.delegation_cycles().iter().filter(|cycle| !cycle.iter().any(is_reported)) {
+            let [first, second, ..] = cycle.as_slice() else { continue };
             let message = if cycle.len() == 2 {
                 format!("the agent `{first}` can ask itself, without end")
             } else {
                 format!("delegation runs in a circle, without end: {}", way(cycle))
             };
-            let index = self.spec.agents[*first].delegates_to.iter().position(|to| to == second).unwrap_or(0);
-            self.error(
-                &["agents", first, "delegates_to", &index.to_string()],
-                Place::Value,
-                "delegation_cycle",
-                message,
-                "take one of these agents out of another's `delegates_to`; \
-                 `hands_off_to` may run in a circle, and `steps` bounds it",
-            );
+            let help = "take one of these agents out of another's `delegates_to`; \
+                        `hands_off_to` may run in a circle, and `steps` bounds it";
+            self.error_at_way(first, second, "delegation_cycle", message, help);
         }
+        for cycle in topology.error_cycles() {
+            let [first, ..] = cycle.as_slice() else { continue };
+            let message = match cycle.len() {
+                2 => format!("the agent `{first}` hands over to itself where it can't go on"),
+                _ => format!("errors run in a circle, without end: {}", way(&cycle)),
+            };
+            let help = "let the last one of them feed its errors back, or fail the run: `on_error = \"fail_run\"`";
+            self.error(&["agents", first, "on_error"], Place::Value, "error_cycle", message, help);
+        }
+    }
+
+    /// Reports a circle where its first agent asks the second one.
+    fn error_at_way(&mut self, first: &str, second: &str, code: &'static str, message: String, help: &str) {
+        let index = self.spec.agents[first].delegates_to.iter().position(|to| to == second).unwrap_or(0);
+        let index = index.to_string();
+        let path = ["agents", first, "delegates_to", index.as_str()];
+        self.error(&path, Place::Value, code, message, help);
+    }
+
+    fn depth(&mut self, topology: &Topology<'_>, entry: usize) {
         let depth = self.spec.network.limits.depth as usize;
         let Some(chain) = topology.longest_delegation(entry) else { return };
         if chain.len() - 1 > depth {

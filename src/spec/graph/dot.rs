@@ -22,6 +22,7 @@ pub(super) fn draw(graph: &Graph) -> String {
         let look = match edge.kind {
             Way::Asks => "label = \"asks\"",
             Way::HandsOver => "label = \"hands over\", style = bold",
+            Way::OnError => "label = \"on error\", style = dashed",
             Way::Uses => "style = dotted",
         };
         let _ = writeln!(out, "    n{} -> n{} [{look}];", edge.from, edge.to);

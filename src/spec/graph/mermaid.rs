@@ -19,6 +19,7 @@ pub(super) fn draw(graph: &Graph) -> String {
         let arrow = match edge.kind {
             Way::Asks => "-->|asks|",
             Way::HandsOver => "==>|hands over|",
+            Way::OnError => "-.->|on error|",
             Way::Uses => "-.->",
         };
         let _ = writeln!(out, "    n{} {arrow} n{}", edge.from, edge.to);

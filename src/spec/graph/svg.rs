@@ -35,7 +35,7 @@ pub(super) fn draw(graph: &Graph) -> String {
     out.push_str(
         "<style>.box{fill:#fff;stroke:#445;stroke-width:1.2}.entry{stroke-width:2.4}.tool{fill:#f3f4f7;stroke:#99a}\
          .name{font-size:13px;fill:#112}.note{font-size:10px;fill:#556}.way{fill:none;stroke:#445;stroke-width:1.2}\
-         .over{stroke-width:2.4}.uses{stroke:#99a;stroke-dasharray:3 3}.label{font-size:9px;fill:#556}</style>\n\
+         .over{stroke-width:2.4}.failed{stroke-dasharray:6 3}.uses{stroke:#99a;stroke-dasharray:3 3}.label{font-size:9px;fill:#556}</style>\n\
          <defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"8\" markerHeight=\"8\" \
          markerUnits=\"userSpaceOnUse\" orient=\"auto\"><path d=\"M0 0L8 4L0 8z\" fill=\"#445\"/></marker></defs>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n",
@@ -152,6 +152,7 @@ fn curve(out: &mut String, edge: &Edge, from: Spot, to: Spot) {
     let (class, label) = match edge.kind {
         Way::Asks => ("way", "asks"),
         Way::HandsOver => ("way over", "hands over"),
+        Way::OnError => ("way failed", "on error"),
         Way::Uses => ("way uses", ""),
     };
     let half = HEIGHT / 2.0;

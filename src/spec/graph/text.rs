@@ -27,6 +27,7 @@ pub(super) fn draw(network: &Network) -> String {
             .iter()
             .map(|to| (to.as_str(), "asks"))
             .chain(agent.hands_off_to.iter().map(|to| (to.as_str(), "hands over to")))
+            .chain(agent.on_error.route().map(|to| (to, "on error, hands over to")))
             .collect();
         for (index, tool) in agent.tools.iter().enumerate() {
             let last = ways.is_empty() && index + 1 == agent.tools.len();

@@ -115,12 +115,12 @@ impl Model<'_> {
     }
 
     fn result(&self, call: &CallId, ask: &Ask) -> Result<Outcome, FailsRun> {
-        let result = match ask {
-            Ask::Tool(tool) => self.tool(call, tool)?,
-            Ask::Delegate(to) => self.agent(&AgentId::delegate(call, to), to)?,
-            Ask::Handoff(_) | Ask::Unknown | Ask::Misused(_) => None,
-        };
-        Ok(result.filter(|_| !self.lost.calls.contains(call)))
+        match ask {
+            _ if self.lost.calls.contains(call) => Ok(None),
+            Ask::Tool(tool) => self.tool(call, tool),
+            Ask::Delegate(to) => self.agent(&AgentId::delegate(call, to), to),
+            Ask::Handoff(_) | Ask::Unknown | Ask::Misused(_) => Ok(None),
+        }
     }
 
     fn tool(&self, call: &CallId, tool: &str) -> Result<Outcome, FailsRun> {

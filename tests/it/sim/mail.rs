@@ -23,6 +23,8 @@ pub(super) struct Mail {
     kept: BTreeMap<String, Vec<Exchange>>,
     /// The questions of other runs that a later one has passed, unless they leave at the same time.
     passed: BTreeMap<(RunId, CallId), Passed>,
+    /// The instances that the last commit has started and that are told of what is kept.
+    started: Vec<Started>,
     /// What has been lived through since this was last taken.
     pub(super) lived: Vec<&'static str>,
 }
@@ -47,6 +49,14 @@ struct Since {
     here_ms: u64,
     /// Whether it was at work before its run was taken up.
     is_taken_up: bool,
+}
+
+struct Started {
+    who: String,
+    key: String,
+    task: Vec<Arc<Message>>,
+    /// Whether none of those at work was so before its run was taken up: such a one may be too many.
+    is_alone: bool,
 }
 
 struct Passed {
@@ -111,6 +121,8 @@ impl Mail {
         wrong.extend(self.crowd(network));
         if network.agents.values().any(|agent| agent.scope != Scope::Run) {
             wrong.extend(self.keep(store, answered));
+            let started = std::mem::take(&mut self.started);
+            wrong.extend(started.iter().filter_map(|started| self.knows(started).err()));
         }
         wrong
     }
@@ -164,7 +176,9 @@ impl Mail {
                 let since = Since { here_ms: now_ms, is_taken_up: is_copy };
                 self.boxes.entry(key.clone()).or_default().at_work.insert((run.clone(), agent.clone()), since);
                 if new.network.agents[&**name].scope != Scope::Run && !is_copy {
-                    return self.knows(new, &key, task);
+                    let is_alone = self.boxes[&key].at_work.values().all(|since| !since.is_taken_up);
+                    let who = format!("{run} {agent}");
+                    self.started.push(Started { who, key, task: task.clone(), is_alone });
                 }
             }
             Event::DeadLettered { call: Some(call), to, .. } if new.envelope.agent.as_ref() == Some(&call.agent) => {
@@ -174,6 +188,14 @@ impl Mail {
             Event::ToolReturned { call, failure: Some(ToolFailure::MailboxFull), .. } => {
                 self.lived.push("refused");
                 return self.refused(new, call);
+            }
+            Event::ToolReturned { call, failure, .. } => {
+                let name = (run.clone(), call.clone());
+                let waits = self.boxes.values_mut().any(|mailbox| mailbox.waiting.remove(&name).is_some());
+                // Who is told something in a fork and was about to hand over reads first.
+                if waits && *failure != Some(ToolFailure::Denied) {
+                    return Err(format!("{run} {call} has a result at {seq}, and waits in a mailbox"));
+                }
             }
             Event::AgentEnded { .. } => {
                 let Some(agent) = &new.envelope.agent else { return Ok(()) };
@@ -311,28 +333,25 @@ impl Mail {
         wrong
     }
 
-    /// An instance begins with what is kept, and what it is asked.
-    fn knows(&mut self, new: &New<'_>, key: &str, task: &[Arc<Message>]) -> Result<(), String> {
+    /// An instance begins with what is kept, and what it is asked. Its place was free only when all was on disk that the one
+    /// before it had to keep.
+    fn knows(&mut self, started: &Started) -> Result<(), String> {
+        let Started { who, key, task, is_alone } = started;
         let none = Vec::new();
         let kept = self.kept.get(key).unwrap_or(&none);
-        let is_alone =
-            self.boxes.get(key).is_none_or(|mailbox| mailbox.at_work.values().all(|since| !since.is_taken_up));
         let begins_with = |head: usize| {
             let last = &kept[head.saturating_sub(EXCHANGES)..head];
             let told: Vec<&Arc<Message>> =
                 last.iter().flat_map(|exchange| [&exchange.question, &exchange.answer]).collect();
             task.len() > told.len() && told.iter().zip(task).all(|(told, given)| *told == given)
         };
-        let heads = if is_alone { kept.len()..=kept.len() } else { 0..=kept.len() };
         if !kept.is_empty() {
             self.lived.push("kept");
         }
-        match heads.into_iter().any(begins_with) {
+        let first = if *is_alone { kept.len() } else { 0 };
+        match (first..=kept.len()).any(begins_with) {
             true => Ok(()),
-            false => {
-                let (run, agent) = (&new.envelope.stream.run, new.envelope.agent.as_ref());
-                Err(format!("{run} {agent:?} does not know what is kept in {key}"))
-            }
+            false => Err(format!("{who} does not know what is kept in {key}")),
         }
     }
 }

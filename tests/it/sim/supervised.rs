@@ -32,9 +32,10 @@ pub(super) fn supervise(spec: &mut NetworkSpec, draw: &mut Draw) {
     }
     let restarts_on_error = spec.agents.values().any(|agent| agent.on_error == OnError::Restart);
     if restarts_on_error || draw.happens(25) {
-        // What fails for good would be tried for ever.
+        // What fails for good is tried until there have been too many restarts: the period is to hold so many.
+        let period_ms = if restarts_on_error { draw.between(300_000, 600_000) } else { draw.between(500, 20_000) };
         spec.supervision.intensity = draw.between(1, 6) as u32;
-        spec.supervision.period = Span::from_millis(draw.between(500, 20_000));
+        spec.supervision.period = Span::from_millis(period_ms);
     }
 }
 
