@@ -38,7 +38,8 @@ impl Drop for Injected {
     }
 }
 
-/// Asks `is_due` at each place of this thread that can fail or panic whether it is to.
+/// Asks `is_due` at each place of this thread that can fail or panic whether it is to: one that fails by its name, and one
+/// that panics by its name and, after a space, what it is passed with.
 pub fn inject(is_due: impl FnMut(&str) -> bool + 'static) -> Injected {
     INJECTED.set(Some(Box::new(is_due)));
     Injected { take_out: || INJECTED.set(None) }

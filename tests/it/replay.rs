@@ -333,9 +333,9 @@ async fn an_agent_that_is_started_again_decides_as_it_did() {
     let (spec, model) = eventful();
     let mut passed = 0;
     let _injected = fault::inject(move |place| {
-        let is_it = place.starts_with("agent.decide");
-        passed += usize::from(is_it);
-        is_it && [2, 5, 9].contains(&passed)
+        let is_decision = place.starts_with("agent.decide ");
+        passed += usize::from(is_decision);
+        is_decision && [2, 5, 9].contains(&passed)
     });
     let past = recorded(spec, &model).await;
     let restarts = past.events.iter().filter(|e| matches!(e.event, Event::AgentRestarted { .. })).count();

@@ -116,7 +116,6 @@ impl Mail {
                 wrong.extend(self.take(&new, is_copy).err());
                 answered.extend(new.answered().filter(|_| !is_copy));
             }
-            self.settle(run);
         }
         wrong.extend(self.crowd(network));
         if network.agents.values().any(|agent| agent.scope != Scope::Run) {
@@ -134,9 +133,11 @@ impl Mail {
             Event::RunStarted { .. } => drop(self.living.insert(run.clone())),
             Event::RunResumed { .. } | Event::RunForked { .. } => {
                 self.living.insert(run.clone());
-                for mailbox in self.boxes.values_mut() {
-                    mailbox.take_up(run, now_ms);
-                }
+                self.boxes.values_mut().for_each(|mailbox| mailbox.take_up(run, now_ms));
+            }
+            Event::CancelRequested { end } => {
+                let reason = end.reason.as_deref().unwrap_or_default();
+                return if reason.starts_with(WAITS) { self.circle(new, reason) } else { Ok(()) };
             }
             Event::RunEnded { end, .. } => {
                 self.living.remove(run);
@@ -144,43 +145,10 @@ impl Mail {
                     mailbox.waiting.retain(|(of, _), _| of != run);
                     mailbox.at_work.retain(|(of, _), _| of != run);
                 }
-                if end.reason.as_deref().is_some_and(|reason| reason.starts_with(WAITS)) {
-                    self.lived.push("wait circle");
-                    return self.circle(new, end.reason.as_deref().unwrap_or_default());
-                }
             }
-            Event::Sent { call, to } => {
-                let waiting = Waiting { sent_ms: now_ms, seq, here_ms: now_ms };
-                let mailbox = self.boxes.entry(new.key_of(to).unwrap_or_default()).or_default();
-                if mailbox.waiting.insert((run.clone(), call.clone()), waiting).is_some() {
-                    return Err(format!("{run} {call} is sent twice, at {seq}"));
-                }
-                let capacity = new.network.agents[&**to].mailbox.capacity as usize;
-                if new.network.agents[&**to].mailbox.when_full == WhenFull::Spill
-                    && mailbox.waiting.len() > capacity + 1
-                {
-                    self.lived.push("spilled");
-                }
-            }
-            Event::Took { call } => self.took(new, call, is_copy)?,
-            Event::AgentStarted { name, parent, task, .. } => {
-                let (Some(call), Some(agent), Some(key)) = (parent.call(), &new.envelope.agent, new.key_of(name))
-                else {
-                    return Ok(());
-                };
-                let was_taken =
-                    matches!(new.before.map(|before| &before.event), Some(Event::Took { call: of }) if of == call);
-                if !was_taken {
-                    return Err(format!("{run} {agent} starts at {seq}, and nobody took its question"));
-                }
-                let since = Since { here_ms: now_ms, is_taken_up: is_copy };
-                self.boxes.entry(key.clone()).or_default().at_work.insert((run.clone(), agent.clone()), since);
-                if new.network.agents[&**name].scope != Scope::Run && !is_copy {
-                    let is_alone = self.boxes[&key].at_work.values().all(|since| !since.is_taken_up);
-                    let who = format!("{run} {agent}");
-                    self.started.push(Started { who, key, task: task.clone(), is_alone });
-                }
-            }
+            Event::Sent { call, to } => return self.sent(new, call, to),
+            Event::Took { call } => return self.took(new, call, is_copy),
+            Event::AgentStarted { .. } => return self.starts(new, is_copy),
             Event::DeadLettered { call: Some(call), to, .. } if new.envelope.agent.as_ref() == Some(&call.agent) => {
                 let spec = &new.network.agents[&**to];
                 self.leaves(new, call, spec.mailbox.when_full == WhenFull::DropOldest, spec)?;
@@ -205,6 +173,42 @@ impl Mail {
                 }
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// A question is in the mailbox of an agent, where it was not before.
+    fn sent(&mut self, new: &New<'_>, call: &CallId, to: &str) -> Result<(), String> {
+        let (run, seq, sent_ms) = (&new.envelope.stream.run, new.envelope.seq, new.envelope.time_ms);
+        let mailbox = self.boxes.entry(new.key_of(to).unwrap_or_default()).or_default();
+        let waiting = Waiting { sent_ms, seq, here_ms: sent_ms };
+        if mailbox.waiting.insert((run.clone(), call.clone()), waiting).is_some() {
+            return Err(format!("{run} {call} is sent twice, at {seq}"));
+        }
+        let spec = new.network.agents[to].mailbox;
+        if spec.when_full == WhenFull::Spill && mailbox.waiting.len() > spec.capacity as usize + 1 {
+            self.lived.push("spilled");
+        }
+        Ok(())
+    }
+
+    /// An instance starts: one behind a mailbox does so since it took a question.
+    fn starts(&mut self, new: &New<'_>, is_copy: bool) -> Result<(), String> {
+        let (run, seq, here_ms) = (&new.envelope.stream.run, new.envelope.seq, new.envelope.time_ms);
+        let Event::AgentStarted { name, parent, task, .. } = &new.envelope.event else { return Ok(()) };
+        let (Some(call), Some(agent), Some(key)) = (parent.call(), &new.envelope.agent, new.key_of(name)) else {
+            return Ok(());
+        };
+        let took = |event: &Event| matches!(event, Event::Took { call: of } if of == call);
+        if !new.before.is_some_and(|before| took(&before.event)) {
+            return Err(format!("{run} {agent} starts at {seq}, and nobody took its question"));
+        }
+        let at_work = &mut self.boxes.entry(key.clone()).or_default().at_work;
+        at_work.insert((run.clone(), agent.clone()), Since { here_ms, is_taken_up: is_copy });
+        if new.network.agents[&**name].scope != Scope::Run && !is_copy {
+            let is_alone = at_work.values().all(|since| !since.is_taken_up);
+            let who = format!("{run} {agent}");
+            self.started.push(Started { who, key, task: task.clone(), is_alone });
         }
         Ok(())
     }
@@ -270,24 +274,18 @@ impl Mail {
     }
 
     /// Agents are said to wait for one another: no instance of any of them is free.
-    fn circle(&self, new: &New<'_>, reason: &str) -> Result<(), String> {
-        let names: BTreeSet<&str> = reason.split('`').skip(1).step_by(2).collect();
-        let free = names.into_iter().find(|name| {
-            let asked = new.network.agents.get(*name).and_then(AgentSpec::replicas);
-            asked.is_none()
-        });
-        match free {
-            Some(name) => Err(format!("{}: {reason}, and anybody may ask {name}", new.envelope.stream.run)),
-            None => Ok(()),
+    fn circle(&mut self, new: &New<'_>, reason: &str) -> Result<(), String> {
+        self.lived.push("wait circle");
+        for name in reason.split('`').skip(1).step_by(2) {
+            let (spec, key) = (&new.network.agents[name], new.key_of(name).unwrap_or_default());
+            let at_work = self.boxes.get(&key).map_or(0, |mailbox| mailbox.at_work.len());
+            // What other runs have at work may not be known yet.
+            let is_known = spec.scope == Scope::Run;
+            if spec.replicas().is_none_or(|replicas| is_known && at_work < replicas as usize) {
+                return Err(format!("{}: {reason}, and {name} is free", new.envelope.stream.run));
+            }
         }
-    }
-
-    /// What a run has in mailboxes that is at work or waits for nobody any more is out of the way.
-    fn settle(&mut self, run: &RunId) {
-        if !self.living.contains(run) {
-            return;
-        }
-        self.boxes.retain(|_, mailbox| !mailbox.waiting.is_empty() || !mailbox.at_work.is_empty());
+        Ok(())
     }
 
     /// Says which mailbox has more instances at work than it may. What was at work when its run was taken up may be too
