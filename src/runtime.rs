@@ -168,6 +168,9 @@ pub enum Error {
     /// What is in the store can't be understood.
     #[error(transparent)]
     Stored(#[from] StoredError),
+    /// The supervisor of a network gave up.
+    #[error("{0}; the run is interrupted, and can be taken up again")]
+    GaveUp(String),
     /// The runtime is shutting down or has failed.
     #[error("the runtime has stopped")]
     Stopped,

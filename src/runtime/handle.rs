@@ -18,6 +18,10 @@ pub(super) struct Line {
     over: CancellationToken,
 }
 
+/// How many messages wait for a supervisor that is being replaced, which takes milliseconds; whoever waits for an answer to
+/// one more hears that the run does not answer.
+const SAID_MEANWHILE: usize = 1_024;
+
 /// Where a message to a run's supervisor goes.
 enum At {
     Supervisor(ActorRef<RunMessage>),
@@ -52,7 +56,8 @@ impl Line {
         match &mut *self.at.lock().unwrap_or_else(PoisonError::into_inner) {
             _ if self.is_over() => {}
             At::Supervisor(supervisor) => _ = supervisor.cast(message),
-            At::Nobody(said) => said.push(message),
+            At::Nobody(said) if said.len() < SAID_MEANWHILE => said.push(message),
+            At::Nobody(_) => {}
         }
     }
 
@@ -115,7 +120,7 @@ impl RunHandle {
     ///
     /// # Errors
     /// [`Error::Journal`] if the run's end could not be written down: the run is interrupted, and can be taken up again.
-    /// [`Error::Stopped`] if the runs of its network failed again and again, so that its supervisor gave up, which is a bug
+    /// [`Error::GaveUp`] if the runs of its network failed again and again, so that its supervisor gave up, which is a bug
     /// in Provost; its log names it. The run is interrupted, and can be taken up again.
     pub async fn wait(self) -> Result<Report, Error> {
         self.reported.await.map_err(|_| Error::Stopped)?

@@ -106,6 +106,14 @@ impl Actor for NetworkSupervisor {
     }
 }
 
+impl Running {
+    /// Says that the run is not under way any more, though it has no end.
+    fn lose(self) {
+        self.line.end();
+        self.log.close();
+    }
+}
+
 impl Runs {
     async fn start(&mut self, launch: Launch, line: Arc<Line>, me: &ActorRef<NetworkMessage>) -> bool {
         let (run, log, report) = (launch.scope.stream.run.clone(), launch.log.clone(), launch.report.clone());
@@ -131,12 +139,11 @@ impl Runs {
         self.fleet.recorder.mailboxes.withdraw(&running.run);
         running.line.set(None);
         if self.shutdown.is_some() {
-            running.line.end();
+            running.lose();
             return Ok(());
         }
         if self.supervision.rule(RestartKind::Transient, Exit::Failed, Instant::now()) != Ruling::Restart {
-            running.line.end();
-            return self.give_up(error);
+            return self.give_up(running, error);
         }
         self.between += 1;
         let (me, running) = (me.clone(), Box::new(running));
@@ -146,16 +153,21 @@ impl Runs {
         Ok(())
     }
 
-    fn give_up(&mut self, error: &str) -> Result<(), ActorProcessingErr> {
-        std::mem::take(&mut self.running).into_values().for_each(|running| running.line.end());
+    fn give_up(&mut self, failed: Running, error: &str) -> Result<(), ActorProcessingErr> {
         let spec = &self.fleet.network.spec();
         let (name, intensity, period) = (&spec.network.name, spec.supervision.intensity, spec.supervision.period);
-        Err(format!("the runs of `{name}` failed more than {intensity} times within {period}: {error}").into())
+        let why = format!("the runs of `{name}` failed more than {intensity} times within {period}: {error}");
+        for running in std::mem::take(&mut self.running).into_values().chain([failed]) {
+            running.report.send(Err(Error::GaveUp(why.clone())));
+            running.lose();
+        }
+        Err(why.into())
     }
 
     async fn take_up(&mut self, failed: Running, me: &ActorRef<NetworkMessage>) -> Result<(), ActorProcessingErr> {
         self.between -= 1;
         let Running { run, line, log, report, is_attended, .. } = failed;
+        let ended = log.clone();
         let answers = Answers { is_attended, ..Answers::default() };
         let past = match self.fleet.recorder.journal() {
             Some(_) => self.fleet.recorder.past(&run),
@@ -173,6 +185,7 @@ impl Runs {
         if let Some(error) = over {
             tracing::error!(%run, %error, "the run could not be taken up again; it is interrupted");
             line.end();
+            ended.close();
             report.send(Err(error));
         }
         self.stop_if_done(me);

@@ -138,8 +138,8 @@ async fn a_network_whose_runs_fail_too_often_gives_up() {
         }
     }
     run.controls().supervisor().unwrap().kill();
-    assert!(matches!(run.wait().await, Err(Error::Stopped)));
-    assert!(matches!(other.wait().await, Err(Error::Stopped)), "its siblings go down with the network, interrupted");
+    assert!(matches!(run.wait().await, Err(Error::GaveUp(_))));
+    assert!(matches!(other.wait().await, Err(Error::GaveUp(_))), "its siblings go down with the network, interrupted");
     assert!(matches!(runtime.start(RunRequest::new("z")).await, Err(Error::Stopped)));
 }
 

@@ -115,7 +115,7 @@ fn what(event: &Event) -> String {
         Event::Sent { to, .. } => format!("waits until {} is free", visible(to)),
         Event::Took { call } => format!("got {} through", shown(call)),
         Event::DeadLettered { to, reason, .. } => {
-            format!("a message to {} became a dead letter: {}", visible(to), excerpt(reason))
+            format!("sees a message to {} become a dead letter: {}", visible(to), excerpt(reason))
         }
         Event::AgentFailed { reason, restart_in_ms, .. } => match restart_in_ms {
             Some(pause_ms) => format!("broke down, and is started again in {pause_ms} ms: {}", excerpt(reason)),
