@@ -277,3 +277,29 @@ async fn an_agent_that_waits_for_long_is_put_to_sleep_and_woken_by_its_mail() {
     assert_eq!((report.status, report.answer_text().as_deref()), (Status::Done, Some("done")));
     assert_eq!(report.agents[0].incarnations, 1, "sleep is no failure");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_fails_whenever_it_is_taken_up_is_given_up_and_its_run_is_not_lost_to_it() {
+    let mut spec = network().spec().clone();
+    spec.agents[0].restart.backoff = "1h..1h".parse().unwrap();
+    let provider = Gated { asked: Arc::default(), let_through: Arc::new(Semaphore::new(0)) };
+    let always = |_: &crate::run::Turn<'_>| -> crate::run::Move { panic!("not today") };
+    let builder = Runtime::builder(Network::new(spec).unwrap()).provider("m", provider).agent("one", always);
+    let runtime = builder.start().await.unwrap();
+    let run = runtime.start(RunRequest::new("x")).await.unwrap();
+    let mut events = run.events();
+    let mut failures = Vec::new();
+    let end = loop {
+        let envelope = events.next().await.unwrap();
+        match &envelope.event {
+            Event::AgentFailed { delivery, .. } => failures.push(*delivery),
+            Event::RunEnded { end, .. } => break end.clone(),
+            _ => {}
+        }
+        if failures.len() == 1 && matches!(envelope.event, Event::AgentFailed { .. }) {
+            run.controls().supervisor().unwrap().kill();
+        }
+    };
+    assert_eq!((failures, end.status), (vec![1, 2, 3], Status::Failed));
+    assert_eq!(end.reason.as_deref(), Some("the message became a dead letter: not today"));
+}

@@ -31,7 +31,10 @@ impl RunLoop {
         reason: String,
         me: &ActorRef<RunMessage>,
     ) {
-        if self.children.get(agent).is_some_and(|child| child.incarnation == incarnation && child.actor.is_some()) {
+        let is_present = |child: &&super::Child| child.incarnation == incarnation && child.actor.is_some();
+        if let Some(child) = self.children.get(agent).filter(is_present) {
+            // One that fails in saying what it wants fails at the last event that it was folded from.
+            let at = at.or_else(|| child.is_to_take_up.then_some(child.dealt_with));
             self.fail_agent(agent, Failure { exit: Exit::Failed, at, reason }, me).await;
         }
     }
