@@ -111,6 +111,7 @@ pub(super) fn intensity(plan: &Plan, on_disk: &OnDisk) -> Result<(), String> {
     let supervision = &plan.network.supervision;
     let period_ms = supervision.period.0.as_millis() as u64;
     let mut restarts: Vec<u64> = Vec::new();
+    let mut asked = None;
     let within = |restarts: &[u64], since_ms: u64| restarts.iter().filter(|&&at| at >= since_ms).count();
     for envelope in &on_disk.events {
         let now_ms = envelope.time_ms;
@@ -124,6 +125,8 @@ pub(super) fn intensity(plan: &Plan, on_disk: &OnDisk) -> Result<(), String> {
                 }
                 restarts.push(now_ms);
             }
+            // A process that takes the run up after that only ends what was to end.
+            Event::CancelRequested { end } if asked.replace(end) == Some(end) => {}
             Event::CancelRequested { end } if is_given_up(end.reason.as_deref()) => {
                 let before = within(&restarts, now_ms.saturating_sub(period_ms + ROUNDING_MS));
                 if before < supervision.intensity as usize {
