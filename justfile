@@ -31,6 +31,10 @@ flips times="100000":
 race rounds="1000":
     PROVOST_RACES={{rounds}} cargo test --test it journal::of_two_processes -- --nocapture
 
+# A storm of panics, and whether those beside it notice: prints a table, and fails if a promise does not hold.
+storm seconds="60" panics="1000":
+    PROVOST_STORM_SECONDS={{seconds}} PROVOST_STORM_PANICS={{panics}} cargo bench --bench storm
+
 # The benches; each prints its floor beside it.
 bench:
     cargo bench

@@ -31,8 +31,13 @@ impl<T> Log<T> {
 
     /// Appends a record. Only a stream's sequencer does so.
     pub fn append(&self, record: Arc<T>) {
+        self.extend([record]);
+    }
+
+    /// Appends records, and tells the readers once.
+    pub fn extend(&self, more: impl IntoIterator<Item = Arc<T>>) {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        records.push(record);
+        records.extend(more);
         let length = records.len();
         drop(records);
         self.length.send_modify(|(known, _)| *known = length);

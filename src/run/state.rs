@@ -4,6 +4,7 @@ mod forked;
 mod open;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -378,8 +379,8 @@ impl RunState {
                     (instance.outcome, instance.labels) = (Some(outcome.clone()), envelope.labels.clone());
                 }
                 // A handoff is over when who handed over is.
-                self.open.retain(|call, _| call.agent != *id);
-                self.queued.retain(|call, _| call.agent != *id);
+                self.open.extract_if(calls_of(id), |_, _| true).for_each(drop);
+                self.queued.extract_if(calls_of(id), |_, _| true).for_each(drop);
             }
             Event::CancelRequested { end } => self.cancelling = Some(end.clone()),
             Event::RunEnded { end, .. } => self.end = Some(end.clone()),
@@ -485,6 +486,11 @@ impl RunState {
             _ => None,
         }
     }
+}
+
+/// Returns where the calls of an agent stand among all, which are in order of their agents.
+fn calls_of(agent: &AgentId) -> RangeInclusive<CallId> {
+    CallId::model(agent, 0)..=CallId::tool(agent, u32::MAX, u32::MAX)
 }
 
 fn end_of_run(outcome: &AgentOutcome) -> Option<RunEnd> {

@@ -35,6 +35,8 @@ pub(super) struct Fleet {
     pub(super) approver: Option<Arc<dyn Approver>>,
     /// Made by the first run.
     definitions: OnceLock<Definitions>,
+    /// The prompts that are the same in all runs.
+    plain_prompts: Prompts,
 }
 
 /// A model of the network, ready to be called.
@@ -64,7 +66,8 @@ impl BoundTool {
 }
 
 pub(super) type Tools = HashMap<Arc<str>, BoundTool>;
-pub(super) type Prompts = HashMap<Arc<str>, Arc<str>>;
+/// What agents are told first, by their names.
+pub(super) type Prompts = Arc<HashMap<Arc<str>, Arc<str>>>;
 
 impl Fleet {
     pub(super) fn new(
@@ -78,9 +81,22 @@ impl Fleet {
     ) -> Self {
         let permits = |bound: Option<u32>| bound.map(|bound| Arc::new(Semaphore::new(bound as usize)));
         let model_calls = permits(network.spec().network.fleet.model_calls_in_flight);
-        let definitions = OnceLock::new();
-        let router = Router::default();
-        Self { network, text, recorder, models, host_tools, behaviours, model_calls, router, approver, definitions }
+        let (definitions, router) = (OnceLock::new(), Router::default());
+        let plain = |(name, agent): (&String, &AgentSpec)| Some((name.as_str().into(), plain_prompt(&agent.prompt)?));
+        let plain_prompts = Arc::new(network.spec().agents.iter().filter_map(plain).collect());
+        Self {
+            network,
+            text,
+            recorder,
+            models,
+            host_tools,
+            behaviours,
+            model_calls,
+            router,
+            approver,
+            definitions,
+            plain_prompts,
+        }
     }
 
     /// Opens the network's tools for one run, whose relative paths are resolved against `directory`.
@@ -112,11 +128,18 @@ impl Fleet {
 
     /// Renders the agents' prompts for one run.
     pub(super) fn render_prompts(&self, values: &Values<'_>) -> Result<Prompts, Error> {
-        let render = |(name, agent): (&String, &AgentSpec)| {
-            let prompt = values.render(&agent.prompt, || format!("agents.{name}.prompt"))?;
-            Ok((name.as_str().into(), prompt.into()))
-        };
-        self.network.spec().agents.iter().map(render).collect()
+        let agents = &self.network.spec().agents;
+        if self.plain_prompts.len() == agents.len() {
+            return Ok(self.plain_prompts.clone());
+        }
+        let mut prompts = HashMap::clone(&self.plain_prompts);
+        for (name, agent) in agents {
+            if !self.plain_prompts.contains_key(name.as_str()) {
+                let prompt = values.render(&agent.prompt, || format!("agents.{name}.prompt"))?;
+                prompts.insert(name.as_str().into(), prompt.into());
+            }
+        }
+        Ok(Arc::new(prompts))
     }
 
     /// Returns the agents' definitions, which are made once: schemas take milliseconds to compile.
@@ -127,6 +150,14 @@ impl Fleet {
         let made = definitions(&self.network, &self.host_tools, &self.behaviours)?;
         Ok(self.definitions.get_or_init(|| made).clone())
     }
+}
+
+/// Renders a prompt that is the same in all runs: one without a brace has no variables. None of another.
+fn plain_prompt(source: &str) -> Option<Arc<str>> {
+    if source.contains('{') {
+        return None;
+    }
+    Some(Template::parse(source).ok()?.render(()).ok()?.into())
 }
 
 /// What a template of a run sees.

@@ -12,7 +12,7 @@ use ractor::ActorRef;
 use super::run_supervisor::RunMessage;
 use crate::fault::{self, Bug};
 use crate::run::{CallId, RunId};
-use crate::spec::{AgentSpec, MailboxSpec, WhenFull};
+use crate::spec::{AgentSpec, MailboxSpec, Scope, WhenFull};
 
 /// Which mailbox.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +33,21 @@ pub(super) enum Whose {
     Session(Arc<str>, Arc<str>),
     /// All runs of a tenant.
     Network(Arc<str>),
+}
+
+/// What the network says of an agent's mailbox.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    replicas: usize,
+    pub(super) spec: MailboxSpec,
+    pub(super) scope: Scope,
+}
+
+impl Terms {
+    /// Reads them off an agent; none where each question gets an instance of its own.
+    pub(super) fn of(agent: &AgentSpec) -> Option<Self> {
+        Some(Self { replicas: agent.replicas()? as usize, spec: agent.mailbox, scope: agent.scope })
+    }
 }
 
 /// A question by its name: the run, and the call that asks.
@@ -66,8 +81,7 @@ pub(super) enum Entered {
 /// One agent's mailbox. There is none while nobody is at work and nothing waits.
 #[derive(Debug)]
 struct Mailbox {
-    replicas: usize,
-    spec: MailboxSpec,
+    terms: Terms,
     /// The questions that instances are at work on.
     at_work: BTreeSet<Name>,
     /// Those that wait, the next one first.
@@ -88,9 +102,9 @@ impl Mailboxes {
     }
 
     /// Puts a question into a mailbox. One that was in it before its process ended goes to the place that it had.
-    pub(super) fn enter(&self, key: &Key, agent: &AgentSpec, ticket: Ticket, was_sent: bool) -> Entered {
+    pub(super) fn enter(&self, key: &Key, terms: &Terms, ticket: Ticket, was_sent: bool) -> Entered {
         let mut mailboxes = self.lock();
-        let mailbox = mailboxes.entry(key.clone()).or_insert_with(|| Mailbox::new(agent));
+        let mailbox = mailboxes.entry(key.clone()).or_insert_with(|| Mailbox::new(terms));
         if mailbox.is_known(&ticket.name) {
             return Entered::Waits;
         }
@@ -98,9 +112,9 @@ impl Mailboxes {
     }
 
     /// Notes that an instance is at work on a question: it was before its process ended.
-    pub(super) fn occupy(&self, key: &Key, agent: &AgentSpec, name: Name) {
+    pub(super) fn occupy(&self, key: &Key, terms: &Terms, name: Name) {
         let mut mailboxes = self.lock();
-        mailboxes.entry(key.clone()).or_insert_with(|| Mailbox::new(agent)).at_work.insert(name);
+        mailboxes.entry(key.clone()).or_insert_with(|| Mailbox::new(terms)).at_work.insert(name);
     }
 
     /// Notes that a question is answered, or that nobody waits for its answer any more.
@@ -144,10 +158,9 @@ impl Mailboxes {
 }
 
 impl Mailbox {
-    fn new(agent: &AgentSpec) -> Self {
-        let replicas = agent.replicas().unwrap_or(u32::MAX) as usize;
+    fn new(terms: &Terms) -> Self {
         let (waiting, blocked) = (VecDeque::new(), VecDeque::new());
-        Self { replicas, spec: agent.mailbox, at_work: BTreeSet::new(), waiting, blocked }
+        Self { terms: *terms, at_work: BTreeSet::new(), waiting, blocked }
     }
 
     fn is_idle(&self) -> bool {
@@ -160,16 +173,16 @@ impl Mailbox {
     }
 
     fn enter(&mut self, ticket: Ticket, was_sent: bool) -> Entered {
-        let replicas = self.replicas + usize::from(fault::is_planted(Bug::TakenByTwo));
+        let replicas = self.terms.replicas + usize::from(fault::is_planted(Bug::TakenByTwo));
         if self.at_work.len() < replicas && self.waiting.is_empty() {
             self.at_work.insert(ticket.name);
             return Entered::Taken;
         }
-        if was_sent || self.waiting.len() < self.spec.capacity as usize {
+        if was_sent || self.waiting.len() < self.terms.spec.capacity as usize {
             self.wait(ticket);
             return Entered::Waits;
         }
-        match self.spec.when_full {
+        match self.terms.spec.when_full {
             WhenFull::Spill => self.wait(ticket),
             WhenFull::Reject => return Entered::Refused,
             WhenFull::Block => {
@@ -201,15 +214,15 @@ impl Mailbox {
 
     /// Gives instances that are free to those whose turn it is, and room to those that wait for some.
     fn advance(&mut self) {
-        while self.at_work.len() < self.replicas {
+        while self.at_work.len() < self.terms.replicas {
             let Some(next) = self.waiting.pop_front() else { break };
             self.at_work.insert(next.name.clone());
             next.tell(|call| RunMessage::Turn { call });
         }
-        while self.waiting.len() < self.spec.capacity as usize {
+        while self.waiting.len() < self.terms.spec.capacity as usize {
             let Some(next) = self.blocked.pop_front() else { break };
             next.tell(|call| RunMessage::Room { call });
-            if self.at_work.len() < self.replicas {
+            if self.at_work.len() < self.terms.replicas {
                 self.at_work.insert(next.name.clone());
                 next.tell(|call| RunMessage::Turn { call });
             } else {

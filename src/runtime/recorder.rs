@@ -155,6 +155,11 @@ impl Recorder {
         self.events_per_snapshot
     }
 
+    /// Whether what happens is written to a store. Without one nothing is put into the form of a record.
+    pub(super) fn has_store(&self) -> bool {
+        self.journal.is_some()
+    }
+
     /// Returns the store's writer, if there is a store.
     pub fn journal(&self) -> Option<&Journal> {
         self.journal.as_ref()

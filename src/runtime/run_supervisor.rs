@@ -172,6 +172,7 @@ pub(super) struct RunLoop {
 /// What one message has made happen.
 #[derive(Default)]
 struct Unwritten {
+    /// None without a store.
     records: Vec<Record>,
     /// The same, for those who follow the run: they hear of nothing that a failure of the supervisor undoes.
     events: Vec<Arc<Envelope>>,
@@ -330,6 +331,9 @@ impl RunLoop {
 
     /// Lets the run break off as soon as nothing can be written any more: it may be in the midst of a long call.
     fn watch_the_store(&mut self, me: &ActorRef<RunMessage>) {
+        if !self.scope.recorder.has_store() {
+            return;
+        }
         let (scope, me) = (self.scope.clone(), me.clone());
         self.tasks.spawn(async move {
             let _ = me.cast(RunMessage::StoreFailed(scope.recorder.failed().await));
@@ -384,7 +388,9 @@ impl RunLoop {
         self.unwritten.entries.extend(entry);
         self.state.evolve(&envelope);
         if self.broken.is_none() {
-            self.unwritten.records.push(encode(&envelope));
+            if self.scope.recorder.has_store() {
+                self.unwritten.records.push(encode(&envelope));
+            }
             self.unwritten.events.push(envelope.clone());
         }
         envelope
@@ -419,7 +425,7 @@ impl RunLoop {
 
     /// Writes down what the present message has made happen.
     fn write(&mut self, me: &ActorRef<RunMessage>) {
-        if self.unwritten.records.is_empty() && self.unwritten.when_durable.is_empty() {
+        if self.unwritten.events.is_empty() && self.unwritten.when_durable.is_empty() {
             return;
         }
         let mut written = std::mem::take(&mut self.unwritten);
@@ -442,14 +448,14 @@ impl RunLoop {
 
     fn hand_over(&mut self, written: Unwritten, durable: Option<Durable>) {
         let Unwritten { records, events, entries, kept, settled, mark, .. } = written;
-        events.into_iter().for_each(|envelope| self.log.append(envelope));
-        if records.is_empty() {
+        if events.is_empty() {
             // What is asked for without anything happening is as durable as what happened before it.
             if let Some(Err(error)) = durable.map(|durable| self.scope.recorder.when_durable(durable)) {
                 self.break_off(error);
             }
             return;
         }
+        self.log.extend(events);
         let snapshot = self.is_snapshot_due().then(|| self.snapshot());
         let part = Part { stream: stream_of(&self.scope.stream.run), records, mark, snapshot };
         if let Err(error) = self.scope.recorder.append(Some(part), Beside { entries, kept, settled }, durable) {
@@ -461,9 +467,8 @@ impl RunLoop {
     /// a run that has ended needs none.
     fn is_snapshot_due(&self) -> bool {
         let last = self.folded.run.head();
-        self.is_fold_stale
-            || self.state.end().is_none()
-                && self.state.head() >= (2 * last).max(last + self.scope.recorder.events_per_snapshot())
+        let is_long = || self.state.head() >= (2 * last).max(last + self.scope.recorder.events_per_snapshot());
+        self.scope.recorder.has_store() && (self.is_fold_stale || self.state.end().is_none() && is_long())
     }
 
     fn snapshot(&mut self) -> Snapshot {

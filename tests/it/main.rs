@@ -23,6 +23,7 @@ mod scripted;
 mod sim;
 mod sleep;
 mod stop;
+mod storm;
 mod supervised;
 mod tidy;
 mod torture;

@@ -23,7 +23,7 @@ pub(super) fn find(mailboxes: &BTreeMap<Key, Mailbox>, name: &Name) -> Option<Ve
     }
     loop {
         let is_stuck = |(_, mailbox, _): &Waiting<'_>| {
-            mailbox.at_work.len() >= mailbox.replicas
+            mailbox.at_work.len() >= mailbox.terms.replicas
                 && mailbox.at_work.iter().all(|worker| blocker(&stuck, worker).is_some())
         };
         let left: Vec<Waiting<'_>> = stuck.iter().filter(|waiting| is_stuck(waiting)).copied().collect();

@@ -208,7 +208,9 @@ impl RunLoop {
     ) -> Result<ActorCell, String> {
         let state = self.taken_up.1.get(id).cloned().unwrap_or_else(|| AgentState::new(id.clone()));
         let seed = Seed { id: id.clone(), incarnation, definition, state, history, take_up, supervisor: me.clone() };
-        let spawned = me.spawn_linked(None, AgentActor, seed).await;
+        // Boxed, since what handles any message to the supervisor would else be as large as what starts an actor, and be moved
+        // as often as there are messages.
+        let spawned = Box::pin(me.spawn_linked(None, AgentActor, seed)).await;
         let (actor, _) = spawned.map_err(|error| format!("agent `{id}` could not be started: {error}"))?;
         self.scope.fleet.router.enter(self.address(id), Mailbox::new(actor.clone()));
         Ok(actor.get_cell())

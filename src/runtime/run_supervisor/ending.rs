@@ -93,7 +93,8 @@ impl RunLoop {
         let (spent, debt) = (self.state.spent(), self.scope.account.with(|account| account.debt()));
         self.record(None, None, Event::RunEnded { end, spent, debt });
         self.unwritten.entries.push(Entry::Closed { run: self.scope.stream.run.clone() });
-        let summary = serde_json::to_vec(&Report::of(&self.state)).ok();
+        let has_store = self.scope.recorder.has_store();
+        let summary = has_store.then(|| serde_json::to_vec(&Report::of(&self.state)).ok()).flatten();
         self.unwritten.mark = Some(Mark { state: status.word().into(), closed: !is_parked, summary });
         let me = me.clone();
         let written = move || drop(me.cast(RunMessage::EndWritten));

@@ -11,8 +11,8 @@ use crate::run::{
     no_room, refused,
 };
 use crate::runtime::kept::Exchange;
-use crate::runtime::mailboxes::{Entered, Key, Name, Ticket, Whose};
-use crate::spec::{AgentSpec, Scope};
+use crate::runtime::mailboxes::{Entered, Key, Name, Terms, Ticket, Whose};
+use crate::spec::Scope;
 
 /// Why a question is given up that made room for another.
 const DROPPED: &str = "the mailbox was full, and it was the oldest message in it";
@@ -28,13 +28,13 @@ pub(super) struct Outgoing {
 impl RunLoop {
     /// Puts a question into the mailbox of the agent `to`.
     pub(super) async fn send(&mut self, question: Outgoing, to: &Arc<str>, me: &ActorRef<RunMessage>) {
-        let Some((key, agent)) = self.mailbox_of(to) else { return };
+        let Some((key, terms)) = self.mailbox_of(to) else { return };
         let call = question.call.clone();
         if self.blocked.contains_key(&call) {
             return;
         }
         let ticket = self.ticket(&call, self.scope.recorder.now_ms(), me);
-        match self.scope.recorder.mailboxes.enter(&key, &agent, ticket, false) {
+        match self.scope.recorder.mailboxes.enter(&key, &terms, ticket, false) {
             Entered::Taken => {
                 self.sent(question, to);
                 self.take_turn(&call, me).await;
@@ -50,7 +50,7 @@ impl RunLoop {
                 self.end_if_waits_for_itself(&call);
             }
             Entered::Refused => {
-                let event = no_room(&call, &question.subject, agent.mailbox.capacity);
+                let event = no_room(&call, &question.subject, terms.spec.capacity);
                 self.result(&call.agent, question.cause, event);
             }
         }
@@ -85,7 +85,7 @@ impl RunLoop {
         let Some(Ok(mut new)) = self.state.asked(call, &open.subject, &open.labels, max_depth) else {
             return self.leave_mailbox(call);
         };
-        if let Some((key, _)) = self.mailbox_of(&new.name).filter(|(_, agent)| agent.scope != Scope::Run) {
+        if let Some((key, _)) = self.mailbox_of(&new.name).filter(|(_, terms)| terms.scope != Scope::Run) {
             match self.scope.recorder.kept(&key.stream()) {
                 Ok(kept) => new.task.splice(0..0, kept).for_each(drop),
                 Err(error) => return self.break_off(error),
@@ -128,9 +128,9 @@ impl RunLoop {
     /// Goes back into the mailbox in which the question of a call was before its process ended.
     pub(super) async fn send_again(&mut self, call: &CallId, since_ms: u64, me: &ActorRef<RunMessage>) {
         let Some(open) = self.state.open_call(call) else { return };
-        let Some((key, agent)) = self.mailbox_of(&open.subject.name().into()) else { return };
+        let Some((key, terms)) = self.mailbox_of(&open.subject.name().into()) else { return };
         let ticket = self.ticket(call, since_ms, me);
-        match self.scope.recorder.mailboxes.enter(&key, &agent, ticket, true) {
+        match self.scope.recorder.mailboxes.enter(&key, &terms, ticket, true) {
             Entered::Taken => self.take_turn(call, me).await,
             _ => self.end_if_waits_for_itself(call),
         }
@@ -140,8 +140,8 @@ impl RunLoop {
     pub(super) fn occupy_mailboxes(&self) {
         let living = self.state.agents().values().filter(|instance| instance.outcome.is_none());
         for instance in living {
-            if let (Some(name), Some((key, agent))) = (self.asked_by(instance), self.mailbox_of(&instance.name)) {
-                self.scope.recorder.mailboxes.occupy(&key, &agent, name);
+            if let (Some(name), Some((key, terms))) = (self.asked_by(instance), self.mailbox_of(&instance.name)) {
+                self.scope.recorder.mailboxes.occupy(&key, &terms, name);
             }
         }
     }
@@ -150,9 +150,9 @@ impl RunLoop {
     /// comes next is to know of it.
     pub(super) fn free_place(&mut self, agent: &AgentId, outcome: &AgentOutcome) {
         let Some(instance) = self.state.agents().get(agent) else { return };
-        let Some((key, spec)) = self.mailbox_of(&instance.name) else { return };
+        let Some((key, terms)) = self.mailbox_of(&instance.name) else { return };
         let Some(name) = self.asked_by(instance) else { return };
-        let exchange = match (spec.scope, outcome) {
+        let exchange = match (terms.scope, outcome) {
             (Scope::Run, _) => None,
             (_, AgentOutcome::Done(answer)) => Exchange::of(&self.scope.stream.run, agent, instance, answer),
             _ => None,
@@ -183,19 +183,18 @@ impl RunLoop {
     }
 
     /// Returns the mailbox of an agent, and what the network says of it; none where each question gets an instance.
-    fn mailbox_of(&self, agent: &Arc<str>) -> Option<(Key, AgentSpec)> {
+    fn mailbox_of(&self, agent: &Arc<str>) -> Option<(Key, Terms)> {
         let network = self.scope.fleet.network.spec();
-        let spec = network.agents.get(&**agent)?;
-        spec.replicas()?;
+        let terms = Terms::of(network.agents.get(&**agent)?)?;
         let stream = &self.scope.stream;
-        let whose = match (spec.scope, &stream.session) {
+        let whose = match (terms.scope, &stream.session) {
             (Scope::Run, _) => Whose::Run(stream.run.clone()),
             (Scope::Network, _) => Whose::Network(stream.tenant.clone()),
             (Scope::Session, Some(session)) => Whose::Session(stream.tenant.clone(), session.clone()),
             // A run that belongs to no session has one of its own.
             (Scope::Session, None) => Whose::Session(stream.tenant.clone(), stream.run.to_text()),
         };
-        Some((Key { network: network.network.name.as_str().into(), agent: agent.clone(), whose }, spec.clone()))
+        Some((Key { network: network.network.name.as_str().into(), agent: agent.clone(), whose }, terms))
     }
 
     fn ticket(&self, call: &CallId, since_ms: u64, me: &ActorRef<RunMessage>) -> Ticket {

@@ -38,8 +38,11 @@ impl RunLoop {
     pub(super) fn rouse_watchdog(&mut self, me: &ActorRef<RunMessage>) {
         if !self.is_watched && self.ending.is_none() && (!self.live.is_empty() || !self.all_mail_is_dealt_with()) {
             self.is_watched = true;
-            // Whether it rings after the run's end makes no difference.
-            drop(me.send_after(PERIOD, || RunMessage::Watch));
+            let me = me.clone();
+            self.tasks.spawn(async move {
+                tokio::time::sleep(PERIOD).await;
+                let _ = me.cast(RunMessage::Watch);
+            });
         }
     }
 
