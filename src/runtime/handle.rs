@@ -1,6 +1,7 @@
 //! A run from outside: how to follow it, to tell it what to do, and to wait for its end.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ractor::ActorRef;
 use tokio::sync::oneshot;
@@ -15,6 +16,8 @@ use crate::run::{AgentId, CallId, Envelope, Resolution, RunEnd, RunId, Status};
 #[derive(Default)]
 pub(super) struct Line {
     at: Mutex<At>,
+    /// How the run is to end, once somebody has said so.
+    cancel: Mutex<Option<RunEnd>>,
     over: CancellationToken,
 }
 
@@ -43,6 +46,9 @@ impl Line {
         if let At::Nobody(said) = before {
             said.into_iter().for_each(|message| self.cast(message));
         }
+        // The last one may have failed before it had written down that it was cancelled.
+        let cancel = self.cancel.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        cancel.into_iter().for_each(|end| self.cast(RunMessage::Cancel(end)));
     }
 
     /// Says that the run is not under way any more.
@@ -53,6 +59,9 @@ impl Line {
 
     /// Tells the run's supervisor something. If the run is over the message is dropped.
     pub(super) fn cast(&self, message: RunMessage) {
+        if let RunMessage::Cancel(end) = &message {
+            self.cancel.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| end.clone());
+        }
         match &mut *self.at.lock().unwrap_or_else(PoisonError::into_inner) {
             _ if self.is_over() => {}
             At::Supervisor(supervisor) => _ = supervisor.cast(message),
@@ -156,7 +165,9 @@ impl Controls {
     /// # Errors
     /// There is no such agent at work, as the rest of a sentence that begins with the run; or the run has ended.
     pub async fn steer(&self, agent: Option<AgentId>, text: String) -> Result<(), String> {
-        self.ask(|answer| RunMessage::Steer { agent, text, answer }).await.unwrap_or_else(|| Err(HAS_ENDED.to_owned()))
+        self.ask(|answer| RunMessage::Steer { agent: agent.clone(), text: text.clone(), answer })
+            .await
+            .unwrap_or_else(|| Err(HAS_ENDED.to_owned()))
     }
 
     /// Says what became of a call that is in doubt.
@@ -164,7 +175,8 @@ impl Controls {
     /// # Errors
     /// The call is not in doubt, as the rest of a sentence that begins with the run; or the run has ended.
     pub async fn resolve(&self, call: CallId, resolution: Resolution) -> Result<(), String> {
-        let asked = self.ask(|answer| RunMessage::Resolve { call, resolution, answer }).await;
+        let asked =
+            self.ask(|answer| RunMessage::Resolve { call: call.clone(), resolution: resolution.clone(), answer }).await;
         asked.unwrap_or_else(|| Err(HAS_ENDED.to_owned()))
     }
 
@@ -187,13 +199,23 @@ impl Controls {
         self.line.over().await;
     }
 
-    /// Asks the run something; none if it has ended. What the run did is durable when it answers.
-    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> RunMessage) -> Option<T> {
-        let (answer, answered) = oneshot::channel();
-        self.line.cast(message(answer));
-        answered.await.ok()
+    /// Asks the run something; none if it has ended. What the run did is durable when it answers. A supervisor that fails
+    /// before it answers has done nothing, and the next one is asked.
+    async fn ask<T>(&self, message: impl Fn(oneshot::Sender<T>) -> RunMessage) -> Option<T> {
+        loop {
+            let (answer, answered) = oneshot::channel();
+            self.line.cast(message(answer));
+            match answered.await {
+                Ok(answered) => return Some(answered),
+                Err(_) if self.line.is_over() => return None,
+                Err(_) => tokio::time::sleep(REPLACED_WITHIN).await,
+            }
+        }
     }
 }
+
+/// How long it takes until a supervisor that failed has been replaced, or its run is over.
+const REPLACED_WITHIN: Duration = Duration::from_millis(5);
 
 /// Why nothing can be said to a run any more.
 const HAS_ENDED: &str = "has ended";

@@ -64,11 +64,13 @@ impl Exchange {
 /// Returns what an instance is told of the past: the last exchanges for which there is room, as messages, the oldest first.
 pub(super) fn transcript(exchanges: &[Exchange]) -> Vec<Arc<Message>> {
     let mut bytes = 0;
+    // One that is too long for itself hides none of the others.
     let fits = |exchange: &&Exchange| {
-        bytes += exchange.bytes();
-        bytes <= BYTES
+        let fits = bytes + exchange.bytes() <= BYTES;
+        bytes += if fits { exchange.bytes() } else { 0 };
+        fits
     };
-    let mut kept: Vec<&Exchange> = exchanges.iter().rev().take(EXCHANGES as usize).take_while(fits).collect();
+    let mut kept: Vec<&Exchange> = exchanges.iter().rev().take(EXCHANGES as usize).filter(fits).collect();
     kept.reverse();
     kept.into_iter().flat_map(|exchange| [exchange.question.clone(), exchange.answer.clone()]).collect()
 }

@@ -105,16 +105,37 @@ impl Mailboxes {
     pub(super) fn enter(&self, key: &Key, terms: &Terms, ticket: Ticket, was_sent: bool) -> Entered {
         let mut mailboxes = self.lock();
         let mailbox = mailboxes.entry(key.clone()).or_insert_with(|| Mailbox::new(terms));
+        if mailbox.at_work.contains(&ticket.name) {
+            return Entered::Taken;
+        }
         if mailbox.is_known(&ticket.name) {
             return Entered::Waits;
         }
         mailbox.enter(ticket, was_sent)
     }
 
-    /// Notes that an instance is at work on a question: it was before its process ended.
-    pub(super) fn occupy(&self, key: &Key, terms: &Terms, name: Name) {
+    /// Gives an instance its place again that was at work before its process ended. Returns whether there is one: others
+    /// may have come in between, and it is the next one then.
+    pub(super) fn occupy(&self, key: &Key, terms: &Terms, ticket: Ticket) -> bool {
         let mut mailboxes = self.lock();
-        mailboxes.entry(key.clone()).or_insert_with(|| Mailbox::new(terms)).at_work.insert(name);
+        let mailbox = mailboxes.entry(key.clone()).or_insert_with(|| Mailbox::new(terms));
+        let has_place = mailbox.at_work.contains(&ticket.name) || mailbox.at_work.len() < mailbox.terms.replicas;
+        match has_place {
+            true => drop(mailbox.at_work.insert(ticket.name)),
+            false => mailbox.waiting.push_front(ticket),
+        }
+        has_place
+    }
+
+    /// Lets go of the questions of a run that wait. Its instances that are at work keep their places: the run is about to be
+    /// taken up.
+    pub(super) fn withdraw_waiting(&self, run: &RunId) {
+        self.lock().retain(|_, mailbox| {
+            mailbox.waiting.retain(|ticket| ticket.name.0 != *run);
+            mailbox.blocked.retain(|ticket| ticket.name.0 != *run);
+            mailbox.advance();
+            !mailbox.is_idle()
+        });
     }
 
     /// Notes that a question is answered, or that nobody waits for its answer any more.

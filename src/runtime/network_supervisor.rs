@@ -31,11 +31,11 @@ pub(super) enum NetworkMessage {
 /// A run under way, and what its next supervisor needs if this one fails.
 pub(super) struct Running {
     run: RunId,
-    actor: ActorRef<RunMessage>,
     line: Arc<Line>,
     log: Arc<Log<Envelope>>,
     report: ReportTo,
     is_attended: bool,
+    is_handed_on: bool,
 }
 
 pub(super) struct Runs {
@@ -77,7 +77,7 @@ impl Actor for NetworkSupervisor {
             NetworkMessage::Shutdown { done } => {
                 for running in runs.running.values().rev() {
                     let end = RunEnd::without_answer(Status::Cancelled, "the runtime is shutting down");
-                    let _ = running.actor.cast(RunMessage::Cancel(end));
+                    running.line.cast(RunMessage::Cancel(end));
                 }
                 runs.shutdown = Some(done);
                 runs.stop_if_done(&me);
@@ -106,11 +106,14 @@ impl Actor for NetworkSupervisor {
     }
 }
 
-impl Running {
-    /// Says that the run is not under way any more, though it has no end.
-    fn lose(self) {
-        self.line.end();
-        self.log.close();
+impl Drop for Running {
+    /// Whoever follows the run learns that it is not under way any more, whether it has an end or not; unless another
+    /// supervisor has it.
+    fn drop(&mut self) {
+        if !self.is_handed_on {
+            self.line.end();
+            self.log.close();
+        }
     }
 }
 
@@ -120,14 +123,12 @@ impl Runs {
         let is_attended = launch.scope.approver.is_some();
         let Ok((actor, _)) = me.spawn_linked(None, RunSupervisor, launch).await else { return false };
         line.set(Some(actor.clone()));
-        self.running.insert(actor.get_id(), Running { run, actor, line, log, report, is_attended });
+        self.running.insert(actor.get_id(), Running { run, line, log, report, is_attended, is_handed_on: false });
         true
     }
 
     fn ended(&mut self, actor: ActorId) {
-        if let Some(running) = self.running.remove(&actor) {
-            running.line.end();
-        }
+        self.running.remove(&actor);
     }
 
     /// Takes up the run of a supervisor that failed, as if its process had ended; if there have been too many of them, fails
@@ -136,12 +137,12 @@ impl Runs {
         let Some(running) = self.running.remove(&actor) else { return Ok(()) };
         tracing::error!(run = %running.run, %error, "the run's supervisor failed");
         self.fleet.router.strike_run(&running.run);
-        self.fleet.recorder.mailboxes.withdraw(&running.run);
         running.line.set(None);
         if self.shutdown.is_some() {
-            running.lose();
+            self.fleet.recorder.mailboxes.withdraw(&running.run);
             return Ok(());
         }
+        self.fleet.recorder.mailboxes.withdraw_waiting(&running.run);
         if self.supervision.rule(RestartKind::Transient, Exit::Failed, Instant::now()) != Ruling::Restart {
             return self.give_up(running, error);
         }
@@ -149,7 +150,9 @@ impl Runs {
         let (me, running) = (me.clone(), Box::new(running));
         let written = move |_| drop(me.cast(NetworkMessage::TakeUp(running)));
         // A store that has failed lets nothing be taken up; whoever waits for the run hears that it is gone.
-        let _ = self.fleet.recorder.when_durable(Box::new(written));
+        if self.fleet.recorder.when_durable(Box::new(written)).is_err() {
+            self.between -= 1;
+        }
         Ok(())
     }
 
@@ -158,16 +161,15 @@ impl Runs {
         let (name, intensity, period) = (&spec.network.name, spec.supervision.intensity, spec.supervision.period);
         let why = format!("the runs of `{name}` failed more than {intensity} times within {period}: {error}");
         for running in std::mem::take(&mut self.running).into_values().chain([failed]) {
+            self.fleet.recorder.mailboxes.withdraw(&running.run);
             running.report.send(Err(Error::GaveUp(why.clone())));
-            running.lose();
         }
         Err(why.into())
     }
 
-    async fn take_up(&mut self, failed: Running, me: &ActorRef<NetworkMessage>) -> Result<(), ActorProcessingErr> {
+    async fn take_up(&mut self, mut failed: Running, me: &ActorRef<NetworkMessage>) -> Result<(), ActorProcessingErr> {
         self.between -= 1;
-        let Running { run, line, log, report, is_attended, .. } = failed;
-        let ended = log.clone();
+        let (run, log, is_attended) = (failed.run.clone(), failed.log.clone(), failed.is_attended);
         let answers = Answers { is_attended, ..Answers::default() };
         let past = match self.fleet.recorder.journal() {
             Some(_) => self.fleet.recorder.past(&run),
@@ -177,16 +179,16 @@ impl Runs {
             Err(error) => Some(error),
             Ok((scope, opening, _, claim)) => {
                 let (begun, _) = oneshot::channel();
-                let launch = Launch { scope, log, opening, claim, begun, report: report.clone() };
-                let is_started = self.shutdown.is_none() && self.start(launch, line.clone(), me).await;
+                let launch = Launch { scope, log, opening, claim, begun, report: failed.report.clone() };
+                let is_started = self.shutdown.is_none() && self.start(launch, failed.line.clone(), me).await;
+                failed.is_handed_on = is_started;
                 (!is_started).then_some(Error::Stopped)
             }
         };
         if let Some(error) = over {
             tracing::error!(%run, %error, "the run could not be taken up again; it is interrupted");
-            line.end();
-            ended.close();
-            report.send(Err(error));
+            self.fleet.recorder.mailboxes.withdraw(&run);
+            failed.report.send(Err(error));
         }
         self.stop_if_done(me);
         Ok(())

@@ -30,6 +30,9 @@ const ENTRIES_PER_SNAPSHOT: u64 = 4_096;
 /// After how many events a run gets a new snapshot, at the least: folding fewer takes no time.
 const EVENTS_PER_SNAPSHOT: u64 = 512;
 
+/// How many streams' heads are kept before those are let go of that are on disk.
+const HEADS: usize = 4_096;
+
 /// How many records are read at once.
 const READ_AT_ONCE: usize = 4_096;
 
@@ -66,8 +69,8 @@ struct Books {
     snapshot: u64,
     /// What instances keep from run to run, where there is no store.
     kept: HashMap<StreamName, Vec<Exchange>>,
-    /// The numbers of the last records that may not be durable yet, of the streams beside the runs and the ledger: few,
-    /// since an instance has one question at a time.
+    /// The numbers of the last records of streams beside the runs and the ledger; those that are not on disk yet are among
+    /// them.
     heads: HashMap<StreamName, u64>,
 }
 
@@ -223,6 +226,10 @@ impl Recorder {
 
     /// Returns the number of a stream's next record.
     fn next_of(&self, stream: &StreamName, books: &mut Books) -> Result<u64, Error> {
+        if books.heads.len() >= HEADS {
+            let is_on_disk = |of: &StreamName, head: u64| self.with_store(|store| Ok(head_of(store, of)? >= head));
+            books.heads.retain(|of, head| !is_on_disk(of, *head).unwrap_or(false));
+        }
         let on_disk = self.with_store(|store| head_of(store, stream))?;
         let seq = 1 + on_disk.max(books.heads.get(stream).copied().unwrap_or_default());
         books.heads.insert(stream.clone(), seq);
@@ -246,11 +253,6 @@ impl Recorder {
             let exchanges: Vec<Exchange> = records.iter().filter_map(Exchange::read).collect();
             Ok(kept::transcript(&exchanges))
         })
-    }
-
-    /// Notes that all that was kept for a stream is in the store.
-    pub(super) fn kept_is_durable(&self, stream: &StreamName) {
-        self.books().heads.remove(stream);
     }
 
     /// Claims a run that stands at event `head`; 0 for one that is to begin.

@@ -303,3 +303,52 @@ async fn an_agent_that_fails_whenever_it_is_taken_up_is_given_up_and_its_run_is_
     assert_eq!((failures, end.status), (vec![1, 2, 3], Status::Failed));
     assert_eq!(end.reason.as_deref(), Some("the message became a dead letter: not today"));
 }
+
+#[tokio::test]
+async fn a_cancel_outlives_the_supervisor_that_heard_it() {
+    let (_runtime, run, provider) = started().await;
+    let mut passed = 0;
+    let _injected = fault::inject(move |place| {
+        passed += usize::from(place.starts_with("run.handle"));
+        place.starts_with("run.handle") && passed == 1
+    });
+    run.controls().cancel("enough");
+    let report = run.wait().await.unwrap();
+    assert_eq!((report.status, report.reason.as_deref()), (Status::Cancelled, Some("enough")));
+    assert_eq!(provider.asked.load(Ordering::SeqCst), 1, "it goes on after its cancel");
+}
+
+#[tokio::test]
+async fn a_place_outlives_the_supervisor_of_the_run_that_has_it() {
+    let mut spec = network().spec().clone();
+    spec.agents[0].delegates_to = vec!["worker".to_owned()];
+    spec.agents.insert("worker".to_owned(), AgentSpec { replicas: Some(1), ..AgentSpec::new("You work.") });
+    spec.agents["worker"].scope = crate::spec::Scope::Network;
+    let asks = |turn: &crate::run::Turn<'_>| match turn.step {
+        1 => crate::run::Move::ask([("worker", "?".to_owned())]),
+        _ => crate::run::Move::Answer("done".to_owned()),
+    };
+    let provider = Gated { asked: Arc::default(), let_through: Arc::new(Semaphore::new(0)) };
+    let builder = Runtime::builder(Network::new(spec).unwrap()).provider("m", provider.clone()).agent("one", asks);
+    let runtime = builder.start().await.unwrap();
+    let asked = async |times| {
+        while provider.asked.load(Ordering::SeqCst) < times {
+            tokio::task::yield_now().await;
+        }
+    };
+    let first = runtime.start(RunRequest::new("x")).await.unwrap();
+    asked(1).await;
+    let second = runtime.start(RunRequest::new("y")).await.unwrap();
+    let mut events = second.events();
+    while !matches!(events.next().await.unwrap().event, Event::Sent { .. }) {}
+    first.controls().supervisor().unwrap().kill();
+    // The call that was cut off is made again, and the question of the other run waits on.
+    asked(2).await;
+    assert!(second.controls().pause().await);
+    assert_eq!(provider.asked.load(Ordering::SeqCst), 2);
+    assert!(second.controls().unpause().await);
+    provider.let_through.add_permits(3);
+    assert_eq!(first.wait().await.unwrap().status, Status::Done);
+    assert_eq!(second.wait().await.unwrap().status, Status::Done);
+    assert!(runtime.fleet.recorder.mailboxes.are_idle());
+}

@@ -1,6 +1,6 @@
 //! Questions that wait for one another in a circle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Key, Mailbox, Name, Ticket};
@@ -16,17 +16,22 @@ pub(super) fn find(mailboxes: &BTreeMap<Key, Mailbox>, name: &Name) -> Option<Ve
         mailbox.waiting.iter().chain(&mailbox.blocked).map(move |ticket| (key, mailbox, ticket))
     });
     let mut stuck: Vec<Waiting<'_>> = all.collect();
-    // Only who is awaited by somebody at work can close a circle.
     let asked = stuck.iter().find(|(_, _, ticket)| ticket.name == *name)?;
-    if asked.2.awaited_by.is_empty() {
+    // Only who is awaited by somebody at work can close a circle.
+    let is_at_work = |name: &Name| mailboxes.values().any(|mailbox| mailbox.at_work.contains(name));
+    if !asked.2.awaited_by.iter().any(|(name, _)| is_at_work(name)) {
         return None;
     }
     loop {
-        let is_stuck = |(_, mailbox, _): &Waiting<'_>| {
-            mailbox.at_work.len() >= mailbox.terms.replicas
-                && mailbox.at_work.iter().all(|worker| blocker(&stuck, worker).is_some())
-        };
-        let left: Vec<Waiting<'_>> = stuck.iter().filter(|waiting| is_stuck(waiting)).copied().collect();
+        let waits: BTreeSet<&Name> =
+            stuck.iter().flat_map(|(_, _, ticket)| ticket.awaited_by.iter().map(|(name, _)| name)).collect();
+        let is_full = |mailbox: &Mailbox| mailbox.at_work.len() >= mailbox.terms.replicas;
+        let stuck_boxes: BTreeSet<&Key> = mailboxes
+            .iter()
+            .filter(|(_, mailbox)| is_full(mailbox) && mailbox.at_work.iter().all(|worker| waits.contains(worker)))
+            .map(|(key, _)| key)
+            .collect();
+        let left: Vec<Waiting<'_>> = stuck.iter().filter(|(key, _, _)| stuck_boxes.contains(key)).copied().collect();
         if left.len() == stuck.len() {
             break;
         }

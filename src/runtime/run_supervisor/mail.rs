@@ -30,7 +30,9 @@ impl RunLoop {
     pub(super) async fn send(&mut self, question: Outgoing, to: &Arc<str>, me: &ActorRef<RunMessage>) {
         let Some((key, terms)) = self.mailbox_of(to) else { return };
         let call = question.call.clone();
-        if self.blocked.contains_key(&call) {
+        // An agent that was started again says once more what it wants.
+        let stage = self.state.open_call(&call).map(|open| &open.stage);
+        if self.blocked.contains_key(&call) || matches!(stage, Some(Stage::Sent { .. } | Stage::Intended)) {
             return;
         }
         let ticket = self.ticket(&call, self.scope.recorder.now_ms(), me);
@@ -77,6 +79,9 @@ impl RunLoop {
 
     /// The question of a call has an instance to answer it.
     pub(super) async fn take_turn(&mut self, call: &CallId, me: &ActorRef<RunMessage>) {
+        if let Some((agent, name, incarnation)) = self.waits_for_its_place(call) {
+            return self.take_up_agent(agent, &name, incarnation, me).await;
+        }
         let open = self.state.open_call(call).filter(|open| matches!(open.stage, Stage::Sent { .. })).cloned();
         let Some(open) = open.filter(|_| self.ending.is_none() && !self.state.is_over(call)) else {
             return self.leave_mailbox(call);
@@ -93,6 +98,15 @@ impl RunLoop {
         }
         let cause = self.record(Some(&call.agent), None, Event::Took { call: call.clone() }).seq;
         self.start_asked(call, new, cause, me).await;
+    }
+
+    /// Returns the agent that a call brought into being in an earlier process, if it has no place in this one.
+    fn waits_for_its_place(&self, call: &CallId) -> Option<(AgentId, Arc<str>, u32)> {
+        let waits = |(id, instance): &(&AgentId, &Instance)| {
+            instance.outcome.is_none() && instance.parent.call() == Some(call) && !self.children.contains_key(*id)
+        };
+        let (id, instance) = self.state.agents().iter().find(waits).filter(|_| self.ending.is_none())?;
+        Some((id.clone(), instance.name.clone(), instance.incarnation))
     }
 
     /// There is room in the mailbox for the question of a call.
@@ -136,14 +150,14 @@ impl RunLoop {
         }
     }
 
-    /// Notes that the agents that are at work are: in this process nobody knows it.
-    pub(super) fn occupy_mailboxes(&self) {
-        let living = self.state.agents().values().filter(|instance| instance.outcome.is_none());
-        for instance in living {
-            if let (Some(name), Some((key, terms))) = (self.asked_by(instance), self.mailbox_of(&instance.name)) {
-                self.scope.recorder.mailboxes.occupy(&key, &terms, name);
-            }
-        }
+    /// Gives an agent its place again that was at work before its process ended; one for which there is none waits for it.
+    pub(super) fn has_place(&self, agent: &AgentId, me: &ActorRef<RunMessage>) -> bool {
+        let Some(instance) = self.state.agents().get(agent) else { return true };
+        let (Some((run, call)), Some((key, terms))) = (self.asked_by(instance), self.mailbox_of(&instance.name)) else {
+            return true;
+        };
+        let ticket = Ticket { name: (run, call.clone()), ..self.ticket(&call, 0, me) };
+        self.scope.recorder.mailboxes.occupy(&key, &terms, ticket)
     }
 
     /// An agent has ended: its place is free. What is kept of what it was asked and answered is durable first, since who
@@ -154,12 +168,19 @@ impl RunLoop {
         let Some(name) = self.asked_by(instance) else { return };
         let exchange = match (terms.scope, outcome) {
             (Scope::Run, _) => None,
+            // Nobody would ever ask for what a run of no session keeps.
+            (Scope::Session, _) if self.scope.stream.session.is_none() => None,
             (_, AgentOutcome::Done(answer)) => Exchange::of(&self.scope.stream.run, agent, instance, answer),
             _ => None,
         };
         match exchange.filter(|_| !fault::is_planted(Bug::KeptLost)) {
             None if fault::is_planted(Bug::PlaceNotFreed) => {}
-            None => self.scope.recorder.mailboxes.leave(&key, &name),
+            None if terms.scope == Scope::Run => self.scope.recorder.mailboxes.leave(&key, &name),
+            // Other runs share the place: nobody has it before the end is certain.
+            None => {
+                let recorder = self.scope.recorder.clone();
+                self.when_durable(move || recorder.mailboxes.leave(&key, &name));
+            }
             Some(exchange) => {
                 let (stream, recorder) = (key.stream(), self.scope.recorder.clone());
                 if fault::is_planted(Bug::KeptTwice) {
@@ -169,10 +190,7 @@ impl RunLoop {
                 if fault::is_planted(Bug::PlaceFreedEarly) {
                     recorder.mailboxes.leave(&key, &name);
                 }
-                self.when_durable(move || {
-                    recorder.kept_is_durable(&stream);
-                    recorder.mailboxes.leave(&key, &name);
-                });
+                self.when_durable(move || recorder.mailboxes.leave(&key, &name));
             }
         }
     }

@@ -50,13 +50,14 @@ impl RunLoop {
         let living: Vec<(AgentId, Arc<str>, u32)> =
             living.map(|(id, instance)| (id.clone(), instance.name.clone(), instance.incarnation)).collect();
         for (id, name, incarnation) in living {
-            self.take_up_agent(id, &name, incarnation, me).await;
+            if self.has_place(&id, me) {
+                self.take_up_agent(id, &name, incarnation, me).await;
+            }
         }
     }
 
     /// Puts the questions back into the mailboxes in which they were.
     pub(super) async fn take_up_mail(&mut self, me: &ActorRef<RunMessage>) {
-        self.occupy_mailboxes();
         let since = |open: &OpenCall| match open.stage {
             Stage::Sent { since_ms } => since_ms,
             _ => 0,
