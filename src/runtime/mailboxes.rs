@@ -84,6 +84,8 @@ struct Mailbox {
     terms: Terms,
     /// The questions that instances are at work on.
     at_work: BTreeSet<Name>,
+    /// Those that instances were at work on before their process ended, and for which there was no place in this one.
+    returning: VecDeque<Ticket>,
     /// Those that wait, the next one first.
     waiting: VecDeque<Ticket>,
     /// Those that wait for room.
@@ -122,7 +124,7 @@ impl Mailboxes {
         let has_place = mailbox.at_work.contains(&ticket.name) || mailbox.at_work.len() < mailbox.terms.replicas;
         match has_place {
             true => drop(mailbox.at_work.insert(ticket.name)),
-            false => mailbox.waiting.push_front(ticket),
+            false => mailbox.returning.push_back(ticket),
         }
         has_place
     }
@@ -131,8 +133,8 @@ impl Mailboxes {
     /// taken up.
     pub(super) fn withdraw_waiting(&self, run: &RunId) {
         self.lock().retain(|_, mailbox| {
-            mailbox.waiting.retain(|ticket| ticket.name.0 != *run);
-            mailbox.blocked.retain(|ticket| ticket.name.0 != *run);
+            let is_others = |ticket: &Ticket| ticket.name.0 != *run;
+            mailbox.queues().into_iter().for_each(|queue| queue.retain(is_others));
             mailbox.advance();
             !mailbox.is_idle()
         });
@@ -180,22 +182,29 @@ impl Mailboxes {
 
 impl Mailbox {
     fn new(terms: &Terms) -> Self {
-        let (waiting, blocked) = (VecDeque::new(), VecDeque::new());
-        Self { terms: *terms, at_work: BTreeSet::new(), waiting, blocked }
+        let (returning, waiting, blocked) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        Self { terms: *terms, at_work: BTreeSet::new(), returning, waiting, blocked }
     }
 
     fn is_idle(&self) -> bool {
-        self.at_work.is_empty() && self.waiting.is_empty() && self.blocked.is_empty()
+        self.at_work.is_empty() && self.tickets().next().is_none()
     }
 
     fn is_known(&self, name: &Name) -> bool {
-        let is_it = |ticket: &Ticket| ticket.name == *name;
-        self.at_work.contains(name) || self.waiting.iter().any(is_it) || self.blocked.iter().any(is_it)
+        self.at_work.contains(name) || self.tickets().any(|ticket| ticket.name == *name)
+    }
+
+    fn tickets(&self) -> impl Iterator<Item = &Ticket> {
+        self.returning.iter().chain(&self.waiting).chain(&self.blocked)
+    }
+
+    fn queues(&mut self) -> [&mut VecDeque<Ticket>; 3] {
+        [&mut self.returning, &mut self.waiting, &mut self.blocked]
     }
 
     fn enter(&mut self, ticket: Ticket, was_sent: bool) -> Entered {
         let replicas = self.terms.replicas + usize::from(fault::is_planted(Bug::TakenByTwo));
-        if self.at_work.len() < replicas && self.waiting.is_empty() {
+        if self.at_work.len() < replicas && self.waiting.is_empty() && self.returning.is_empty() {
             self.at_work.insert(ticket.name);
             return Entered::Taken;
         }
@@ -228,15 +237,14 @@ impl Mailbox {
 
     fn forget(&mut self, is_it: impl Fn(&Name) -> bool) {
         self.at_work.retain(|name| !is_it(name));
-        self.waiting.retain(|ticket| !is_it(&ticket.name));
-        self.blocked.retain(|ticket| !is_it(&ticket.name));
+        self.queues().into_iter().for_each(|queue| queue.retain(|ticket| !is_it(&ticket.name)));
         self.advance();
     }
 
     /// Gives instances that are free to those whose turn it is, and room to those that wait for some.
     fn advance(&mut self) {
         while self.at_work.len() < self.terms.replicas {
-            let Some(next) = self.waiting.pop_front() else { break };
+            let Some(next) = self.returning.pop_front().or_else(|| self.waiting.pop_front()) else { break };
             self.at_work.insert(next.name.clone());
             next.tell(|call| RunMessage::Turn { call });
         }

@@ -12,9 +12,7 @@ type Waiting<'a> = (&'a Key, &'a Mailbox, &'a Ticket);
 /// and an instance comes free only when all that it has asked is answered: what is left when all those are crossed out
 /// that have a way out, waits for ever.
 pub(super) fn find(mailboxes: &BTreeMap<Key, Mailbox>, name: &Name) -> Option<Vec<Arc<str>>> {
-    let all = mailboxes.iter().flat_map(|(key, mailbox)| {
-        mailbox.waiting.iter().chain(&mailbox.blocked).map(move |ticket| (key, mailbox, ticket))
-    });
+    let all = mailboxes.iter().flat_map(|(key, mailbox)| mailbox.tickets().map(move |ticket| (key, mailbox, ticket)));
     let mut stuck: Vec<Waiting<'_>> = all.collect();
     let asked = stuck.iter().find(|(_, _, ticket)| ticket.name == *name)?;
     // Only who is awaited by somebody at work can close a circle.

@@ -168,8 +168,6 @@ impl RunLoop {
         let Some(name) = self.asked_by(instance) else { return };
         let exchange = match (terms.scope, outcome) {
             (Scope::Run, _) => None,
-            // Nobody would ever ask for what a run of no session keeps.
-            (Scope::Session, _) if self.scope.stream.session.is_none() => None,
             (_, AgentOutcome::Done(answer)) => Exchange::of(&self.scope.stream.run, agent, instance, answer),
             _ => None,
         };
