@@ -114,6 +114,11 @@ fn a_letter_is_seen_and_given_to_its_agent_once_more() {
     let (_, stdout, _) = output(dir.path(), &["runs", "show", "last"]);
     assert!(stdout.contains(&format!("  event {event} is a dead letter for auditor: provost runs dead-letters")));
 
+    // A letter that nobody has settled is not pruned away.
+    let (_, stdout, _) = output(dir.path(), &["runs", "prune", "--keep", "0"]);
+    assert!(stdout.starts_with("removed 0 runs"), "{stdout}");
+    assert_eq!(only(dir.path()), (run.clone(), event.clone()));
+
     // The tool's root and the prompt are rendered as they were, and the answer is what the agent says to the message.
     let (code, stdout, stderr) = letters(dir.path(), &["put-back", &run[..20], &event, "--json"]);
     assert_eq!(code, Some(0), "{stderr}");

@@ -17,7 +17,7 @@ use crate::serve::control::{self, Keep, Prune, Removed};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// What is kept: so many of the runs that began last, or those that began within a span such as `7d` or `12h`.
-    /// Runs that are under way, interrupted or parked are always kept.
+    /// Runs that are under way, interrupted or parked are always kept, and those with dead letters that are not settled.
     #[arg(long, value_name = "N|SPAN")]
     keep: Kept,
     /// Only say what would go.

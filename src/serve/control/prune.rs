@@ -1,10 +1,12 @@
 //! Which runs are pruned, and pruning them.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::bodies::{Keep, Removed};
 use crate::journal::{Store, StreamInfo, StreamName};
-use crate::runtime::{Error, Host, Past, run_of};
+use crate::run::LetterId;
+use crate::runtime::{Error, Host, Past, Report, Settled, read_settled, run_of};
 
 /// How the marks of runs say that these have ended for good.
 const ENDED: [&str; 5] = ["done", "failed", "cancelled", "limit", "denied"];
@@ -13,7 +15,7 @@ const ENDED: [&str; 5] = ["done", "failed", "cancelled", "limit", "denied"];
 const LEDGER: &str = "ledger";
 
 /// Returns the ended runs of a store that are not to be kept, the oldest first. Runs that are under way, interrupted or
-/// parked are never among them.
+/// parked are never among them, nor those with dead letters that nobody has settled.
 ///
 /// # Errors
 /// The store can't be read.
@@ -31,7 +33,24 @@ pub fn prunable(store: &Store, keep: Keep) -> Result<Vec<StreamInfo>, Error> {
             ended.retain(|info| info.created_ms < oldest);
         }
     }
-    Ok(ended)
+    let settled = read_settled(store)?;
+    let mut going = Vec::with_capacity(ended.len());
+    for info in ended {
+        if !has_open_letters(store, &info, &settled)? {
+            going.push(info);
+        }
+    }
+    Ok(going)
+}
+
+/// Whether a run has dead letters that nobody has put back or dropped.
+fn has_open_letters(store: &Store, info: &StreamInfo, settled: &BTreeMap<LetterId, Settled>) -> Result<bool, Error> {
+    let summary = info.mark.as_ref().and_then(|mark| mark.summary.as_deref());
+    let report = summary.and_then(|summary| serde_json::from_slice::<Report>(summary).ok());
+    let Some(run) = run_of(&info.name).filter(|_| report.is_none_or(|report| report.dead_letters > 0)) else {
+        return Ok(false);
+    };
+    Ok(Past::read(store, &run)?.letters().any(|letter| !settled.contains_key(&letter.id)))
 }
 
 /// Removes the events of the ended runs that are not to be kept. What they spent stays in the ledger.
