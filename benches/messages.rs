@@ -1,8 +1,8 @@
 //! What a message costs, beside bare ractor actors and bare channels, in processor time and by the clock.
 //!
 //! * **one way**: a message to an agent at work that is numbered, folded into the run, recorded, put into the agent's
-//!   mailbox, taken up, and acknowledged. Its floors are a channel, a cast to an actor, and what is nearest to it: casts
-//!   through one actor to another that acknowledges them, three casts each.
+//!   mailbox, taken up, and acknowledged. Its floors are a channel, a cast to an actor, and what is nearest to it: a call of
+//!   an actor that passes what it is told on to another, which acknowledges it.
 //! * **ask**: a question to an agent written in Rust and its answer, within a run: it passes the gate, gets an instance
 //!   of its own, and some ten events. Its floors are a channel with a channel for the answer, a call of an actor, and an
 //!   actor that is started, called and stopped.
@@ -18,7 +18,7 @@
 #![expect(clippy::disallowed_methods, reason = "those who ask are tasks of the bench")]
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use provost::runtime::Recorder;
 
@@ -41,8 +41,14 @@ pub(crate) const WIDTH: usize = 1_024;
 /// How many messages are sent one way.
 const ONE_WAY: u64 = 50 * 1_024;
 
+/// How many messages are on their way to an agent at once.
+pub(crate) const ON_THEIR_WAY: u64 = 256;
+
 /// How many agents wait for their models.
 const IDLE: usize = 4_096;
+
+/// After how long agents that wait are asleep for sure.
+const ASLEEP: Duration = Duration::from_secs(45);
 
 /// How often an agent panics.
 const RESTARTS: usize = 400;
@@ -101,7 +107,7 @@ async fn one_way() {
     let figures: [(&str, &[Cost]); 4] = [
         ("floor: channel", &channel),
         ("floor: ractor, cast", &cast),
-        ("floor: ractor, through one to another, acknowledged", &relayed),
+        ("floor: ractor, called, passed on, acknowledged", &relayed),
         ("Provost", &routed),
     ];
     rows("one way", figures);
@@ -147,27 +153,42 @@ fn memory_kb() -> f64 {
     line.trim().trim_end_matches(" kB").parse().expect("it is a number")
 }
 
-/// Starts what waits, and returns how many kB each takes. The first to start takes room that others use again; so the
-/// figure is the first round's.
-async fn idle() -> (f64, f64) {
+/// Starts what waits.
+async fn start() {
     let [mut actors, mut agents] = [const { Vec::new() }; 2];
-    let [mut actor_kb, mut agent_kb] = [const { Vec::new() }; 2];
     for _ in 0..ROUNDS {
-        let before = memory_kb();
         let mut idle = Vec::new();
         actors.push(cost(IDLE as u64, async { idle = floor::ractor_idle(IDLE).await }).await);
-        actor_kb.push((memory_kb() - before) / IDLE as f64);
-        let before = memory_kb();
+        idle.iter().for_each(|actor| actor.stop(None));
         let mut waiting = None;
         agents.push(cost(IDLE as u64, async { waiting = Some(network::Idle::start(IDLE).await) }).await);
-        agent_kb.push((memory_kb() - before) / IDLE as f64);
-        idle.iter().for_each(|actor| actor.stop(None));
         if let Some(waiting) = waiting {
             waiting.end().await;
         }
     }
     rows("start", [("floor: ractor, spawn", &actors), ("Provost", &agents)]);
-    (actor_kb[0], agent_kb[0])
+}
+
+/// Measures what is kept for agents that wait for their models. To be done first: later there is memory that was used
+/// before, and is used again. What those that were put to sleep have given back is taken by those that come after them.
+async fn waiting() {
+    let kb_each = |from: f64| (memory_kb() - from) / IDLE as f64;
+    let begin = memory_kb();
+    let actors = floor::ractor_idle(IDLE).await;
+    let actor_kb = kb_each(begin);
+    let begin = memory_kb();
+    let first = network::Idle::start(IDLE).await;
+    let awake_kb = kb_each(begin);
+    tokio::time::sleep(ASLEEP).await;
+    let second = network::Idle::start(IDLE).await;
+    let asleep_kb = kb_each(begin) - awake_kb;
+    println!(
+        "\nkB for each that waits: a ractor actor {actor_kb:.1}; an agent in a model call {awake_kb:.1}, and after"
+    );
+    println!("half a minute, when it was put to sleep, {asleep_kb:.1}\n");
+    actors.iter().for_each(|actor| actor.stop(None));
+    first.end().await;
+    second.end().await;
 }
 
 async fn restart() {
@@ -208,15 +229,15 @@ fn main() {
     let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads start");
     let measured = tokio.block_on(async {
         tokio::spawn(async {
+            waiting().await;
             println!("µs a message\n");
             println!("| what | who | processor | clock | processor, of the nearest floor |");
             println!("|---|---|---|---|---|");
-            let (actor_kb, agent_kb) = idle().await;
+            start().await;
             one_way().await;
             ask().await;
             fan_out().await;
             restart().await;
-            println!("one that waits: a ractor actor {actor_kb:.1} kB, an agent in its model call {agent_kb:.1} kB");
             at_rest().await;
         })
         .await

@@ -120,7 +120,7 @@ impl Weather {
     async fn fill(self: &Arc<Self>) {
         let agents = self.plan.agents;
         let all: Vec<Question> = (0..KNOWN * agents)
-            .map(|nth| self.account.question(format!("worker{}", nth % agents), |_| Kind::Fine))
+            .map(|nth| self.account.question(format!("worker{}", nth % agents), Kind::Fine))
             .collect();
         let places = Arc::new(Semaphore::new(32));
         for some in all.chunks(QUESTIONS_PER_RUN) {
@@ -179,10 +179,10 @@ impl Weather {
         let agents = self.plan.agents;
         let some = |nth: usize| {
             let place = nth * QUESTIONS_PER_RUN;
-            let one = |nth| self.account.question(worker(place + nth, agents), kind);
-            (0..QUESTIONS_PER_RUN).map(one).collect()
+            let one = |nth| self.account.question(worker(nth, agents), kind(nth));
+            (place..place + QUESTIONS_PER_RUN).map(one).collect()
         };
-        let calm = |nth| vec![self.account.question(bystander(nth), |_| Kind::Fine)];
+        let calm = |nth| vec![self.account.question(bystander(nth), Kind::Fine)];
         let runs_per_s = self.plan.panics_per_s as f64 / QUESTIONS_PER_RUN as f64;
         tokio::join!(
             self.steadily(runs_per_s, seconds, false, some),
@@ -206,8 +206,7 @@ impl Weather {
     /// Asks each agent once more: one whose place was still taken by a question that was lost would never answer.
     async fn ask_all_once(&self) {
         let agents = 0..self.plan.agents;
-        let last: Vec<Question> =
-            agents.map(|nth| self.account.question(format!("worker{nth}"), |_| Kind::Fine)).collect();
+        let last: Vec<Question> = agents.map(|nth| self.account.question(format!("worker{nth}"), Kind::Fine)).collect();
         for some in last.chunks(QUESTIONS_PER_RUN) {
             ask(&self.runtime, &self.account, some).await;
         }

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{ASKERS, ASKS};
+use super::{ASKERS, ASKS, ON_THEIR_WAY};
 
 /// What the floor's actors are told.
 pub(crate) enum Told {
@@ -15,8 +15,10 @@ pub(crate) enum Told {
     One(Arc<str>),
     /// The last one was counted; tell so.
     Last(oneshot::Sender<()>),
-    /// A message to be passed on to the actor, with where its acknowledgement goes.
-    PassOn(Arc<str>, ActorRef<Told>),
+    /// A message to be passed on; who sends it is answered at once.
+    PassOn(Arc<str>, RpcReplyPort<()>),
+    /// A message that was passed on, with where its acknowledgement goes.
+    Passed(Arc<str>, ActorRef<Told>),
     /// A message was handled.
     Done,
     /// A question.
@@ -46,12 +48,13 @@ impl Actor for Bare {
 
     async fn handle(&self, me: ActorRef<Told>, told: Told, seen: &mut Seen) -> Result<(), ActorProcessingErr> {
         match told {
-            Told::One(text) => match &seen.to {
-                Some(to) => to.cast(Told::PassOn(text, me))?,
-                None => seen.count += text.len() as u64,
-            },
+            Told::One(text) => seen.count += text.len() as u64,
             Told::Last(counted) => counted.send(()).unwrap_or_default(),
-            Told::PassOn(text, from) => {
+            Told::PassOn(text, reply) => {
+                seen.to.as_ref().map_or(Ok(()), |to| to.cast(Told::Passed(text, me)))?;
+                reply.send(())?;
+            }
+            Told::Passed(text, from) => {
                 seen.count += text.len() as u64;
                 from.cast(Told::Done)?;
             }
@@ -101,14 +104,16 @@ pub(crate) async fn ractor_one_way(messages: u64) {
     actor.stop(None);
 }
 
-/// Messages to an actor that passes each on to another and hears back when it is handled: three casts each.
+/// Messages to an actor that answers, passes each on to another and hears back when it is handled. These are the very
+/// messages that one through a run's supervisor takes.
 pub(crate) async fn ractor_relayed(messages: u64) {
     let (actor, text) = (bare().await, Arc::<str>::from("x"));
     let (last, counted) = oneshot::channel();
     let relay = Some((actor.clone(), messages, last));
     let relay = Actor::spawn(None, Bare, relay).await.expect("an actor starts").0;
-    for _ in 0..messages {
-        relay.cast(Told::One(text.clone())).expect("it lives");
+    for _ in 0..messages / ON_THEIR_WAY {
+        let sent = (0..ON_THEIR_WAY).map(|_| relay.call(|reply| Told::PassOn(text.clone(), reply), None));
+        assert!(join_all(sent).await.iter().all(|sent| sent.as_ref().is_ok_and(|sent| sent.is_success())));
     }
     counted.await.expect("it answers");
     actor.stop(None);

@@ -10,10 +10,7 @@ use provost::run::{Move, Status, Turn};
 use provost::runtime::{Builder, Recorder, RunHandle, RunRequest, Runtime};
 use provost::spec::{AgentSpec, ModelSpec, Network, NetworkSpec, ProviderKind, Scope};
 
-use super::{ASKERS, ASKS, WIDTH};
-
-/// How many messages are on their way to an agent at once.
-const ON_THEIR_WAY: u64 = 256;
+use super::{ASKERS, ASKS, ON_THEIR_WAY, WIDTH};
 
 /// A model that never answers, and counts who asks it.
 #[derive(Clone, Default)]

@@ -34,9 +34,10 @@ pub(crate) enum Kind {
 impl Kind {
     const ALL: [Self; 3] = [Self::Fine, Self::PanicsOnce, Self::Poison];
 
-    /// Of six questions in a row one is poison, three panic once and two are fine: as many panics as questions.
-    pub(crate) fn in_a_storm(id: usize) -> Self {
-        match id % 6 {
+    /// Says of what kind the `nth` question of a storm is. Of six in a row one is poison, three panic once and two are fine:
+    /// as many panics as questions.
+    pub(crate) fn in_a_storm(nth: usize) -> Self {
+        match nth % 6 {
             0 => Self::Poison,
             1..=3 => Self::PanicsOnce,
             _ => Self::Fine,
@@ -113,9 +114,8 @@ impl Account {
     }
 
     /// Makes the next question.
-    pub(crate) fn question(&self, to: String, kind: impl Fn(usize) -> Kind) -> Question {
+    pub(crate) fn question(&self, to: String, kind: Kind) -> Question {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let kind = kind(id);
         let nth = Kind::ALL.into_iter().position(|known| known == kind).unwrap();
         self.fates[id].sent.store(nth as u8 + 1, Ordering::Relaxed);
         Question { id, to, kind }
@@ -165,9 +165,9 @@ impl Account {
     }
 }
 
-/// Names the agent that a question with this number goes to: all get about as many, and not in turn.
-pub(crate) fn worker(id: usize, agents: usize) -> String {
-    format!("worker{}", id.wrapping_mul(2_654_435_761) % agents)
+/// Names the agent that the `nth` question goes to: all get about as many, and not in turn.
+pub(crate) fn worker(nth: usize, agents: usize) -> String {
+    format!("worker{}", (nth.wrapping_mul(2_654_435_761) >> 7) % agents)
 }
 
 /// Names a bystander.

@@ -48,7 +48,7 @@ impl<'a> Offline<'a> {
             labels: Default::default(),
             event,
         };
-        self.entries.extend(entry_of(&self.state, &envelope, Amount::MAX));
+        self.entries.extend(entry_of(&self.state, &envelope, || Amount::MAX));
         self.state.evolve(&envelope);
         self.records.push(encode(&envelope));
     }

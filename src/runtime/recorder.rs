@@ -389,12 +389,13 @@ impl Past {
     }
 }
 
-/// Says what an event that `state` is about to take up means for the ledger. `free` is what the run's account has left.
-pub(super) fn entry_of(state: &RunState, envelope: &Envelope, free: Amount) -> Option<Entry> {
-    let (run, seq, none) = (envelope.stream.run.clone(), envelope.seq, Amount::default());
+/// Says what an event that `state` is about to take up means for the ledger. `free` says what the run's account has left.
+pub(super) fn entry_of(state: &RunState, envelope: &Envelope, free: impl FnOnce() -> Amount) -> Option<Entry> {
+    let (seq, none) = (envelope.seq, Amount::default());
+    let run = || envelope.stream.run.clone();
     let (call, spent) = match &envelope.event {
         Event::CallIntended { reserved, .. } if *reserved != none => {
-            return Some(Entry::Reserved { run, seq, amount: *reserved });
+            return Some(Entry::Reserved { run: run(), seq, amount: *reserved });
         }
         Event::TryFailed { .. } if fault::is_planted(Bug::FailedTryNotInLedger) => return None,
         Event::TryFailed { call, charged, .. }
@@ -404,8 +405,8 @@ pub(super) fn entry_of(state: &RunState, envelope: &Envelope, free: Amount) -> O
         _ => return None,
     };
     let held = state.open_call(call).map(|open| open.held).unwrap_or_default();
-    let debt = spent.minus(held).minus(free);
-    (held != none || spent != none).then_some(Entry::Settled { run, seq, held, spent, debt })
+    let debt = spent.minus(held).minus(free());
+    (held != none || spent != none).then(|| Entry::Settled { run: run(), seq, held, spent, debt })
 }
 
 /// Names a run's stream.

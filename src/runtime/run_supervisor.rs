@@ -384,7 +384,7 @@ impl RunLoop {
             labels,
             event,
         });
-        let entry = entry_of(&self.state, &envelope, self.scope.account.with(|account| account.free()));
+        let entry = entry_of(&self.state, &envelope, || self.scope.account.with(|account| account.free()));
         self.unwritten.entries.extend(entry);
         self.state.evolve(&envelope);
         if self.broken.is_none() {

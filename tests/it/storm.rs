@@ -19,13 +19,14 @@ async fn weathers_a_storm(recorder: Recorder) {
     let account = Arc::new(Account::new(QUESTIONS + 50 + AGENTS));
     let recorder = Arc::new(recorder);
     let runtime = start(AGENTS, &account, recorder.clone()).await;
-    let stormy: Vec<_> = (0..QUESTIONS).map(|id| account.question(worker(id, AGENTS), Kind::in_a_storm)).collect();
-    let calm: Vec<_> = (0..50).map(|nth| [account.question(bystander(nth), |_| Kind::Fine)]).collect();
+    let stormy: Vec<_> =
+        (0..QUESTIONS).map(|nth| account.question(worker(nth, AGENTS), Kind::in_a_storm(nth))).collect();
+    let calm: Vec<_> = (0..50).map(|nth| [account.question(bystander(nth), Kind::Fine)]).collect();
     let storm = join_all(stormy.chunks(QUESTIONS_PER_RUN).map(|some| ask(&runtime, &account, some)));
     let beside = join_all(calm.iter().map(|one| ask(&runtime, &account, one)));
     tokio::join!(storm, beside);
     // Each agent's place is free again: a question that was lost in a mailbox would keep it.
-    let last: Vec<_> = (0..AGENTS).map(|nth| account.question(format!("worker{nth}"), |_| Kind::Fine)).collect();
+    let last: Vec<_> = (0..AGENTS).map(|nth| account.question(format!("worker{nth}"), Kind::Fine)).collect();
     join_all(last.chunks(QUESTIONS_PER_RUN).map(|some| ask(&runtime, &account, some))).await;
     let (poison, all) = (QUESTIONS as u64 / 6, (QUESTIONS + 50 + AGENTS) as u64);
     let (handled_once, panics) = (all - poison, QUESTIONS as u64);
