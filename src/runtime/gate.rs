@@ -86,7 +86,7 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
     let mut tries = retry::Tries::new(&call.model.spec.retry, &scope.stream.run, &desk.id, attempt);
     loop {
         scope.may_begin().await?;
-        let mut admission = match admit(&call, tries.attempt(), desk, scope).await? {
+        let admission = match admit(&call, tries.attempt(), desk, scope).await? {
             Ok(admission) => admission,
             Err(limit) => return desk.tell(RunMessage::LimitReached { call: desk.id.clone(), limit }),
         };
@@ -98,8 +98,8 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
         call.request.attempt = tries.attempt();
         call.request.max_output_tokens = admission.hold.max_output_tokens;
         crash::point("before_intent", "model");
-        desk.record_durably(intent(desk, call.subject(), tries.attempt(), None, admission.hold.held)).await?;
-        admission.hold.intend();
+        let (held, intended) = (admission.hold.held, admission.hold.intended());
+        desk.intend_durably(intent(desk, call.subject(), tries.attempt(), None, held), intended).await?;
         crash::point("after_intent", "model");
         let result = perform::model(&call, desk).await;
         crash::point("after_effect", "model");

@@ -17,6 +17,7 @@ mod reconcile;
 mod replay;
 mod restarts;
 mod resume;
+mod routes;
 mod runs;
 mod runtime;
 mod scripted;

@@ -12,6 +12,7 @@ mod disk;
 mod draw;
 mod expect;
 mod failures;
+mod flows;
 mod mail;
 mod outside;
 mod plan;
@@ -46,7 +47,7 @@ struct Tried {
 type Lived = BTreeMap<String, u64>;
 
 /// What is lived through by some seed of each thousand: where that is not so, the simulator has become blind to it.
-const TO_BE_LIVED: [&str; 54] = [
+const TO_BE_LIVED: [&str; 56] = [
     "run_started",
     "run_resumed",
     "run_forked",
@@ -95,6 +96,8 @@ const TO_BE_LIVED: [&str; 54] = [
     "run limit",
     "run parked",
     "handoff",
+    "routed",
+    "joined",
     "snapshot",
     "process done",
     "process died",
