@@ -35,13 +35,13 @@ use ractor::{Actor, ActorRef};
 use tokio::sync::{Semaphore, oneshot};
 
 pub use fork::Fork;
-pub use gate::{Approver, Question};
+pub use gate::{Approver, Inquired, Question};
 pub use handle::{Controls, RunHandle};
-pub use host::Host;
+pub use host::{Answered, Host};
 pub use letters::{Letter, Settled, Settlement, read_settled};
 pub use recorder::{Past, Recorder, read_entries, read_ledger, run_of, stream_of};
 pub use replay::{ReplayError, Replayer};
-pub use report::{AgentReport, MailboxReport, Report, UsageReport};
+pub use report::{AgentReport, MailboxReport, QuestionReport, Report, UsageReport};
 
 pub(crate) use crate::tool::kill_programs;
 
@@ -54,7 +54,7 @@ use self::scope::Scope;
 use crate::budget::{Account, Rates};
 use crate::journal::{self, Log};
 use crate::model::{self, Provider};
-use crate::run::{Agent, Beginning, CallId, Envelope, NoForkPoint, RunId, StoredError, Stream};
+use crate::run::{Agent, Beginning, CallId, Envelope, NoAnswer, NoForkPoint, RunId, StoredError, Stream};
 use crate::spec::{ModelSpec, Network, TemplateError};
 use crate::tool::{self, ErasedTool};
 
@@ -120,6 +120,14 @@ pub enum Error {
         run: RunId,
         /// Why it can't be done, as the rest of a sentence that begins with the run.
         why: String,
+    },
+    /// A person's answer can't be taken.
+    #[error("run {run} {why}")]
+    NoAnswer {
+        /// The run.
+        run: RunId,
+        /// Why.
+        why: NoAnswer,
     },
     /// A run can't be forked where it was to be.
     #[error("run {run} {why}")]

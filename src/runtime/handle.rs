@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::run_supervisor::RunMessage;
 use super::{Error, Report};
 use crate::journal::{Log, Reader};
-use crate::run::{AgentId, CallId, Envelope, Resolution, RunEnd, RunId, Status};
+use crate::run::{AgentId, CallId, Envelope, NoAnswer, Resolution, RunEnd, RunId, Status};
 
 /// Where a run's supervisor is, which may fail and be replaced.
 #[derive(Default)]
@@ -178,6 +178,22 @@ impl Controls {
         let asked =
             self.ask(|answer| RunMessage::Resolve { call: call.clone(), resolution: resolution.clone(), answer }).await;
         asked.unwrap_or_else(|| Err(HAS_ENDED.to_owned()))
+    }
+
+    /// Answers what an agent of the run asks a person: the question of that call, or the only one that is open where none
+    /// is named. Returns the call. The answer is durable then.
+    ///
+    /// # Errors
+    /// It can't be taken; none of it is kept. [`NoAnswer::Ended`] where the run has ended, or is parked: whoever holds its
+    /// store can answer then by [`Host::answer`](super::Host::answer).
+    pub async fn answer(&self, call: Option<CallId>, text: &str) -> Result<CallId, NoAnswer> {
+        self.answer_live(call, text).await.unwrap_or(Err(NoAnswer::Ended { status: Status::Interrupted, answered: None }))
+    }
+
+    /// Does the same; none if the run is not under way any more.
+    pub(super) async fn answer_live(&self, call: Option<CallId>, text: &str) -> Option<Result<CallId, NoAnswer>> {
+        let text: Arc<str> = text.into();
+        self.ask(|answer| RunMessage::Answer { call: call.clone(), text: text.clone(), answer }).await
     }
 
     /// Returns the run's supervisor, to be done harm to.

@@ -8,6 +8,7 @@
 //! What one message makes happen is written down together or not at all: a crash finds a run as it was between two
 //! messages, never in the midst of one.
 
+mod answering;
 mod calls;
 mod children;
 mod ending;
@@ -41,8 +42,8 @@ use crate::budget::{Amount, Entry, Limit};
 use crate::fault::{self, Bug};
 use crate::journal::{Durable, Log, Mark, Part, Record, Snapshot, StreamName};
 use crate::run::{
-    AgentId, AgentState, CallId, Effect, Envelope, Event, Fold, Labels, NewAgent, Resolution, RunEnd, RunState, Status,
-    Subject, encode,
+    AgentId, AgentState, CallId, Effect, Envelope, Event, Fold, Labels, NewAgent, NoAnswer, Resolution, RunEnd,
+    RunState, Status, Subject, encode,
 };
 
 pub(super) use self::forking::Forked;
@@ -90,6 +91,10 @@ pub(super) enum RunMessage {
     Stand { agents: Vec<Arc<str>> },
     /// A person says what became of a call.
     Resolve { call: CallId, resolution: Resolution, answer: oneshot::Sender<Result<(), String>> },
+    /// A person answers what a call asks; the only one that is open, where none is named.
+    Answer { call: Option<CallId>, text: Arc<str>, answer: oneshot::Sender<Result<CallId, NoAnswer>> },
+    /// What a person answered is on disk.
+    AnswerWritten { call: CallId },
     /// What happened could not be written down.
     StoreFailed(Error),
     /// The run's end is durable.
@@ -274,6 +279,8 @@ impl Actor for RunSupervisor {
             #[cfg(test)]
             RunMessage::Stand { agents } => run.stand(agents, &me).await,
             RunMessage::Resolve { call, resolution, answer } => run.resolve(&call, resolution, answer, &me),
+            RunMessage::Answer { call, text, answer } => run.answer(call.as_ref(), &text, answer, &me),
+            RunMessage::AnswerWritten { call } => run.answer_written(&call),
             RunMessage::StoreFailed(error) => run.break_off(error),
             RunMessage::EndWritten => {
                 run.end_written(&me);
