@@ -187,7 +187,9 @@ impl Controls {
     /// It can't be taken; none of it is kept. [`NoAnswer::Ended`] where the run has ended, or is parked: whoever holds its
     /// store can answer then by [`Host::answer`](super::Host::answer).
     pub async fn answer(&self, call: Option<CallId>, text: &str) -> Result<CallId, NoAnswer> {
-        self.answer_live(call, text).await.unwrap_or(Err(NoAnswer::Ended { status: Status::Interrupted, answered: None }))
+        self.answer_live(call, text)
+            .await
+            .unwrap_or(Err(NoAnswer::Ended { status: Status::Interrupted, answered: None }))
     }
 
     /// Does the same; none if the run is not under way any more.

@@ -2,6 +2,7 @@
 
 use tokio::sync::oneshot;
 
+use super::crash;
 use super::desk::Desk;
 use crate::run::{CallId, Event, Inquiry, NoAnswer, RunId, Subject};
 use crate::runtime::run_supervisor::RunMessage;
@@ -26,7 +27,9 @@ pub(super) async fn ask(subject: &Subject, is_asked: bool, desk: &Desk, scope: &
     if !is_asked {
         scope.may_begin().await?;
         let asked = Event::InputRequested { call: desk.id.clone(), subject: subject.clone() };
+        crash::point("before_question", "person");
         desk.record_durably(asked).await?;
+        crash::point("after_question", "person");
     }
     let (Some(approver), Some(inquiry)) = (&scope.approver, Inquiry::of(subject)) else { return Ok(()) };
     let (run, call) = (scope.stream.run.clone(), desk.id.clone());

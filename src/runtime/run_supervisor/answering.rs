@@ -48,6 +48,7 @@ impl RunLoop {
         if !matches!(open.stage, Stage::Answered { .. }) {
             return;
         }
+        fault::point("answer.written");
         if let Some(result) = open.known_result(call, self.scope.fleet.network.spec()) {
             self.result(&call.agent.clone(), self.state.head(), result);
         }
