@@ -10,7 +10,7 @@ use provost::spec::{
 };
 
 use super::draw::Draw;
-use super::supervised;
+use super::{person, supervised};
 
 /// The tools of every network: name and effect class.
 pub(super) const TOOLS: [(&str, Effect); 3] =
@@ -122,6 +122,8 @@ pub(super) enum Ask {
     Unknown,
     /// A tool, with arguments that it does not take.
     Misused(&'static str),
+    /// A question to a person.
+    Person,
 }
 
 /// What becomes of a tool call.
@@ -136,7 +138,8 @@ pub(super) enum ToolEnd {
 impl Plan {
     pub(super) fn of(seed: u64) -> Self {
         let mut draw = Draw::of(seed, "plan", &"");
-        let network = network(&mut draw);
+        let mut network = network(&mut draw);
+        person::join(&mut network, seed);
         let mut runs: Vec<RunPlan> = (0..draw.between(1, 3)).map(|number| run(number, &mut draw)).collect();
         let forks: Vec<RunPlan> = (0..runs.len()).filter_map(|of| fork(of, &mut draw)).collect();
         runs.extend(forks);
@@ -181,6 +184,9 @@ impl Plan {
             0 if step == 1 => asks.push(Ask::Unknown),
             1 if step == 1 => asks.push(Ask::Misused("put")),
             _ => {}
+        }
+        if self.asks_person(run, &CallId::model(agent, step)) {
+            asks.push(Ask::Person);
         }
         Says::Calls(asks)
     }
@@ -318,6 +324,7 @@ fn tool_call(ask: &Ask) -> ToolCall {
         Ask::Handoff(agent) => (format!("transfer_to_{agent}"), r#"{"message": "go on"}"#),
         Ask::Unknown => ("no_such_tool".to_owned(), "{}"),
         Ask::Misused(name) => ((*name).to_owned(), r#"{"what": 7}"#),
+        Ask::Person => (person::TOOL.to_owned(), person::ARGUMENTS),
     };
     ToolCall { name, arguments: arguments.to_owned() }
 }
