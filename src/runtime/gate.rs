@@ -103,10 +103,11 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
         call.request.attempt = tries.attempt();
         call.request.max_output_tokens = admission.hold.max_output_tokens;
         crash::point("before_intent", "model");
-        desk.record_durably(intent(desk, call.subject(), tries.attempt(), None, admission.hold.held)).await?;
+        let intent = intent(desk, call.subject(), tries.attempt(), None, admission.hold.held);
+        let intended = desk.record_durably(intent).await?;
         admission.hold.intend();
         crash::point("after_intent", "model");
-        let result = perform::model(&call, desk).await;
+        let result = perform::model(&call, intended, desk, scope).await;
         crash::point("after_effect", "model");
         let charged = perform::charge(&result, &admission.hold, &call.model.rates);
         let (error, pause) = match tries.next(result) {
@@ -174,7 +175,7 @@ async fn act(subject: Subject, attempt: u32, desk: &Desk, scope: &Scope) -> Resu
     // What changes nothing may be forgotten, and is made again; what changes something must be known before it does.
     match effect {
         Some(Effect::Pure) => scope.unless_stopped(desk.record(intent)).await?,
-        _ => scope.unless_stopped(desk.record_durably(intent)).await?,
+        _ => _ = scope.unless_stopped(desk.record_durably(intent)).await?,
     }
     crash::point("after_intent", class);
     let result = perform::tool(desk, tool, arguments, scope).await;

@@ -29,6 +29,7 @@ const TAKING_UP: Duration = Duration::from_millis(5);
 pub struct Host {
     recorder: Arc<Recorder>,
     approver: Option<Arc<dyn Approver>>,
+    is_followed: bool,
     /// The networks that have runs, by their text.
     runtimes: Mutex<HashMap<Arc<str>, Arc<Runtime>>>,
     /// The runs under way; none while one is being taken up.
@@ -58,13 +59,28 @@ impl Host {
     /// Makes a host on a store.
     pub fn new(recorder: impl Into<Arc<Recorder>>) -> Self {
         let (recorder, runtimes, live) = (recorder.into(), Mutex::default(), DashMap::new());
-        Self { recorder, approver: None, runtimes, live, letters: Mutex::default(), answering: Mutex::default() }
+        Self {
+            recorder,
+            approver: None,
+            is_followed: false,
+            runtimes,
+            live,
+            letters: Mutex::default(),
+            answering: Mutex::default(),
+        }
     }
 
     /// Sets who is asked for approval by runs that are attended.
     #[must_use]
     pub fn with_approver(mut self, approver: impl Approver) -> Self {
         self.approver = Some(Arc::new(approver));
+        self
+    }
+
+    /// Lets runs be followed from the first word of their models on. See [`Builder::followed`](super::Builder::followed).
+    #[must_use]
+    pub fn followed(mut self) -> Self {
+        self.is_followed = true;
         self
     }
 
@@ -236,7 +252,7 @@ impl Host {
             }
         }
         let mut builder = Runtime::builder(network).recorder(self.recorder.clone());
-        builder.approver = self.approver.clone();
+        (builder.approver, builder.is_followed) = (self.approver.clone(), self.is_followed);
         let runtime = Arc::new(builder.start().await?);
         runtimes.insert(text.clone(), runtime.clone());
         Ok(runtime)

@@ -68,8 +68,8 @@ pub(super) enum RunMessage {
     /// The question of a call had to make room for another.
     Dropped { call: CallId },
     /// A call is at a point that is recorded before it goes on; where `durable` says so, it is on disk before
-    /// `recorded` is sent. `recorded` is dropped if the run is ending.
-    Record { happened: Box<Happened>, durable: bool, recorded: oneshot::Sender<()> },
+    /// `recorded` is sent its number. `recorded` is dropped if the run is ending.
+    Record { happened: Box<Happened>, durable: bool, recorded: oneshot::Sender<u64> },
     /// A call has its result, and hands back what it held.
     CallOver { happened: Box<Happened>, admission: Option<(Admission, Amount)> },
     /// A delegation or a handoff has passed the gate.
@@ -404,15 +404,15 @@ impl RunLoop {
     }
 
     /// Records an event for a call that waits for it.
-    fn record_for(&mut self, happened: Happened, durable: bool, recorded: oneshot::Sender<()>) {
+    fn record_for(&mut self, happened: Happened, durable: bool, recorded: oneshot::Sender<u64>) {
         // Its agent may have been given up.
         if self.ending.is_some() || self.state.is_over(&happened.call) {
             return;
         }
         let Happened { call, cause, labels, event } = happened;
-        self.record_with(Some(&call.agent), Some(cause), labels, event);
+        let seq = self.record_with(Some(&call.agent), Some(cause), labels, event).seq;
         // Whoever waits may have been cancelled meanwhile.
-        let tell = move || recorded.send(()).unwrap_or_default();
+        let tell = move || _ = recorded.send(seq);
         match durable {
             true => self.when_durable(tell),
             false => tell(),

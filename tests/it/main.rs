@@ -25,6 +25,7 @@ mod sim;
 mod sleep;
 mod stop;
 mod storm;
+mod streaming;
 mod supervised;
 mod tidy;
 mod torture;

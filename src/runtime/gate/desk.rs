@@ -28,11 +28,11 @@ pub(super) struct Desk {
 impl Desk {
     /// Records an event, and waits until it has its number.
     pub(super) async fn record(&self, event: Event) -> Result<(), Over> {
-        record(&self.supervisor, self.happened(event), false).await
+        record(&self.supervisor, self.happened(event), false).await.map(drop)
     }
 
-    /// Records an event, and waits until it is durable.
-    pub(super) async fn record_durably(&self, event: Event) -> Result<(), Over> {
+    /// Records an event, and waits until it is durable; returns its number.
+    pub(super) async fn record_durably(&self, event: Event) -> Result<u64, Over> {
         let durable = !fault::is_planted(Bug::IntentNotDurable);
         record(&self.supervisor, self.happened(event), durable).await
     }
