@@ -1,10 +1,11 @@
 //! What models say while they say it, for those who follow a run. It is not kept: what counts is the reply, which is an
 //! event. Nobody waits here: a run is as fast with a slow follower as without one.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::sync::broadcast::{Receiver, Sender};
+use tokio::sync::Notify;
 
 use crate::journal::Reader;
 use crate::run::{CallId, Envelope, RunId};
@@ -42,40 +43,103 @@ enum Said {
 
 /// The way from a run's models to those who follow it.
 #[derive(Debug, Default)]
-pub(crate) struct Voice(OnceLock<Sender<Said>>);
+pub(crate) struct Voice {
+    queues: Mutex<Vec<Arc<Queue>>>,
+    /// How many there are, so that it is seen at once where there is none.
+    followers: AtomicUsize,
+}
+
+/// What one follower has not heard yet.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    more: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    pieces: VecDeque<Arc<Tokens>>,
+    missed: u64,
+}
 
 impl Voice {
     /// Begins to follow: events by `events`, and what is said from here on.
-    pub(crate) fn follow(&self, events: Reader<Envelope>) -> Follower {
-        let said = self.0.get_or_init(|| Sender::new(PIECES)).subscribe();
-        Follower { events, said: Some(said), seen: 0, next: None, waiting: None }
+    pub(crate) fn follow(self: &Arc<Self>, events: Reader<Envelope>) -> Follower {
+        let queue = Arc::new(Queue::default());
+        lock(&self.queues).push(queue.clone());
+        self.followers.fetch_add(1, Ordering::AcqRel);
+        Follower { events, said: Listening { voice: self.clone(), queue }, seen: 0, next: None, waiting: None }
     }
 
     /// Whether somebody follows.
     pub(crate) fn is_followed(&self) -> bool {
-        self.followers().is_some()
-    }
-
-    fn followers(&self) -> Option<&Sender<Said>> {
-        self.0.get().filter(|followers| followers.receiver_count() > 0)
+        self.followers.load(Ordering::Acquire) > 0
     }
 
     /// Passes on what another follower was told.
-    pub(crate) fn pass_on(&self, tokens: Arc<Tokens>) {
-        self.tell(Said::Tokens(tokens));
+    pub(crate) fn pass_on(&self, tokens: &Arc<Tokens>) {
+        lock(&self.queues).iter().for_each(|queue| queue.push(tokens.clone()));
     }
 
     /// Passes on that another follower was too slow.
     pub(crate) fn pass_on_missed(&self, count: u64) {
-        self.tell(Said::Missed(count));
-    }
-
-    fn tell(&self, said: Said) {
-        if let Some(followers) = self.followers() {
-            // Who followed may have gone just now.
-            let _ = followers.send(said);
+        for queue in &*lock(&self.queues) {
+            lock(&queue.waiting).missed += count;
+            queue.more.notify_one();
         }
     }
+}
+
+impl Queue {
+    fn push(&self, tokens: Arc<Tokens>) {
+        let mut waiting = lock(&self.waiting);
+        if waiting.pieces.len() == PIECES {
+            waiting.pieces.pop_front();
+            waiting.missed += 1;
+        }
+        waiting.pieces.push_back(tokens);
+        drop(waiting);
+        self.more.notify_one();
+    }
+
+    fn take(&self) -> Option<Said> {
+        let mut waiting = lock(&self.waiting);
+        match std::mem::take(&mut waiting.missed) {
+            0 => waiting.pieces.pop_front().map(Said::Tokens),
+            missed => Some(Said::Missed(missed)),
+        }
+    }
+}
+
+/// A place among those who follow; left when this is dropped.
+#[derive(Debug)]
+struct Listening {
+    voice: Arc<Voice>,
+    queue: Arc<Queue>,
+}
+
+impl Listening {
+    /// Waits for what is said next. Cancel-safe.
+    async fn next(&self) -> Said {
+        loop {
+            let more = self.queue.more.notified();
+            if let Some(said) = self.queue.take() {
+                return said;
+            }
+            more.await;
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        lock(&self.voice.queues).retain(|queue| !Arc::ptr_eq(queue, &self.queue));
+        self.voice.followers.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What one try of a model call says.
@@ -94,10 +158,10 @@ impl<'a> Speech<'a> {
         Self { voice, run, call, attempt, cause, said: Mutex::default() }
     }
 
-    /// Tells those who follow of a piece. Where nobody does, this is two looks.
+    /// Tells those who follow of a piece. Where nobody does, this is one look.
     pub(super) fn piece(&self, text: &str) {
         if self.voice.is_followed() {
-            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut said = lock(&self.said);
             self.tell(said.len(), text);
             said.push_str(text);
         }
@@ -109,7 +173,7 @@ impl<'a> Speech<'a> {
         if !self.voice.is_followed() {
             return;
         }
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = lock(&self.said);
         match reply.strip_prefix(&**said) {
             Some("") => {}
             Some(rest) => self.tell(said.len(), rest),
@@ -123,7 +187,7 @@ impl<'a> Speech<'a> {
             let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE_BYTES));
             let (run, call, text) = (self.run.clone(), self.call.clone(), piece.into());
             let tokens = Tokens { run, call, attempt: self.attempt, cause: self.cause, offset, text };
-            self.voice.tell(Said::Tokens(Arc::new(tokens)));
+            self.voice.pass_on(&Arc::new(tokens));
             (offset, rest) = (offset + piece.len(), after);
             if rest.is_empty() {
                 return;
@@ -150,8 +214,7 @@ pub enum Happening {
 #[derive(Debug)]
 pub struct Follower {
     events: Reader<Envelope>,
-    /// None once nothing more will be said.
-    said: Option<Receiver<Said>>,
+    said: Listening,
     /// The number of the last event that was told.
     seen: u64,
     /// An event that is to be told after what was said before it.
@@ -170,9 +233,9 @@ impl Follower {
             // Nothing is taken of what is said while a piece waits for its event: that is on its way.
             let is_silent = self.waiting.is_some();
             let said = async {
-                match self.said.as_mut().filter(|_| !is_silent) {
-                    Some(said) => said.recv().await,
-                    None => std::future::pending().await,
+                match is_silent {
+                    false => self.said.next().await,
+                    true => std::future::pending().await,
                 }
             };
             tokio::select! {
@@ -181,11 +244,7 @@ impl Follower {
                     Some(event) => self.next = Some(event),
                     None => return self.last(),
                 },
-                said = said => match said {
-                    Ok(said) => self.waiting = Some(said),
-                    Err(RecvError::Lagged(count)) => self.waiting = Some(Said::Missed(count)),
-                    Err(RecvError::Closed) => self.said = None,
-                },
+                said = said => self.waiting = Some(said),
             }
         }
     }
@@ -193,7 +252,7 @@ impl Follower {
     /// Returns what can be told at once, of what has been taken.
     fn ready(&mut self) -> Option<Happening> {
         if self.waiting.is_none() && self.next.is_some() {
-            self.waiting = self.take_said();
+            self.waiting = self.said.queue.take();
         }
         if let Some(said) = self.waiting.take_if(|said| said.cause() <= self.seen) {
             return Some(said.told());
@@ -203,22 +262,9 @@ impl Follower {
         Some(Happening::Event(event))
     }
 
-    /// Takes something that has been said already.
-    fn take_said(&mut self) -> Option<Said> {
-        match self.said.as_mut()?.try_recv() {
-            Ok(said) => Some(said),
-            Err(TryRecvError::Lagged(count)) => Some(Said::Missed(count)),
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Closed) => {
-                self.said = None;
-                None
-            }
-        }
-    }
-
     /// Returns what was said last, after the last event.
     fn last(&mut self) -> Option<Happening> {
-        let said = self.waiting.take().or_else(|| self.take_said())?;
+        let said = self.waiting.take().or_else(|| self.said.queue.take())?;
         Some(said.told())
     }
 }
@@ -241,223 +287,4 @@ impl Said {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::journal::Log;
-    use crate::model::Finish;
-    use crate::run::{AgentId, Body, Event, Labels, Message, Origin, Stream, Subject};
-
-    /// A run in which models speak, in the order in which the runtime lets things happen.
-    struct Run {
-        log: Arc<Log<Envelope>>,
-        voice: Voice,
-        id: RunId,
-        seq: u64,
-    }
-
-    impl Run {
-        fn new() -> Self {
-            Self { log: Arc::default(), voice: Voice::default(), id: RunId::new("r"), seq: 0 }
-        }
-
-        fn follow(&self) -> Follower {
-            self.voice.follow(self.log.reader())
-        }
-
-        fn event(&mut self, event: Event) -> u64 {
-            self.seq += 1;
-            let stream = Arc::new(Stream { run: self.id.clone(), tenant: "t".into(), session: None });
-            let (agent, labels) = (event.call().map(|call| call.agent.clone()), Labels::default());
-            let envelope =
-                Envelope { stream, seq: self.seq, time_ms: 0, agent, incarnation: 1, cause: None, labels, event };
-            self.log.append(Arc::new(envelope));
-            self.seq
-        }
-
-        fn intended(&mut self, call: &CallId, attempt: u32) -> u64 {
-            let subject = Subject::Model { model: "m".into(), max_output_tokens: 1 };
-            let reserved = Default::default();
-            self.event(Event::CallIntended { call: call.clone(), attempt, subject, effect: None, reserved })
-        }
-
-        fn replied(&mut self, call: &CallId, text: &str) {
-            let body = Body::Assistant { text: text.to_owned(), tool_calls: Vec::new() };
-            let origin = Origin::Model("m".to_owned());
-            let message = Arc::new(Message { body, labels: Labels::default(), origin });
-            let (finish, charged) = (Finish::Stop, Default::default());
-            let call = call.clone();
-            self.event(Event::ModelReplied { call, message, finish, malformed: None, usage: None, charged });
-        }
-
-        fn speech<'a>(&'a self, call: &'a CallId, attempt: u32, cause: u64) -> Speech<'a> {
-            Speech::new(&self.voice, &self.id, call, attempt, cause)
-        }
-    }
-
-    fn call(nth: usize) -> CallId {
-        CallId::model(&AgentId::new(format!("a{nth}")), 1)
-    }
-
-    fn told(follower: &mut Follower) -> Vec<Happening> {
-        std::iter::from_fn(|| follower.next().now_or_never().flatten()).collect()
-    }
-
-    fn pieces(told: &[Happening]) -> Vec<(usize, &str)> {
-        let piece = |happening| match happening {
-            &Happening::Tokens(ref tokens) => Some((tokens.offset, &*tokens.text)),
-            _ => None,
-        };
-        told.iter().filter_map(piece).collect()
-    }
-
-    #[test]
-    fn where_nobody_follows_nothing_is_kept() {
-        let run = Run::new();
-        let one = call(1);
-        let speech = run.speech(&one, 1, 1);
-        speech.piece("unheard");
-        drop(run.follow());
-        speech.piece("unheard");
-        speech.end("unheard");
-        assert_eq!((speech.said.lock().unwrap().capacity(), run.voice.is_followed()), (0, false));
-    }
-
-    #[test]
-    fn whoever_follows_is_told_the_whole_reply_and_nothing_else() {
-        for (said, reply, expected) in [
-            (&["It ", "is."][..], "It is.", &[(0, "It "), (3, "is.")][..]),
-            (&[], "It is.", &[(0, "It is.")]),
-            (&["It "], "It is.", &[(0, "It "), (3, "is.")]),
-            // It was no text.
-            (&["{\"name\": "], "", &[(0, "{\"name\": "), (0, "")]),
-            (&[], "", &[]),
-        ] {
-            let mut run = Run::new();
-            let mut follower = run.follow();
-            let one = call(1);
-            let cause = run.intended(&one, 1);
-            let speech = run.speech(&one, 1, cause);
-            said.iter().for_each(|piece| speech.piece(piece));
-            speech.end(reply);
-            assert_eq!(pieces(&told(&mut follower)), expected);
-        }
-    }
-
-    #[test]
-    fn a_long_piece_is_split_between_characters() {
-        let mut run = Run::new();
-        let mut follower = run.follow();
-        let one = call(1);
-        let cause = run.intended(&one, 1);
-        let text = "ü".repeat(PIECE_BYTES);
-        run.speech(&one, 1, cause).piece(&format!(".{text}"));
-        let told = told(&mut follower);
-        let lengths: Vec<usize> = pieces(&told).iter().map(|(_, text)| text.len()).collect();
-        assert_eq!(lengths, [PIECE_BYTES - 1, PIECE_BYTES, 2]);
-    }
-
-    #[test]
-    fn a_slow_follower_misses_the_oldest_and_is_told_how_much_and_no_event() {
-        const MORE: usize = 10;
-        let mut run = Run::new();
-        let mut follower = run.follow();
-        let one = call(1);
-        let cause = run.intended(&one, 1);
-        let speech = run.speech(&one, 1, cause);
-        (0..PIECES + MORE).for_each(|_| speech.piece("x"));
-        speech.end(&"x".repeat(PIECES + MORE));
-        run.replied(&one, "");
-        let told = told(&mut follower);
-        let missed: Vec<u64> = told
-            .iter()
-            .filter_map(|happening| match happening {
-                Happening::Missed(count) => Some(*count),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(missed, [MORE as u64]);
-        let left = pieces(&told);
-        assert_eq!((left.len(), left[0].0), (PIECES, MORE), "the offset says where it goes on");
-        assert!(matches!(told.last(), Some(Happening::Event(envelope)) if envelope.seq == 2));
-    }
-
-    #[tokio::test]
-    async fn what_is_said_last_is_told_before_the_end() {
-        let mut run = Run::new();
-        let mut follower = run.follow();
-        let one = call(1);
-        let cause = run.intended(&one, 1);
-        run.speech(&one, 1, cause).piece("to the end");
-        run.log.close();
-        assert!(matches!(follower.next().await, Some(Happening::Event(_))));
-        assert!(matches!(follower.next().await, Some(Happening::Tokens(_))));
-        assert!(follower.next().await.is_none());
-    }
-
-    proptest! {
-        /// Several calls at once, tried again and again, while a follower looks now and then: what a try says comes after its
-        /// intent and before what became of it, in order.
-        #[test]
-        fn what_is_said_comes_between_intent_and_result(steps in proptest::collection::vec((0usize..4, 0u8..4), 1..200)) {
-            let mut run = Run::new();
-            let mut follower = run.follow();
-            let calls: Vec<CallId> = (0..4).map(call).collect();
-            let mut causes = [0u64; 4];
-            let mut attempts = [0u32; 4];
-            let mut said = vec![String::new(); 4];
-            let mut seen = Vec::new();
-            for (nth, what) in steps {
-                match (what, causes[nth]) {
-                    (0, _) => seen.extend(follower.next().now_or_never().flatten()),
-                    (_, 0) => {
-                        attempts[nth] += 1;
-                        causes[nth] = run.intended(&calls[nth], attempts[nth]);
-                        said[nth].clear();
-                    }
-                    (1 | 2, cause) => {
-                        let piece = format!("{}.", said[nth].len());
-                        let speech = run.speech(&calls[nth], attempts[nth], cause);
-                        speech.said.lock().unwrap().push_str(&said[nth]);
-                        speech.piece(&piece);
-                        said[nth].push_str(&piece);
-                    }
-                    (_, _) => {
-                        run.replied(&calls[nth], &said[nth]);
-                        causes[nth] = 0;
-                    }
-                }
-            }
-            run.log.close();
-            seen.extend(told(&mut follower));
-            let mut open: Vec<Option<(u64, String)>> = vec![None; 4];
-            let mut events = 0;
-            for happening in seen {
-                match happening {
-                    Happening::Missed(_) => prop_assert!(false, "nothing is missed"),
-                    Happening::Tokens(tokens) => {
-                        let nth = calls.iter().position(|call| *call == tokens.call).unwrap();
-                        let (cause, text) = open[nth].as_mut().expect("it has been intended, and is not over");
-                        prop_assert_eq!((*cause, text.len()), (tokens.cause, tokens.offset));
-                        text.push_str(&tokens.text);
-                    }
-                    Happening::Event(envelope) => {
-                        events += 1;
-                        prop_assert_eq!(envelope.seq, events);
-                        let nth = calls.iter().position(|call| Some(call) == envelope.event.call()).unwrap();
-                        match &envelope.event {
-                            Event::ModelReplied { message, .. } => {
-                                let (_, text) = open[nth].take().unwrap();
-                                prop_assert_eq!(text.as_str(), message.text());
-                            }
-                            _ => open[nth] = Some((envelope.seq, String::new())),
-                        }
-                    }
-                }
-            }
-            prop_assert_eq!(events, run.seq);
-        }
-    }
-}
+mod tests;

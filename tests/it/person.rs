@@ -400,7 +400,7 @@ async fn an_agent_that_waits_for_an_answer_says_so() {
     let one = AgentId::new("one");
     let mut healths = Vec::new();
     while state.awaiting_input().count() < 2 {
-        state.evolve(&*events.next().await.unwrap());
+        state.evolve(&events.next().await.unwrap());
         healths.extend(state.health(&one));
     }
     assert_eq!(healths.last(), Some(&Health::AwaitingInput), "{healths:?}");

@@ -153,9 +153,8 @@ async fn many_threads_change_nothing_of_that() {
     let runtime = talking(&Talker::default()).await;
     let runs = (0..20).map(|_| async {
         let run = runtime.start(RunRequest::new("x")).await.unwrap();
-        let heard = tokio::spawn(Heard::all(run.follow()));
-        let report = run.wait().await.unwrap();
-        (heard.await.unwrap(), report)
+        let (heard, report) = tokio::join!(Heard::all(run.follow()), run.wait());
+        (heard, report.unwrap())
     });
     for (heard, report) in futures_util::future::join_all(runs).await {
         assert_eq!((heard.events, report.status), (report.events, Status::Done));

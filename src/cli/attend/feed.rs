@@ -15,7 +15,7 @@ const READ_AT_ONCE: usize = 1_024;
 #[derive(Default)]
 pub(in crate::cli) struct Feed {
     log: Arc<Log<Envelope>>,
-    voice: Voice,
+    voice: Arc<Voice>,
     state: RunState,
 }
 
@@ -75,7 +75,7 @@ impl Feed {
                 };
                 match happening {
                     Some(Happening::Event(envelope)) => self.take(envelope),
-                    Some(Happening::Tokens(tokens)) => self.voice.pass_on(tokens),
+                    Some(Happening::Tokens(tokens)) => self.voice.pass_on(&tokens),
                     Some(Happening::Missed(count)) => self.voice.pass_on_missed(count),
                     None => return,
                 }
