@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AgentId, RunState, Stage, Subject, Wait};
+use super::{AgentId, OpenCall, RunState, Stage, Subject, Wait};
 
 /// What an agent that lives is doing; these words are public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,17 +62,16 @@ impl RunState {
         if instance.is_restarting {
             return Some(Health::Restarting);
         }
-        let open = self.open_calls().filter(|(call, _)| call.agent == *agent).map(|(_, open)| {
-            match (&open.stage, &open.subject) {
-                (Stage::AwaitingApproval, _) => Health::AwaitingApproval,
-                (Stage::InDoubt, _) => Health::InDoubt,
-                (Stage::AwaitingInput, _) => Health::AwaitingInput,
-                // It is about to hear the answer.
-                (Stage::Answered { .. }, _) => Health::Idle,
-                (_, Subject::Model { .. }) => Health::AwaitingModel,
-                (_, Subject::Tool { .. }) => Health::AwaitingTool,
-                (_, Subject::Delegate { .. } | Subject::Handoff { .. }) => Health::AwaitingAgents,
-            }
+        // Who is about to hear an answer does not wait for it any more.
+        let is_heard = |open: &OpenCall| matches!(open.stage, Stage::Answered { .. });
+        let calls = self.open_calls().filter(|(call, open)| call.agent == *agent && !is_heard(open));
+        let open = calls.map(|(_, open)| match (&open.stage, &open.subject) {
+            (Stage::AwaitingApproval, _) => Health::AwaitingApproval,
+            (Stage::InDoubt, _) => Health::InDoubt,
+            (Stage::AwaitingInput, _) => Health::AwaitingInput,
+            (_, Subject::Model { .. }) => Health::AwaitingModel,
+            (_, Subject::Tool { .. }) => Health::AwaitingTool,
+            (_, Subject::Delegate { .. } | Subject::Handoff { .. }) => Health::AwaitingAgents,
         });
         let queued = self.queued().filter(|(call, _)| call.agent == *agent).map(|(_, wait)| match wait {
             Wait::Permit | Wait::Budget => Health::AwaitingPermit,

@@ -108,6 +108,19 @@ async fn a_run_waits_for_answers_when_nothing_else_goes_on_and_holds_nothing() {
 }
 
 #[tokio::test]
+async fn an_older_provost_would_see_that_a_run_that_asks_is_newer() {
+    let directory = tempfile::tempdir().unwrap();
+    let recorder = open(directory.path());
+    let report = run_through(&recorder, &RunId::new("01newer")).await;
+    let store = recorder.journal().unwrap().store().unwrap();
+    let records = store.read(&provost::runtime::stream_of(&report.run), 0, 1_000).unwrap();
+    let newer = records.into_iter().filter(|record| record.version > 3).map(|record| record.kind.into_owned());
+    let kinds: std::collections::BTreeSet<String> = newer.collect();
+    let expected = ["cancel_requested", "input_given", "input_requested", "run_ended"];
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
 async fn what_a_person_says_is_a_persons_and_is_known_as_such_from_there_on() {
     let directory = tempfile::tempdir().unwrap();
     let recorder = open(directory.path());
