@@ -600,6 +600,22 @@ fn a_run_waits_for_a_person_and_goes_on_with_what_they_say() {
     world.ask_for(0, &["runs", "replay", other]);
 }
 
+#[test]
+fn the_painter_asks_and_paints_as_its_file_says() {
+    let paint = std::env::current_dir().unwrap().join("networks/paint.toml");
+    let world = World::new(NETWORK);
+    world.ask_for(6, &["run", paint.to_str().unwrap(), "the shed"]);
+    assert_eq!(world.ask_for(0, &["runs", "answer", "last", "green"]), "The shed is green.\n");
+    // Without a script the simulated model finds something to ask by itself.
+    let text = std::fs::read_to_string(&paint).unwrap();
+    let unscripted = text.split_once("[sim.script]").unwrap().0;
+    std::fs::write(world.path().join("n.toml"), format!("{unscripted}\n[sim]\nseed = 1\n")).unwrap();
+    let asked = (0..20).any(|_| world.ask(&["run", "n.toml", "go"]).code() == Some(6));
+    assert!(asked, "it asks nothing");
+    let shown = world.ask_for(0, &["runs", "show", "last"]);
+    assert!(!shown.contains("invalid arguments"), "{shown}");
+}
+
 #[cfg(debug_assertions)]
 #[test]
 fn a_process_dies_around_a_question_and_its_answer() {
