@@ -2,6 +2,7 @@
 
 mod agent;
 mod apart;
+mod asking;
 mod behaviour;
 mod closing;
 mod definition;
@@ -21,6 +22,7 @@ mod stored;
 
 pub use agent::{AgentState, Effect, MAX_CALLS_PER_STEP, decide, take_up, tool_message};
 pub use apart::apart;
+pub use asking::{Inquiry, MAX_ANSWER_BYTES, MAX_CHOICE_CHARS, MAX_CHOICES, MAX_QUESTION_CHARS, NoAnswer};
 pub use behaviour::{Agent, Move, Turn};
 pub use definition::{Definition, OutputSchema, Target, TargetKind};
 pub use diff::{Diff, Pair, Parting, StepCost, What};

@@ -3,6 +3,7 @@
 mod builtin;
 mod clock;
 mod fs;
+mod person;
 mod process;
 mod size;
 

@@ -182,6 +182,20 @@ pub enum Event {
         /// Whether it may happen.
         granted: bool,
     },
+    /// An agent asks a person something, with a call that passed the gate.
+    InputRequested {
+        /// The call.
+        call: CallId,
+        /// What is called, with the question in its arguments.
+        subject: Subject,
+    },
+    /// A person answered what an agent asked.
+    InputGiven {
+        /// The call that asked.
+        call: CallId,
+        /// The answer.
+        text: Arc<str>,
+    },
     /// The process ended while the call was being made, and nobody knows what became of it: a person is asked.
     CallInDoubt {
         /// The call.
@@ -361,6 +375,8 @@ impl Event {
             | Self::ToolReturned { call, .. }
             | Self::ApprovalRequested { call, .. }
             | Self::ApprovalDecided { call, .. }
+            | Self::InputRequested { call, .. }
+            | Self::InputGiven { call, .. }
             | Self::CallInDoubt { call, .. }
             | Self::CallResolved { call, .. }
             | Self::CallQueued { call, .. }
@@ -405,6 +421,8 @@ impl Event {
             Self::ToolReturned { .. } => "tool_returned",
             Self::ApprovalRequested { .. } => "approval_requested",
             Self::ApprovalDecided { .. } => "approval_decided",
+            Self::InputRequested { .. } => "input_requested",
+            Self::InputGiven { .. } => "input_given",
             Self::CallInDoubt { .. } => "call_in_doubt",
             Self::CallResolved { .. } => "call_resolved",
             Self::CallAbandoned { .. } => "call_abandoned",
@@ -725,6 +743,8 @@ pub enum Status {
     Denied,
     /// It waits for a person's approval.
     AwaitingApproval,
+    /// It waits for a person's answer.
+    AwaitingInput,
     /// A call may have happened or not, and a person has to say which.
     InDoubt,
     /// Its process ended before it did; `provost runs resume` takes it up again.
@@ -734,7 +754,7 @@ pub enum Status {
 impl Status {
     /// Whether it waits for a person.
     pub fn is_parked(self) -> bool {
-        matches!(self, Self::AwaitingApproval | Self::InDoubt)
+        matches!(self, Self::AwaitingApproval | Self::AwaitingInput | Self::InDoubt)
     }
 
     /// Whether a run that stands so, in no process, can be taken up again.
@@ -752,6 +772,7 @@ impl Status {
             Self::Limit => "limit",
             Self::Denied => "denied",
             Self::AwaitingApproval => "awaiting_approval",
+            Self::AwaitingInput => "awaiting_input",
             Self::InDoubt => "in_doubt",
             Self::Interrupted => "interrupted",
         }

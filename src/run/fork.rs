@@ -169,7 +169,7 @@ fn taken_over(run: &RunState, later: &[Arc<Envelope>]) -> Vec<Event> {
     let is_begun = |call: &CallId| {
         run.open_call(call).is_some_and(|open| {
             let is_tool = matches!(open.subject, Subject::Tool { .. });
-            is_tool && !matches!(open.stage, Stage::AwaitingApproval | Stage::Decided { .. })
+            is_tool && open.stage.is_begun()
         })
     };
     let result = |envelope: &Arc<Envelope>| match &envelope.event {

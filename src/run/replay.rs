@@ -181,6 +181,8 @@ impl Replay {
             Event::CallIntended { .. }
             | Event::ApprovalRequested { .. }
             | Event::ApprovalDecided { .. }
+            | Event::InputRequested { .. }
+            | Event::InputGiven { .. }
             | Event::TryFailed { .. }
             | Event::CallInDoubt { .. }
             | Event::CallResolved { .. }
@@ -261,6 +263,7 @@ impl Replay {
                 | Event::RunForked { .. }
                 | Event::TryFailed { .. }
                 | Event::ApprovalDecided { .. }
+                | Event::InputGiven { .. }
                 | Event::CallResolved { .. }
                 | Event::CallAbandoned { .. }
                 | Event::CancelRequested { .. }

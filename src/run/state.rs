@@ -2,6 +2,7 @@
 
 mod flow;
 mod forked;
+mod inquiring;
 mod open;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +33,9 @@ pub struct RunState {
     /// The calls that wait before they can be made.
     queued: BTreeMap<CallId, Wait>,
     over: BTreeSet<CallId>,
+    /// The calls that a person has answered, in the order of the answers.
+    #[serde(default)]
+    answered: Vec<CallId>,
     dead_letters: u32,
     totals: Totals,
     spent: Amount,
@@ -237,8 +241,10 @@ impl RunState {
     pub fn status(&self) -> Status {
         match self.end.as_ref().map(|end| end.status) {
             None => Status::Running,
+            Some(status) if status.is_parked() && self.answered_unheard().next().is_some() => Status::Interrupted,
             Some(Status::InDoubt) if self.in_doubt().next().is_none() => Status::Interrupted,
             Some(Status::AwaitingApproval) if self.awaiting_approval().next().is_none() => Status::Interrupted,
+            Some(Status::AwaitingInput) if self.awaiting_input().next().is_none() => Status::Interrupted,
             Some(status) => status,
         }
     }
@@ -345,6 +351,11 @@ impl RunState {
                 self.open.insert(call.clone(), asked);
             }
             Event::ApprovalDecided { call, granted } => self.stage(call, Stage::Decided { granted: *granted }),
+            Event::InputRequested { call, subject } => self.ask_person(call, subject, envelope),
+            Event::InputGiven { call, text } => {
+                self.stage(call, Stage::Answered { text: text.clone() });
+                self.answered.push(call.clone());
+            }
             Event::CallInDoubt { call, .. } => self.stage(call, Stage::InDoubt),
             Event::CallResolved { call, resolution, .. } => self.stage(call, Stage::Resolved(resolution.clone())),
             Event::CallAbandoned { call, charged } => {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentId, AgentOutcome, AgentState, Envelope, Event, Labels, Parent, RunId, RunState, Stream, Subject, ToolFailure,
+    AgentId, AgentOutcome, AgentState, Envelope, Event, Labels, Parent, RunId, RunState, Status, Stream, Subject,
+    ToolFailure,
 };
 use crate::journal::{Record, Snapshot};
 
@@ -43,6 +44,8 @@ fn version(event: &Event) -> u16 {
         | Event::CallIntended { subject: Subject::Publish { .. }, .. }
         | Event::ApprovalRequested { subject: Subject::Publish { .. }, .. }
         | Event::AgentEnded { outcome: AgentOutcome::Cancelled { .. } } => 4,
+        Event::InputRequested { .. } | Event::InputGiven { .. } => 4,
+        Event::CancelRequested { end } | Event::RunEnded { end, .. } if end.status == Status::AwaitingInput => 4,
         _ => 1,
     }
 }

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::budget::Amount;
 use crate::run::{
-    AgentId, AgentOutcome, Answer, CallId, Health, Instance, LetterId, Lineage, RunId, RunState, Stage, Status, Totals,
+    AgentId, AgentOutcome, Answer, CallId, Health, Inquiry, Instance, LetterId, Lineage, OpenCall, RunId, RunState,
+    Stage, Status, Totals,
 };
 
 /// What a run came to. Its JSON form is public: `provost run --json` prints it.
@@ -40,6 +41,9 @@ pub struct Report {
     /// The mailboxes in which questions of this run wait, in the order of the agents' names.
     #[serde(default)]
     pub mailboxes: Vec<MailboxReport>,
+    /// What agents ask a person, and nobody has answered.
+    #[serde(default)]
+    pub questions: Vec<QuestionReport>,
     /// How many messages were given up, settled or not.
     #[serde(default)]
     pub dead_letters: u32,
@@ -84,6 +88,27 @@ pub struct MailboxReport {
     pub waiting: u32,
     /// Since when the oldest of them waits, in milliseconds since 1970 (UTC).
     pub oldest_ms: u64,
+}
+
+/// What an agent asks a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuestionReport {
+    /// The call that asks.
+    pub call: CallId,
+    /// The question.
+    pub question: String,
+    /// What can be answered; anything where there are none.
+    pub choices: Vec<String>,
+}
+
+impl QuestionReport {
+    fn all_of(state: &RunState) -> Vec<Self> {
+        let question = |(call, open): (&CallId, &OpenCall)| {
+            let Inquiry { question, choices } = Inquiry::of(&open.subject)?;
+            Some(Self { call: call.clone(), question, choices })
+        };
+        state.awaiting_input().filter_map(question).collect()
+    }
 }
 
 impl MailboxReport {
@@ -163,6 +188,7 @@ impl Report {
             answer: end.and_then(|end| end.answer),
             agents: state.agents().iter().map(agent).collect(),
             mailboxes: MailboxReport::all_of(state),
+            questions: QuestionReport::all_of(state),
             dead_letters: state.dead_letters(),
             abandoned: AbandonedReport::all_of(state),
             usage: usage(&state.totals(), spent.tokens, spent.cost_nano_usd),
@@ -197,6 +223,7 @@ impl Report {
             answer: None,
             agents: Vec::new(),
             mailboxes: Vec::new(),
+            questions: Vec::new(),
             dead_letters: 0,
             abandoned: Vec::new(),
             usage: usage(&Totals::default(), 0, 0),

@@ -8,6 +8,7 @@
 //! What one message makes happen is written down together or not at all: a crash finds a run as it was between two
 //! messages, never in the midst of one.
 
+mod answering;
 mod calls;
 mod children;
 mod ending;
@@ -43,8 +44,8 @@ use crate::budget::{Amount, Entry, Limit};
 use crate::fault::{self, Bug};
 use crate::journal::{Durable, Log, Mark, Part, Record, Snapshot, StreamName};
 use crate::run::{
-    AgentId, AgentState, CallId, Effect, Envelope, Event, Fold, Labels, NewAgent, Resolution, RunEnd, RunState, Status,
-    Subject, encode,
+    AgentId, AgentState, CallId, Effect, Envelope, Event, Fold, Labels, NewAgent, NoAnswer, Resolution, RunEnd,
+    RunState, Status, Subject, encode,
 };
 
 pub(super) use self::forking::Forked;
@@ -69,8 +70,8 @@ pub(super) enum RunMessage {
     /// The question of a call had to make room for another.
     Dropped { call: CallId },
     /// A call is at a point that is recorded before it goes on; where `durable` says so, it is on disk before
-    /// `recorded` is sent. `recorded` is dropped if the run is ending.
-    Record { happened: Box<Happened>, durable: bool, recorded: oneshot::Sender<()> },
+    /// `recorded` is sent its number. `recorded` is dropped if the run is ending.
+    Record { happened: Box<Happened>, durable: bool, recorded: oneshot::Sender<u64> },
     /// A call has its result, and hands back what it held.
     CallOver { happened: Box<Happened>, admission: Option<(Admission, Amount)> },
     /// A delegation or a handoff has passed the gate.
@@ -94,6 +95,10 @@ pub(super) enum RunMessage {
     Stand { agents: Vec<Arc<str>> },
     /// A person says what became of a call.
     Resolve { call: CallId, resolution: Resolution, answer: oneshot::Sender<Result<(), String>> },
+    /// A person answers what a call asks; the only one that is open, where none is named.
+    Answer { call: Option<CallId>, text: Arc<str>, answer: oneshot::Sender<Result<CallId, NoAnswer>> },
+    /// What a person answered is on disk.
+    AnswerWritten { call: CallId },
     /// What happened could not be written down.
     StoreFailed(Error),
     /// The run's end is durable.
@@ -286,6 +291,8 @@ impl Actor for RunSupervisor {
             #[cfg(test)]
             RunMessage::Stand { agents } => run.stand(agents, &me).await,
             RunMessage::Resolve { call, resolution, answer } => run.resolve(&call, resolution, answer, &me),
+            RunMessage::Answer { call, text, answer } => run.answer(call.as_ref(), &text, answer, &me),
+            RunMessage::AnswerWritten { call } => run.answer_written(&call),
             RunMessage::StoreFailed(error) => run.break_off(error),
             RunMessage::EndWritten => {
                 run.end_written(&me);
@@ -412,16 +419,16 @@ impl RunLoop {
     }
 
     /// Records an event for a call that waits for it.
-    fn record_for(&mut self, happened: Happened, durable: bool, recorded: oneshot::Sender<()>) {
+    fn record_for(&mut self, happened: Happened, durable: bool, recorded: oneshot::Sender<u64>) {
         // Its agent may have been given up.
         if self.ending.is_some() || self.state.is_over(&happened.call) {
             return;
         }
         let Happened { call, cause, labels, event, intends } = happened;
-        self.record_with(Some(&call.agent), Some(cause), labels, event);
+        let seq = self.record_with(Some(&call.agent), Some(cause), labels, event).seq;
         intends.iter().for_each(|intended| intended.store(true, Ordering::Relaxed));
         // Whoever waits may have been cancelled meanwhile.
-        let tell = move || recorded.send(()).unwrap_or_default();
+        let tell = move || _ = recorded.send(seq);
         match durable {
             true => self.when_durable(tell),
             false => tell(),

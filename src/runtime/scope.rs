@@ -13,6 +13,7 @@ use super::definitions::Definitions;
 use super::fleet::{BoundTool, Fleet, Prompts, Tools};
 use super::recorder::Recorder;
 use super::run_supervisor::RunMessage;
+use super::voice::Voice;
 use crate::budget::{Account, Amount, Refusal};
 use crate::fault::{self, Bug};
 use crate::run::{CallId, Event, Labels, Stream, Subject};
@@ -31,6 +32,8 @@ pub(super) struct Scope {
     /// Whether calls that have not begun wait.
     pub(super) pause: Pause,
     pub(super) recorder: Arc<Recorder>,
+    /// Tells those who follow the run what its models say.
+    pub(super) voice: Arc<Voice>,
     /// Who can be asked for approval now.
     pub(super) approver: Option<Arc<dyn Approver>>,
 }
@@ -120,8 +123,8 @@ pub(super) struct Happened {
 /// Whether the call that something is held for is intended on record: from there on it may have been made.
 pub(super) type Intended = Arc<AtomicBool>;
 
-/// Records an event and waits until it has its number, or is durable.
-pub(super) async fn record(supervisor: &ActorRef<RunMessage>, happened: Happened, durable: bool) -> Result<(), Over> {
+/// Records an event and waits until it has its number, which is returned, or is durable.
+pub(super) async fn record(supervisor: &ActorRef<RunMessage>, happened: Happened, durable: bool) -> Result<u64, Over> {
     let (recorded, answer) = oneshot::channel();
     supervisor.cast(RunMessage::Record { happened: Box::new(happened), durable, recorded }).map_err(|_| Over)?;
     answer.await.map_err(|_| Over)
@@ -252,7 +255,7 @@ mod tests {
     #[test]
     fn a_call_that_broke_off_after_its_intent_is_charged_in_full() {
         let account = account();
-        let mut hold = reserve(&account).unwrap();
+        let hold = reserve(&account).unwrap();
         hold.intended().store(true, Ordering::Relaxed);
         drop(hold);
         assert_eq!(account.with(|account| (account.held(), account.spent().tokens)), (Amount::default(), 100));

@@ -209,6 +209,7 @@ fn tool_note(tool: &ToolSpec) -> String {
         Some(Builtin::ProcessRun) => "process.run",
         Some(Builtin::ClockNow) => "clock.now",
         Some(Builtin::ClockSleep) => "clock.sleep",
+        Some(Builtin::PersonAsk) => "person.ask",
         None => "from the program",
     };
     name.to_owned()

@@ -491,6 +491,8 @@ impl ToolSpec {
         match self.builtin {
             // It has a bound of its own, and takes time because it is asked to.
             Some(Builtin::ClockSleep) => self.timeout,
+            // People take the time that they take.
+            Some(Builtin::PersonAsk) => None,
             _ => Some(self.timeout.unwrap_or(Self::DEFAULT_TIMEOUT)),
         }
     }
@@ -525,6 +527,9 @@ pub enum Builtin {
     /// Comes back when a span of time is over, which may outlast the process.
     #[serde(rename = "clock.sleep")]
     ClockSleep,
+    /// Asks a person, and waits for the answer, which may outlast the process.
+    #[serde(rename = "person.ask")]
+    PersonAsk,
 }
 
 impl Builtin {
@@ -532,13 +537,15 @@ impl Builtin {
     pub fn is_read_only(self) -> bool {
         match self {
             Self::FsList | Self::FsRead | Self::FsSearch | Self::ClockNow | Self::ClockSleep => true,
+            // What it says goes to who runs the network, and to nobody else.
+            Self::PersonAsk => true,
             Self::FsWrite | Self::ProcessRun => false,
         }
     }
 
     /// Whether the tool works beneath a root.
     pub fn has_root(self) -> bool {
-        !matches!(self, Self::ClockNow | Self::ClockSleep)
+        !matches!(self, Self::ClockNow | Self::ClockSleep | Self::PersonAsk)
     }
 }
 

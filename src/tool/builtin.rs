@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::fs::{List, Read, Root, Search, Write};
-use super::{ErasedTool, Error, Shown, clock, process};
+use super::{ErasedTool, Error, Shown, clock, person, process};
 use crate::spec::{Builtin, ToolSpec};
 
 /// Makes the built-in tool that `spec` names, at work beneath `root`, a directory that exists. `spec.effect`,
@@ -25,6 +25,7 @@ pub fn builtin(spec: &ToolSpec, root: &Path) -> Result<Arc<dyn ErasedTool>, Erro
         Builtin::ProcessRun => Arc::new(process::Run::new(&spec.allow, Root::open(root)?.path())?),
         Builtin::ClockNow => Arc::new(clock::Now),
         Builtin::ClockSleep => Arc::new(clock::Sleep),
+        Builtin::PersonAsk => Arc::new(person::Ask),
     })
 }
 
@@ -39,6 +40,7 @@ pub fn shown(spec: &ToolSpec) -> Option<Shown> {
         Builtin::ProcessRun => Shown::of_builtin::<process::Run>(process::Run::description_of(&spec.allow.join(", "))),
         Builtin::ClockNow => Shown::of_builtin::<clock::Now>(clock::Now::DESCRIPTION),
         Builtin::ClockSleep => Shown::of_builtin::<clock::Sleep>(clock::Sleep::DESCRIPTION),
+        Builtin::PersonAsk => Shown::of_builtin::<person::Ask>(person::Ask::DESCRIPTION),
     })
 }
 
@@ -49,7 +51,7 @@ mod tests {
     use super::*;
     use crate::spec::Effect;
 
-    const ALL: [Builtin; 7] = [
+    const ALL: [Builtin; 8] = [
         Builtin::FsList,
         Builtin::FsRead,
         Builtin::FsSearch,
@@ -57,6 +59,7 @@ mod tests {
         Builtin::ProcessRun,
         Builtin::ClockNow,
         Builtin::ClockSleep,
+        Builtin::PersonAsk,
     ];
 
     fn spec(builtin: Builtin) -> ToolSpec {
@@ -114,6 +117,7 @@ mod tests {
         assert_eq!(required(Builtin::FsWrite), Some(json!(["path", "text"])));
         assert_eq!(required(Builtin::ProcessRun), Some(json!(["argv"])));
         assert_eq!(required(Builtin::ClockSleep), Some(json!(["duration"])));
+        assert_eq!(required(Builtin::PersonAsk), Some(json!(["question"])));
     }
 
     #[test]

@@ -119,8 +119,8 @@ fn what_is_no_toml_does_not_hide_other_mistakes() {
 fn a_file_that_uses_everything_is_valid() {
     let loaded = Network::load(&fixtures().join("everything.toml")).unwrap();
     insta::assert_snapshot!(found(&loaded.warnings).join("\n"), @r"
-    tool_will_ask 103:8
-    tool_will_ask 108:8
+    tool_will_ask 106:8
+    tool_will_ask 111:8
     ");
     let network = loaded.network;
     assert!(network.output_schema("editor").is_some());
@@ -462,6 +462,10 @@ fn tools() {
     );
     check_tail(&used("builtin = \"fs.read\"\nallow = [\"make\"]"), &["key_without_use 9:1"]);
     check_tail(&used("builtin = \"clock.now\"\nroot = \".\""), &["key_without_use 9:1"]);
+    for key in ["effect = \"pure\"", "timeout = \"1m\"", "output_limit_bytes = 9", "root = \".\""] {
+        check_tail(&used(&format!("builtin = \"person.ask\"\n{key}")), &["key_without_use 9:1"]);
+    }
+    check_tail(&used("builtin = \"person.ask\"\n[policy]\ndefault = \"deny\""), &[]);
     check_tail(&used("builtin = \"fs.write\""), &["tool_will_ask 7:8"]);
     check_tail(&used("builtin = \"fs.write\"\n[policy]\ndefault = \"deny\""), &["tool_denied 7:8"]);
     check_tail(&used("builtin = \"fs.write\"\n[policy]\ndefault = \"allow\""), &[]);

@@ -70,10 +70,11 @@ fn doing(state: &RunState, id: &AgentId, agent: &Instance) -> String {
 
 /// Says what an agent waits for.
 fn waiting<'a>(open: impl Iterator<Item = (&'a CallId, &'a OpenCall)>) -> String {
-    let (mut tools, mut agents, mut mail, mut approvals) = (Vec::new(), 0, Vec::new(), 0);
+    let (mut tools, mut agents, mut mail, mut approvals, mut answers) = (Vec::new(), 0, Vec::new(), 0, 0);
     for (_, call) in open {
         match &call.subject {
             _ if call.stage == Stage::AwaitingApproval => approvals += 1,
+            _ if call.stage == Stage::AwaitingInput => answers += 1,
             Subject::Model { model, .. } => return format!("awaits model {}", visible(model)),
             Subject::Tool { tool, .. } => tools.push(visible(tool)),
             Subject::Publish { .. } => {}
@@ -86,6 +87,9 @@ fn waiting<'a>(open: impl Iterator<Item = (&'a CallId, &'a OpenCall)>) -> String
     let mut parts = Vec::new();
     if approvals > 0 {
         parts.push(format!("awaits {}", counted(approvals, "approval")));
+    }
+    if answers > 0 {
+        parts.push(format!("awaits {}", counted(answers, "answer")));
     }
     if agents > 0 {
         parts.push(format!("awaits {}", counted(agents, "agent")));

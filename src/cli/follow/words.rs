@@ -1,6 +1,6 @@
 //! What happened, in words.
 
-use crate::run::{AgentOutcome, Body, CallId, Envelope, Event, Parent, Resolution, Subject, Wait};
+use crate::run::{AgentOutcome, Body, CallId, Envelope, Event, Inquiry, Parent, Resolution, Subject, Wait};
 use crate::spec::visible;
 
 /// How much of a text is shown in a line.
@@ -14,6 +14,8 @@ pub(in crate::cli) fn is_progress(event: &Event) -> bool {
         | Event::ModelFailed { .. }
         | Event::RepairRequested { .. }
         | Event::ApprovalRequested { .. }
+        | Event::InputRequested { .. }
+        | Event::InputGiven { .. }
         | Event::CallInDoubt { .. }
         | Event::Paused
         | Event::Unpaused
@@ -91,6 +93,11 @@ fn what(event: &Event) -> String {
         Event::ApprovalDecided { call, granted } => {
             format!("{} {}", if *granted { "may make call" } else { "may not make call" }, shown(call))
         }
+        Event::InputRequested { subject, .. } => {
+            let question = Inquiry::of(subject).map(|inquiry| inquiry.question).unwrap_or_default();
+            format!("asks a person: {}", excerpt(&question))
+        }
+        Event::InputGiven { text, .. } => format!("is answered: {}", excerpt(text)),
         Event::CallInDoubt { call, asked: None } => format!("does not know what became of call {}", shown(call)),
         Event::CallInDoubt { call, asked: Some(tool) } => {
             format!("does not know what became of call {}, and neither does {}", shown(call), visible(tool))

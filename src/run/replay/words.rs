@@ -30,9 +30,10 @@ pub(super) fn several(wants: &[String]) -> String {
 pub(super) fn event(envelope: &Envelope) -> String {
     let said = event_of(envelope.agent.as_ref(), &envelope.event);
     match envelope.event {
-        Event::CallIntended { .. } | Event::ApprovalRequested { .. } | Event::AgentEnded { .. } => {
-            with_labels(said, &envelope.labels)
-        }
+        Event::CallIntended { .. }
+        | Event::ApprovalRequested { .. }
+        | Event::InputRequested { .. }
+        | Event::AgentEnded { .. } => with_labels(said, &envelope.labels),
         _ => said,
     }
 }
@@ -75,6 +76,8 @@ pub(super) fn event_of(agent: Option<&AgentId>, event: &Event) -> String {
         Event::ApprovalRequested { call, subject } => format!("a person is asked about call {}", made(call, subject)),
         Event::ApprovalDecided { call, granted: true } => format!("a person allows call {call}"),
         Event::ApprovalDecided { call, granted: false } => format!("a person does not allow call {call}"),
+        Event::InputRequested { call, subject } => format!("a person is asked by call {}", made(call, subject)),
+        Event::InputGiven { call, text } => format!("a person answers call {call}: {text}"),
         Event::TryFailed { call, attempt, error, charged, .. } => {
             format!("try {attempt} of call {call} failed, charged {}: {error}", amount(charged))
         }

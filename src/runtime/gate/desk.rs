@@ -28,17 +28,17 @@ pub(super) struct Desk {
 impl Desk {
     /// Records an event, and waits until it has its number.
     pub(super) async fn record(&self, event: Event) -> Result<(), Over> {
-        record(&self.supervisor, self.happened(event), false).await
+        record(&self.supervisor, self.happened(event), false).await.map(drop)
     }
 
-    /// Records an event, and waits until it is durable.
-    pub(super) async fn record_durably(&self, event: Event) -> Result<(), Over> {
+    /// Records an event, and waits until it is durable; returns its number.
+    pub(super) async fn record_durably(&self, event: Event) -> Result<u64, Over> {
         let durable = !fault::is_planted(Bug::IntentNotDurable);
         record(&self.supervisor, self.happened(event), durable).await
     }
 
     /// Records the intent of a call that something is held for, and waits until it is durable.
-    pub(super) async fn intend_durably(&self, event: Event, intends: Intended) -> Result<(), Over> {
+    pub(super) async fn intend_durably(&self, event: Event, intends: Intended) -> Result<u64, Over> {
         let durable = !fault::is_planted(Bug::IntentNotDurable);
         let happened = Happened { intends: Some(intends), ..self.happened(event) };
         record(&self.supervisor, happened, durable).await

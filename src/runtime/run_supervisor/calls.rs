@@ -92,7 +92,7 @@ impl RunLoop {
             return;
         }
         if let Some(open) = self.state.open_call(&call.id).cloned()
-            && !self.take_up_call(&mut call, &open)
+            && !self.take_up_call(&mut call, &open, me)
         {
             return;
         }

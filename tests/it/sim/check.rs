@@ -14,7 +14,7 @@ use super::disk::{Disk, OnDisk};
 use super::outside::Does;
 use super::plan::{Disturbance, INPUT_NANO_USD, ModelFault, OUTPUT_NANO_USD, Plan, RunPlan, TOOLS};
 use super::world::{Deed, State, World};
-use super::{expect, failures, flows};
+use super::{expect, failures, flows, person};
 
 /// Returns all that is wrong.
 pub(super) fn all(world: &Arc<World>) -> Vec<String> {
@@ -48,6 +48,7 @@ pub(super) fn all(world: &Arc<World>) -> Vec<String> {
             limit(world, on_disk),
             holds_still(on_disk),
             pauses(on_disk),
+            person::answers(&world.plan, plan, on_disk),
             failures::rejections(on_disk),
             failures::restarts(&world.plan, on_disk),
             failures::intensity(&world.plan, on_disk),
@@ -285,7 +286,7 @@ fn holds_still(on_disk: &OnDisk) -> Result<(), String> {
         match &envelope.event {
             Event::Paused => paused_ms = Some(envelope.time_ms),
             Event::Unpaused | Event::RunResumed { .. } | Event::RunForked { .. } => paused_ms = None,
-            Event::CallIntended { call, .. }
+            Event::CallIntended { call, .. } | Event::InputRequested { call, .. }
                 if paused_ms.is_some_and(|since| envelope.time_ms > since + ROUNDING_MS) =>
             {
                 return Err(format!("{call} is begun while the run is paused, at {}", envelope.seq));

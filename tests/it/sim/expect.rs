@@ -129,6 +129,7 @@ impl Model<'_> {
         match ask {
             _ if self.lost.calls.contains(call) => Ok(None),
             Ask::Tool(tool) => self.tool(call, tool),
+            Ask::Person => Ok(Some(self.plan.words(self.run, call).answer.to_owned())),
             Ask::Delegate(to) => self.agent(&AgentId::delegate(call, to), to),
             Ask::Handoff(_) | Ask::Unknown | Ask::Misused(_) => Ok(None),
         }

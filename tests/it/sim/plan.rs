@@ -11,7 +11,7 @@ use provost::spec::{
 
 use super::draw::Draw;
 use super::flows::{self, Shape};
-use super::supervised;
+use super::{person, supervised};
 
 /// The tools of every network: name and effect class.
 pub(super) const TOOLS: [(&str, Effect); 3] =
@@ -125,6 +125,8 @@ pub(super) enum Ask {
     Unknown,
     /// A tool, with arguments that it does not take.
     Misused(&'static str),
+    /// A question to a person.
+    Person,
 }
 
 /// What becomes of a tool call.
@@ -140,6 +142,7 @@ impl Plan {
     pub(super) fn of(seed: u64) -> Self {
         let mut draw = Draw::of(seed, "plan", &"");
         let mut network = network(&mut draw);
+        person::join(&mut network, seed);
         let shape = flows::draw(&mut network, &mut Draw::of(seed, "flow", &""));
         let mut runs: Vec<RunPlan> = (0..draw.between(1, 3)).map(|number| run(number, &mut draw)).collect();
         let forks: Vec<RunPlan> = (0..runs.len()).filter_map(|of| fork(of, &mut draw)).collect();
@@ -185,6 +188,9 @@ impl Plan {
             0 if step == 1 => asks.push(Ask::Unknown),
             1 if step == 1 => asks.push(Ask::Misused("put")),
             _ => {}
+        }
+        if self.asks_person(run, &CallId::model(agent, step)) {
+            asks.push(Ask::Person);
         }
         Says::Calls(asks)
     }
@@ -322,6 +328,7 @@ fn tool_call(ask: &Ask) -> ToolCall {
         Ask::Handoff(agent) => (format!("transfer_to_{agent}"), r#"{"message": "go on"}"#),
         Ask::Unknown => ("no_such_tool".to_owned(), "{}"),
         Ask::Misused(name) => ((*name).to_owned(), r#"{"what": 7}"#),
+        Ask::Person => (person::TOOL.to_owned(), person::ARGUMENTS),
     };
     ToolCall { name, arguments: arguments.to_owned() }
 }
