@@ -55,6 +55,16 @@ impl Request {
     }
 }
 
+/// Estimates how many tokens messages have, for what is decided by their size and is no matter of money: of English, of
+/// code and of most other scripts, tokenizers make no more tokens than a third of the bytes.
+pub fn estimated_tokens<'a>(messages: impl IntoIterator<Item = &'a Arc<Message>>) -> u64 {
+    let bytes = messages.into_iter().map(|message| message_bytes(message) + BYTES_AROUND_MESSAGE).sum::<usize>();
+    bytes.div_ceil(BYTES_PER_TOKEN) as u64
+}
+
+/// By how many bytes a token is estimated.
+const BYTES_PER_TOKEN: usize = 3;
+
 /// What a provider's chat template may add around a message (roles and separators), in tokens; templates in use add
 /// fewer than ten.
 const BYTES_AROUND_MESSAGE: usize = 32;

@@ -29,7 +29,9 @@ mod tests {
         let tool = Subject::Tool { tool: "t".into(), arguments: Value::Null };
         for default in [Permission::Allow, Permission::Ask, Permission::Deny] {
             let policy = PolicySpec { default };
-            assert_eq!(decide(&policy, &tool, Some(Builtin::FsRead)), Permission::Allow);
+            for builtin in [Builtin::FsRead, Builtin::ReadAgain] {
+                assert_eq!(decide(&policy, &tool, Some(builtin)), Permission::Allow);
+            }
             for builtin in [Some(Builtin::FsWrite), Some(Builtin::ProcessRun), None] {
                 assert_eq!(decide(&policy, &tool, builtin), default);
             }

@@ -20,11 +20,11 @@ mod start;
 mod state;
 mod stored;
 
-pub use agent::{AgentState, Effect, MAX_CALLS_PER_STEP, decide, take_up, tool_message};
+pub use agent::{AgentState, Effect, MAX_CALLS_PER_STEP, SUMMARISE, decide, take_up, tool_message};
 pub use apart::apart;
 pub use asking::{Inquiry, MAX_ANSWER_BYTES, MAX_CHOICE_CHARS, MAX_CHOICES, MAX_QUESTION_CHARS, NoAnswer};
 pub use behaviour::{Agent, Move, Turn};
-pub use definition::{Definition, OutputSchema, Target, TargetKind};
+pub use definition::{Compaction, Definition, OutputSchema, Target, TargetKind};
 pub use diff::{Diff, Pair, Parting, StepCost, What};
 pub use event::{
     AgentOutcome, Answer, Envelope, Event, Parent, Resolution, RunEnd, Status, Stream, Subject, ToolFailure, Visit,

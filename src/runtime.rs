@@ -17,6 +17,7 @@ mod letters;
 mod mailboxes;
 mod network_supervisor;
 mod offline;
+mod read_again;
 mod recorder;
 mod replay;
 mod report;
@@ -51,6 +52,7 @@ pub(crate) use voice::Voice;
 
 use self::fleet::{Fleet, Model, Values};
 use self::handle::{Line, ReportTo};
+use self::launching::Trail;
 use self::network_supervisor::{NetworkMessage, NetworkSupervisor};
 use self::recorder::Claim;
 use self::run_supervisor::{Launch, Opening};
@@ -401,8 +403,10 @@ impl Runtime {
         let claim = self.fleet.recorder.claim(&beginning.stream.run, 0)?;
         let account = Account::new(&self.fleet.network.spec().network.limits);
         let values = Values { input: &beginning.input, vars: &beginning.vars };
-        let scope = self.fleet.scope(beginning.stream.clone(), &values, &beginning.directory, account, is_attended)?;
-        self.launch(scope, Opening::Fresh(beginning.started()), Arc::default(), claim).await
+        let trail = Trail::default();
+        let (stream, directory, log) = (beginning.stream.clone(), &beginning.directory, trail.log.clone());
+        let scope = self.fleet.scope(stream, &values, directory, account, is_attended, trail)?;
+        self.launch(scope, Opening::Fresh(beginning.started()), log, claim).await
     }
 
     /// Takes up a run again that was interrupted or parked, from where its events end. Calls that were cut off are

@@ -33,9 +33,9 @@ pub use routes::{Join, MAX_AGENTS, RoomAnswer, RoomSpec, RouteSpec, TOPIC};
 pub use schema::json_schema;
 pub use supervision::{Backoff, MailboxSpec, OnError, RestartKind, RestartSpec, Scope, WhenFull};
 pub use tables::{
-    AgentSpec, Builtin, Effect, Faults, Fleet, Latency, Limits, MAX_AGENT_NAME, MAX_NAME, ModelChoice, ModelSpec,
-    NetworkSpec, NetworkTable, Permission, PolicySpec, Price, ProviderKind, Retry, SecretRef, SimSpec, Strategy,
-    SupervisionSpec, Timeouts, ToolCalls, ToolLabels, ToolSpec,
+    AgentSpec, Builtin, CompactionSpec, Effect, Faults, Fleet, Latency, Limits, MAX_AGENT_NAME, MAX_NAME, ModelChoice,
+    ModelSpec, NetworkSpec, NetworkTable, Permission, PolicySpec, Price, ProviderKind, READ_AGAIN, Retry, SecretRef,
+    SimSpec, Strategy, SupervisionSpec, Timeouts, ToolCalls, ToolLabels, ToolSpec,
 };
 pub use template::{Template, TemplateError};
 pub(crate) use template::{explain, strict};
@@ -298,5 +298,12 @@ impl NetworkSpec {
             None => None,
         };
         entry.map(|(name, model)| (name.as_str(), model))
+    }
+
+    /// Returns the models that an agent makes use of: its own, and the one that summarises for it.
+    pub fn models_of(&self, agent: &AgentSpec) -> impl Iterator<Item = (&str, &ModelSpec)> {
+        let named = agent.compaction.as_ref().and_then(|rules| rules.model.as_ref());
+        let summarises = named.and_then(|name| self.models.get_key_value(name));
+        self.model_of(agent).into_iter().chain(summarises.map(|(name, model)| (name.as_str(), model)))
     }
 }

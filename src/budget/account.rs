@@ -30,6 +30,9 @@ impl Amount {
     /// The first try of a model call counts as one call and one step.
     pub const ONE_STEP: Self = Self { model_calls: 1, steps: 1, tokens: 0, cost_nano_usd: 0 };
 
+    /// The first try of a model call that is no step of an agent: one that compacts.
+    pub const ONE_CALL: Self = Self { steps: 0, ..Self::ONE_STEP };
+
     /// Returns the same with the tokens and the money of a call.
     pub fn with_usage(self, usage: &Usage, rates: &Rates) -> Self {
         Self { tokens: usage.tokens(), cost_nano_usd: rates.cost(usage), ..self }

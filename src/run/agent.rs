@@ -1,13 +1,18 @@
 //! The reason-act loop as a fold: [`AgentState::evolve`] takes up what happened, [`decide`] says what to do next.
 //! Neither reads a clock, draws a random number or does I/O.
 //!
+//! What is sent of a transcript that has grown too long, and what takes its place, is in [`compaction`].
+//!
 //! What a stored event means to `evolve` never changes. What `decide` makes of a state may change between versions.
+
+mod compaction;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::compaction::SUMMARISE;
 use super::{
     Agent, AgentId, AgentOutcome, Answer, Body, CallId, Definition, Envelope, Event, Labels, Message, Move, Origin,
     Subject, TargetKind, ToolCall, ToolFailure, Turn,
@@ -26,7 +31,13 @@ const MAX_SCHEMA_ERRORS: usize = 5;
 pub struct AgentState {
     id: AgentId,
     transcript: Vec<Arc<Message>>,
+    /// How many messages at the beginning of it are what the instance was asked: they stay as they are.
+    #[serde(default)]
+    task: usize,
     step: u32,
+    /// The last step before which a summary was asked for; 0 for none.
+    #[serde(default)]
+    summarised: u32,
     repairs: u32,
     labels: Labels,
     /// What it was told while the model or its tools were at work; it hears it when they are done.
@@ -49,6 +60,8 @@ enum Phase {
     ModelFailed { error: String },
     /// The model failed for good, and the agent that was to take over can't.
     NotRouted { error: String },
+    /// A summary of the older messages is there, or why there is none.
+    Summarised { summary: Result<String, String> },
     /// It is over.
     Ended,
 }
@@ -62,6 +75,20 @@ pub enum Effect {
         call: CallId,
         /// The transcript to send. Every tool call in it has its result.
         messages: Vec<Arc<Message>>,
+    },
+    /// Call a model for a summary of the older messages.
+    Summarise {
+        /// The call.
+        call: CallId,
+        /// The model.
+        model: Arc<str>,
+        /// What it is told.
+        messages: Vec<Arc<Message>>,
+    },
+    /// Write down what takes the place of the older messages.
+    Compact {
+        /// An [`Event::Compacted`].
+        event: Box<Event>,
     },
     /// Write down what the agent, which is written in Rust, said.
     Decide {
@@ -103,7 +130,9 @@ impl AgentState {
         Self {
             id,
             transcript: Vec::new(),
+            task: 0,
             step: 0,
+            summarised: 0,
             repairs: 0,
             labels: Labels::default(),
             told: Vec::new(),
@@ -131,8 +160,16 @@ impl AgentState {
         match &envelope.event {
             Event::AgentStarted { task, .. } => {
                 task.iter().for_each(|message| self.say(message));
+                self.task = self.transcript.len();
                 self.phase = Phase::Thinking;
             }
+            Event::ModelReplied { call, message, finish, .. } if call.is_compaction => {
+                self.take_summary(call, compaction::summary(message.text(), *finish));
+            }
+            Event::ModelFailed { call, error, .. } if call.is_compaction => {
+                self.take_summary(call, Err(error.clone()));
+            }
+            Event::Compacted { from, upto, message, .. } => self.compact(*from as usize..*upto as usize, message),
             Event::ModelReplied { call, message, finish, malformed, .. } => {
                 self.step = call.step;
                 self.say(message);
@@ -168,7 +205,7 @@ impl AgentState {
         }
         self.told.push(message.clone());
         // Results come before what was said beside them.
-        if !matches!(self.phase, Phase::Acting { .. }) {
+        if !matches!(self.phase, Phase::Acting { .. } | Phase::Summarised { .. }) {
             self.hear();
             self.phase = Phase::Thinking;
         }
@@ -231,8 +268,12 @@ pub fn decide(definition: &Definition, state: &AgentState, event: &Event) -> Vec
             | Event::ToolReturned { .. }
             | Event::RepairRequested { .. }
             | Event::ModelReplied { .. }
+            | Event::Compacted { .. }
             | Event::Decided { .. },
         ) => vec![think(definition, state)],
+        (Phase::Summarised { summary }, Event::ModelReplied { .. } | Event::ModelFailed { .. }) => {
+            vec![compaction::compact(definition, state, summary)]
+        }
         (Phase::Acting { .. }, Event::ModelReplied { call, message, .. } | Event::Decided { call, message }) => {
             act(definition, state, call, message)
         }
@@ -255,6 +296,7 @@ pub fn take_up(definition: &Definition, state: &AgentState) -> Vec<Effect> {
     match (&state.phase, last) {
         _ if definition.is_flow => Vec::new(),
         (Phase::Thinking, _) => vec![think(definition, state)],
+        (Phase::Summarised { summary }, _) => vec![compaction::compact(definition, state, summary)],
         (Phase::Acting { results, .. }, Some(message)) => {
             let wanted = act(definition, state, &CallId::model(&state.id, state.step), message);
             let has_no_result = |(_, result): &(Effect, &Option<Arc<Message>>)| {
@@ -305,11 +347,7 @@ fn think(definition: &Definition, state: &AgentState) -> Effect {
     if let Some(behaviour) = &definition.behaviour {
         return decided(&**behaviour, state);
     }
-    let mut messages = state.transcript.clone();
-    if fault::is_planted(Bug::TaskLost) {
-        messages.retain(|message| !matches!(message.body, Body::User { .. }));
-    }
-    Effect::CallModel { call: CallId::model(&state.id, state.step + 1), messages }
+    compaction::next(definition, state)
 }
 
 /// Asks an agent that is written in Rust.

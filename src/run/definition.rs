@@ -32,6 +32,8 @@ pub struct Definition {
     pub behaviour: Option<Arc<dyn Agent>>,
     /// The shape of the final answer; none for plain text.
     pub output: Option<OutputSchema>,
+    /// How its transcript is kept within a bound; none where it may grow with its steps.
+    pub compaction: Option<Compaction>,
     /// Whether it stands for an inner flow or a room, and so wants nothing itself: others work for it.
     pub is_flow: bool,
 }
@@ -62,6 +64,19 @@ pub enum TargetKind {
     Handoff(Arc<str>),
     /// Publishes on the topic.
     Publish(Arc<str>),
+}
+
+/// How an agent's transcript is kept within a bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compaction {
+    /// How many tokens of it, by [`estimated_tokens`](crate::model::estimated_tokens), are sent to the model at most.
+    pub at_tokens: u64,
+    /// How many of the last steps are sent as they are, where there is room for them.
+    pub keep_steps: usize,
+    /// The model that summarises, by its name in the network.
+    pub model: Arc<str>,
+    /// How many bytes of an older tool result are sent; one that is longer is moved out, and can be read again.
+    pub move_out_over_bytes: usize,
 }
 
 /// The shape of a final answer.

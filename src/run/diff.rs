@@ -178,15 +178,17 @@ impl Story {
                 self.fact(Some(agent), None, What::Task, 0, task.join("\n"));
             }
             (Event::CallIntended { call, subject: Subject::Model { model, .. }, .. }, _) => {
-                self.step(call).cost.model = Some(model.clone());
-                self.fact(Some(&call.agent), Some(call.step), What::Model, 0, model.to_string());
+                let cost = &mut self.step(call).cost;
+                cost.model = if call.is_compaction { cost.model.take() } else { Some(model.clone()) };
+                self.fact(Some(&call.agent), Some(call.step), What::Model, words_place(call), model.to_string());
             }
             (Event::ModelReplied { call, message, malformed, .. }, _) => {
                 self.replied(call, message, malformed.as_deref());
             }
             (Event::Decided { call, message }, _) => self.replied(call, message, None),
             (Event::ModelFailed { call, error, .. }, _) => {
-                self.fact(Some(&call.agent), Some(call.step), What::Words, 0, format!("(failed: {error})"));
+                let said = format!("(failed: {error})");
+                self.fact(Some(&call.agent), Some(call.step), What::Words, words_place(call), said);
             }
             (Event::ToolReturned { call, message, failure }, _) => {
                 let said = match failure {
@@ -218,6 +220,9 @@ impl Story {
         let Body::Assistant { text, tool_calls } = &message.body else { return };
         let said = malformed.map_or_else(|| text.clone(), |why| format!("{text} (unusable: {why})"));
         let names: Vec<&str> = tool_calls.iter().map(|(_, asked)| asked.name.as_str()).collect();
+        if call.is_compaction {
+            return self.fact(Some(&call.agent), Some(call.step), What::Words, words_place(call), said);
+        }
         self.step(call).cost.tool_calls = tool_calls.len() as u64;
         let (agent, step) = (Some(&call.agent), Some(call.step));
         self.fact(agent, step, What::Words, 0, said);
@@ -332,6 +337,11 @@ impl Place {
             other: other.cloned(),
         }
     }
+}
+
+/// What compacts before a step is kept apart from what the step says.
+fn words_place(call: &CallId) -> u32 {
+    u32::from(call.is_compaction)
 }
 
 fn text(message: &Message) -> &str {

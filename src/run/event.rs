@@ -239,6 +239,19 @@ pub enum Event {
         /// What is wrong with it, as a message to the model.
         message: Arc<Message>,
     },
+    /// Older messages of an agent's transcript were replaced by one.
+    Compacted {
+        /// The step before which it happened.
+        step: u32,
+        /// The place in the transcript of the first message that was replaced, counted from 0.
+        from: u32,
+        /// The place of the first one after it that stays.
+        upto: u32,
+        /// What stands in their place: a summary, or a note that they were left out.
+        message: Arc<Message>,
+        /// Why there is no summary of them; none if there is one.
+        lost: Option<String>,
+    },
     /// The run was asked to end before its agents did.
     CancelRequested {
         /// How it is to end.
@@ -391,6 +404,7 @@ impl Event {
             | Self::Steered { .. }
             | Self::Asked { .. }
             | Self::RepairRequested { .. }
+            | Self::Compacted { .. }
             | Self::CancelRequested { .. }
             | Self::Took { .. }
             | Self::Routed { .. }
@@ -431,6 +445,7 @@ impl Event {
             Self::Steered { .. } => "steered",
             Self::Asked { .. } => "asked",
             Self::RepairRequested { .. } => "repair_requested",
+            Self::Compacted { .. } => "compacted",
             Self::CancelRequested { .. } => "cancel_requested",
             Self::CallQueued { .. } => "call_queued",
             Self::Sent { .. } => "sent",

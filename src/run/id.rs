@@ -87,7 +87,8 @@ impl AgentId {
 }
 
 /// The name of one logical call within its run; all tries of the call share it. Written `scout/reader.2.0#1.3`: call 3
-/// of step 1 of that reader; without the last number it is the step's model call.
+/// of step 1 of that reader; without the last number it is the step's model call, and `scout#4c` the model call that
+/// summarises what came before step 4.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CallId {
@@ -95,19 +96,34 @@ pub struct CallId {
     pub agent: AgentId,
     /// The step that the call belongs to, counted from 1.
     pub step: u32,
-    /// The place among the step's tool calls, counted from 0; none for the step's model call.
+    /// The place among the step's tool calls, counted from 0; none for a model call.
     pub index: Option<u32>,
+    /// Whether it is the model call that compacts what came before the step, and no part of the step itself.
+    pub is_compaction: bool,
 }
 
 impl CallId {
     /// Names the model call of a step.
     pub fn model(agent: &AgentId, step: u32) -> Self {
-        Self { agent: agent.clone(), step, index: None }
+        Self { agent: agent.clone(), step, index: None, is_compaction: false }
     }
 
     /// Names the tool call at place `index` of a step.
     pub fn tool(agent: &AgentId, step: u32, index: u32) -> Self {
-        Self { agent: agent.clone(), step, index: Some(index) }
+        Self { agent: agent.clone(), step, index: Some(index), is_compaction: false }
+    }
+
+    /// Names the model call that summarises, before a step, what came before it.
+    pub fn compaction(agent: &AgentId, step: u32) -> Self {
+        Self { agent: agent.clone(), step, index: None, is_compaction: true }
+    }
+
+    /// Reads what [`CallId::in_transcript`] wrote of a tool call of the agent; none if it is not of that form.
+    pub fn of_transcript(agent: &AgentId, id: &str) -> Option<Self> {
+        let digits = id.strip_prefix('s').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+        let (step, index) = digits.split_at_checked(digits.len().checked_sub(4)?)?;
+        let call = Self::tool(agent, step.parse().ok()?, index.parse().ok()?);
+        (call.in_transcript() == id).then_some(call)
     }
 
     /// Returns the id that a transcript gives the tool call: nine letters and digits, which is the narrowest form
@@ -122,10 +138,14 @@ impl fmt::Display for CallId {
         write!(f, "{}#{}", self.agent, self.step)?;
         match self.index {
             Some(index) => write!(f, ".{index}"),
+            None if self.is_compaction => f.write_str(COMPACTS),
             None => Ok(()),
         }
     }
 }
+
+/// What follows the step in the name of a call that compacts.
+const COMPACTS: &str = "c";
 
 /// A text is no call's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -138,11 +158,13 @@ impl FromStr for CallId {
     fn from_str(text: &str) -> Result<Self, NotACall> {
         let parse = || {
             let (agent, place) = text.rsplit_once('#')?;
-            let (step, index) = match place.split_once('.') {
-                Some((step, index)) => (step, Some(index.parse().ok()?)),
-                None => (place, None),
+            let (step, index, is_compaction) = match (place.split_once('.'), place.strip_suffix(COMPACTS)) {
+                (Some((step, index)), _) => (step, Some(index.parse().ok()?), false),
+                (None, Some(step)) => (step, None, true),
+                (None, None) => (place, None, false),
             };
-            (!agent.is_empty()).then_some(Self { agent: AgentId::new(agent), step: step.parse().ok()?, index })
+            let agent = (!agent.is_empty()).then(|| AgentId::new(agent))?;
+            Some(Self { agent, step: step.parse().ok()?, index, is_compaction })
         };
         parse().ok_or_else(|| NotACall(text.to_owned()))
     }
@@ -168,11 +190,25 @@ mod tests {
 
     #[test]
     fn a_call_is_read_as_it_is_written() {
-        for text in ["scout#1", "scout/reader.2.0~1.clerk#12.3"] {
+        for text in ["scout#1", "scout/reader.2.0~1.clerk#12.3", "scout#4c"] {
             assert_eq!(text.parse::<CallId>().unwrap().to_string(), text);
         }
-        for text in ["", "scout", "#1", "scout#", "scout#x", "scout#1.", "scout#1.2.3", "scout#-1"] {
+        for text in
+            ["", "scout", "#1", "scout#", "scout#x", "scout#1.", "scout#1.2.3", "scout#-1", "scout#c", "scout#1.0c"]
+        {
             assert!(text.parse::<CallId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_handle_is_read_as_it_is_written() {
+        let agent = AgentId::new("scout");
+        for (step, index) in [(1, 0), (3, 63), (9_999, 1), (10_000, 2), (u32::MAX, 9)] {
+            let call = CallId::tool(&agent, step, index);
+            assert_eq!(CallId::of_transcript(&agent, &call.in_transcript()), Some(call));
+        }
+        for wrong in ["", "s", "s1", "s0001", "x00010000", "s000100000", "s0001000a", "s+0010000", "s99999999990000"] {
+            assert_eq!(CallId::of_transcript(&agent, wrong), None, "{wrong}");
         }
     }
 

@@ -191,6 +191,7 @@ impl Replay {
             | Event::ToolReturned { .. } => self.check_call(envelope, is_owed)?,
             Event::Decided { call, message } => self.take_want(envelope, |want| want.is_decision(call, message))?,
             Event::RepairRequested { message } => self.take_want(envelope, |want| want.is_repair(message))?,
+            Event::Compacted { .. } => self.take_want(envelope, |want| want.is_compaction(&envelope.event))?,
             Event::AgentEnded { outcome } if !is_owed => self.take_want(envelope, |want| want.is_end(outcome))?,
             Event::CancelRequested { end } if !is_owed => self.check_cancel(end)?,
             Event::RunEnded { end, spent, .. } => self.check_end(end, spent)?,

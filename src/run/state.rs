@@ -414,6 +414,7 @@ impl RunState {
             Event::RunEnded { end, .. } => self.end = Some(end.clone()),
             Event::Rejected { call: None, .. }
             | Event::RepairRequested { .. }
+            | Event::Compacted { .. }
             | Event::Steered { .. }
             | Event::Asked { .. } => {}
         }

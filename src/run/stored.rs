@@ -22,6 +22,9 @@ const SNAPSHOT_VERSION: u16 = 4;
 /// knows, and says of the rest that it is newer.
 fn version(event: &Event) -> u16 {
     match event {
+        Event::Compacted { .. } => 4,
+        // Whoever does not know such calls can't read their names.
+        event if event.call().is_some_and(|call| call.is_compaction) => 4,
         Event::RunForked { .. } | Event::Asked { .. } => 2,
         Event::Decided { .. }
         // Whoever does not know of the letter would think that another agent has to begin.

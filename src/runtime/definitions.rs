@@ -7,11 +7,13 @@ use std::sync::Arc;
 use jsonschema::Validator;
 use serde_json::json;
 
-use super::Error;
 use super::fleet::STAND_IN;
+use super::{Error, read_again};
 use crate::model::{Offer, fixed_bytes};
-use crate::run::{Agent, Definition, OutputSchema, Target, TargetKind, delegate_tool, handoff_tool, publish_tool};
-use crate::spec::{AgentSpec, Network, local};
+use crate::run::{
+    Agent, Compaction, Definition, OutputSchema, Target, TargetKind, delegate_tool, handoff_tool, publish_tool,
+};
+use crate::spec::{AgentSpec, CompactionSpec, Network, READ_AGAIN, local};
 use crate::tool::{self, ErasedTool, Shown};
 
 /// The agents' definitions, by their names.
@@ -73,13 +75,19 @@ impl Source<'_> {
             );
             offer(publish_tool(local(topic, name)), says, parameters, TargetKind::Publish(topic.as_str().into()))?;
         }
+        if agent.compaction.is_some() {
+            let Shown { description, parameters } = read_again::shown();
+            offer(READ_AGAIN.to_owned(), description, parameters, TargetKind::Tool(READ_AGAIN.into()))?;
+        }
         let output = match self.network.output_schema(name) {
             Some(schema) => Some(OutputSchema { validator: validator(schema, name)?, schema: schema.clone() }),
             None => None,
         };
+        let model: Arc<str> = self.network.model_of(name).map_or(STAND_IN, |(model, _)| model).into();
         Ok(Definition {
             name: name.into(),
-            model: self.network.model_of(name).map_or(STAND_IN, |(model, _)| model).into(),
+            compaction: agent.compaction.as_ref().map(|rules| compaction(rules, &model)),
+            model,
             max_steps: agent.max_steps,
             max_repairs: agent.max_repairs,
             fixed_bytes: fixed_bytes(&offers, output.as_ref().map(|output| &*output.schema)),
@@ -114,6 +122,15 @@ impl Source<'_> {
             Some(description) => format!("{does} `{agent}`: {description}"),
             None => format!("{does} `{agent}`."),
         }
+    }
+}
+
+fn compaction(rules: &CompactionSpec, own: &Arc<str>) -> Compaction {
+    Compaction {
+        at_tokens: rules.at_tokens,
+        keep_steps: rules.keep_steps as usize,
+        model: rules.model.as_deref().map_or_else(|| own.clone(), Into::into),
+        move_out_over_bytes: rules.move_out_over_bytes,
     }
 }
 

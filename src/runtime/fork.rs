@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::definitions::Definitions;
 use super::fleet::Values;
+use super::launching::Trail;
 use super::run_supervisor::{Forked, Opening};
 use super::{Error, MAX_INPUT_BYTES, Past, RunHandle, Runtime, VERSION};
 use crate::budget::Account;
@@ -63,7 +64,10 @@ impl Runtime {
         let claim = self.fleet.recorder.claim(&beginning.stream.run, 0)?;
         let account = Account::new(&self.fleet.network.spec().network.limits);
         let values = Values { input: &beginning.input, vars: &beginning.vars };
-        let scope = self.fleet.scope(beginning.stream.clone(), &values, &beginning.directory, account, is_attended)?;
+        let log = Arc::new(Log::of(point.copied.clone()));
+        let trail = Trail { log: log.clone(), ..Trail::default() };
+        let (stream, directory) = (beginning.stream.clone(), &beginning.directory);
+        let scope = self.fleet.scope(stream, &values, directory, account, is_attended, trail)?;
         let network = self.fleet.network.spec().network.name.clone();
         let lacks = lacks(&point.fold, &scope.definitions);
         if !lacks.is_empty() {
@@ -74,7 +78,6 @@ impl Runtime {
         let network_text = is_other.then(|| self.fleet.text.clone());
         let forked =
             Event::RunForked { from, at, name: network.into(), network: network_text, version: VERSION.into() };
-        let log = Arc::new(Log::of(copied.clone()));
         let opening = Opening::Forked(Box::new(Forked { copied, fold, forked, taken_over, input }));
         self.launch(scope, opening, log, claim).await
     }

@@ -127,7 +127,11 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
 /// Takes a permit and a reservation for one try, or says which limit forbids it for good. A call that has to wait says so.
 async fn admit(call: &ModelCall, attempt: u32, desk: &Desk, scope: &Scope) -> Result<Result<Admission, Limit>, Over> {
     let ModelCall { model, request, fixed_bytes, .. } = call;
-    let counts = if attempt == 1 { Amount::ONE_STEP } else { Amount::default() };
+    let counts = match (attempt, desk.id.is_compaction) {
+        (1, false) => Amount::ONE_STEP,
+        (1, true) => Amount::ONE_CALL,
+        _ => Amount::default(),
+    };
     let (input, wanted) = (request.input_token_bound(*fixed_bytes), model.spec.max_output_tokens);
     loop {
         let permit = match permit::try_take(model, &scope.fleet) {

@@ -9,13 +9,23 @@ use super::recorder::Claim;
 use super::run_supervisor::Opening;
 use super::scope::{Pause, Scope, SharedAccount};
 use super::voice::Voice;
-use super::{Answers, Error, Past, VERSION};
+use super::{Answers, Error, Past, VERSION, read_again};
 use crate::budget::Account;
 use crate::journal::Log;
 use crate::run::{Envelope, Event, Fold, Stream};
+use crate::spec::READ_AGAIN;
 
 /// What a run needs beside whom to tell of it.
 pub(super) type Ready = (Arc<Scope>, Opening, Arc<Log<Envelope>>, Claim);
+
+/// What those see who follow a run.
+#[derive(Default)]
+pub(super) struct Trail {
+    /// What has happened since it was taken up.
+    pub(super) log: Arc<Log<Envelope>>,
+    /// What its models say.
+    pub(super) voice: Arc<Voice>,
+}
 
 impl Fleet {
     /// Makes what the calls of a run may reach.
@@ -26,22 +36,13 @@ impl Fleet {
         directory: &str,
         account: Account,
         is_attended: bool,
-    ) -> Result<Arc<Scope>, Error> {
-        self.scope_with(stream, values, directory, account, is_attended, Arc::default())
-    }
-
-    /// Makes the same for a run that others may follow already.
-    fn scope_with(
-        self: &Arc<Self>,
-        stream: Arc<Stream>,
-        values: &Values<'_>,
-        directory: &str,
-        account: Account,
-        is_attended: bool,
-        voice: Arc<Voice>,
+        trail: Trail,
     ) -> Result<Arc<Scope>, Error> {
         let prompts = self.render_prompts(values)?;
-        let tools = self.bind_tools(values, directory.as_ref())?;
+        let mut tools = self.bind_tools(values, directory.as_ref())?;
+        if self.network.spec().agents.values().any(|agent| agent.compaction.is_some()) {
+            tools.insert(READ_AGAIN.into(), read_again::bound(&trail.log, &self.recorder));
+        }
         let definitions = self.definitions()?;
         Ok(Arc::new(Scope {
             stream,
@@ -53,7 +54,7 @@ impl Fleet {
             cancelled: CancellationToken::new(),
             pause: Pause::default(),
             recorder: self.recorder.clone(),
-            voice,
+            voice: trail.voice,
             approver: self.approver.clone().filter(|_| is_attended),
         }))
     }
@@ -75,10 +76,11 @@ impl Fleet {
         account.carry(state.spent().plus(state.held()));
         let values = Values { input: &beginning.input, vars: &beginning.vars };
         let (stream, is_attended) = (beginning.stream.clone(), answers.is_attended);
-        let scope = self.scope_with(stream, &values, &beginning.directory, account, is_attended, voice)?;
+        let log = Arc::new(Log::of(events));
+        let trail = Trail { log: log.clone(), voice };
+        let scope = self.scope(stream, &values, &beginning.directory, account, is_attended, trail)?;
         let is_other = beginning.network != self.text;
         let resumed = Event::RunResumed { network: is_other.then(|| self.text.clone()), version: VERSION.into() };
-        let log = Arc::new(Log::of(events));
         let fold = Fold { run: state, agents, rejected: Default::default() };
         Ok((scope, Opening::Resumed { fold: Box::new(fold), resumed, answers }, log, claim))
     }

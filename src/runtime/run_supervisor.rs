@@ -382,6 +382,7 @@ impl RunLoop {
             | Event::ToolReturned { message, .. }
             | Event::Steered { message }
             | Event::Asked { message }
+            | Event::Compacted { message, .. }
             | Event::RepairRequested { message } => message.labels.clone(),
             _ => Labels::default(),
         };

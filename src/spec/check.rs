@@ -3,6 +3,7 @@
 //! Each check speaks of one thing, and says nothing where the shape of that thing was already found wrong.
 
 mod agents;
+mod compaction;
 mod limits;
 mod models;
 mod routes;
@@ -39,6 +40,7 @@ pub(super) fn meaning(spec: &NetworkSpec, found: &mut Findings, front: Front<'_>
     let reached = check.ways();
     check.routes();
     check.supervision();
+    check.compaction();
     check.models(&reached);
     check.limits();
     check.tools(&reached);

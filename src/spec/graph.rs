@@ -5,7 +5,9 @@ mod mermaid;
 mod svg;
 mod text;
 
-use super::{AgentSpec, Builtin, ModelSpec, Network, NetworkSpec, ProviderKind, RoomSpec, RouteSpec, TOPIC, ToolSpec};
+use super::{
+    AgentSpec, Builtin, ModelSpec, Network, NetworkSpec, ProviderKind, READ_AGAIN, RoomSpec, RouteSpec, TOPIC, ToolSpec,
+};
 
 /// How a network is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -210,6 +212,7 @@ fn tool_note(tool: &ToolSpec) -> String {
         Some(Builtin::ClockNow) => "clock.now",
         Some(Builtin::ClockSleep) => "clock.sleep",
         Some(Builtin::PersonAsk) => "person.ask",
+        Some(Builtin::ReadAgain) => READ_AGAIN,
         None => "from the program",
     };
     name.to_owned()

@@ -132,6 +132,7 @@ fn rename(spec: &mut NetworkSpec, network: &str) {
     rename(&mut spec.network.entry);
     for agent in spec.agents.values_mut() {
         agent.model.iter_mut().for_each(|model| rename(&mut model.prefer));
+        agent.compaction.iter_mut().filter_map(|rules| rules.model.as_mut()).for_each(rename);
         agent.tools.iter_mut().for_each(rename);
         agent.delegates_to.iter_mut().for_each(rename);
         agent.hands_off_to.iter_mut().for_each(rename);

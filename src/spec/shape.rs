@@ -457,7 +457,8 @@ fn missing_help(root: &Json, key: &str, schema: &Json, table: &[String]) -> Stri
     path.push(key.to_owned());
     let example = match kind(resolve(root, schema)) {
         Some("object") => format!("a table [{}]", path.join(".")),
-        Some("integer" | "number") => format!("`{key} = 1.0`"),
+        Some("integer") => format!("`{key} = {}`", resolve(root, schema)["minimum"].as_u64().unwrap_or(1)),
+        Some("number") => format!("`{key} = 1.0`"),
         _ => example(resolve(root, schema), &path),
     };
     if first.is_empty() { format!("add {example}") } else { format!("add {example}: {}", lower_first(&first)) }

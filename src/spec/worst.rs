@@ -63,10 +63,13 @@ impl Network {
     }
 }
 
-/// Each step is one model call, so that what bounds the steps bounds the calls.
+/// Each step is one model call, and another one at most before it where what came before is summarised; so what bounds the
+/// steps bounds the calls.
 fn model_calls(spec: &NetworkSpec) -> Bound<u64> {
     let limits = &spec.network.limits;
-    let mut bound = (limits.steps, "`steps` of [network.limits]".to_owned());
+    let summarises = spec.agents.values().any(|agent| agent.compaction.is_some());
+    let (calls, and) = if summarises { (2, ", and as many summaries") } else { (1, "") };
+    let mut bound = (limits.steps.saturating_mul(calls), format!("`steps` of [network.limits]{and}"));
     if let Some(calls) = limits.model_calls.filter(|calls| *calls < bound.0) {
         bound = (calls, "`model_calls` of [network.limits]".to_owned());
     }
@@ -74,9 +77,10 @@ fn model_calls(spec: &NetworkSpec) -> Bound<u64> {
         && entry.delegates_to.is_empty()
         && entry.hands_off_to.is_empty()
         && entry.on_error.route().is_none()
-        && u64::from(entry.max_steps) < bound.0
+        && u64::from(entry.max_steps) * calls < bound.0
     {
-        bound = (entry.max_steps.into(), format!("`max_steps` of the agent `{}`", spec.network.entry));
+        let why = format!("`max_steps` of the agent `{}`{and}", spec.network.entry);
+        bound = (u64::from(entry.max_steps) * calls, why);
     }
     Bound::AtMost(bound.0, bound.1)
 }
@@ -119,7 +123,7 @@ fn reached_models(spec: &NetworkSpec) -> Vec<(&str, &ModelSpec)> {
     let Some(entry) = spec.agents.get_index_of(&spec.network.entry) else { return Vec::new() };
     let reached = Topology::of(spec).reachable(entry);
     let agents = spec.agents.values().zip(reached).filter(|(_, reached)| *reached);
-    agents.filter_map(|(agent, _)| spec.model_of(agent)).collect()
+    agents.flat_map(|(agent, _)| spec.models_of(agent)).collect()
 }
 
 /// Writes an amount of US dollars, with as many digits as it needs.

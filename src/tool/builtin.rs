@@ -26,6 +26,7 @@ pub fn builtin(spec: &ToolSpec, root: &Path) -> Result<Arc<dyn ErasedTool>, Erro
         Builtin::ClockNow => Arc::new(clock::Now),
         Builtin::ClockSleep => Arc::new(clock::Sleep),
         Builtin::PersonAsk => Arc::new(person::Ask),
+        Builtin::ReadAgain => return Err(Error::Failed("reading results again is the run's own business".to_owned())),
     })
 }
 
@@ -41,6 +42,7 @@ pub fn shown(spec: &ToolSpec) -> Option<Shown> {
         Builtin::ClockNow => Shown::of_builtin::<clock::Now>(clock::Now::DESCRIPTION),
         Builtin::ClockSleep => Shown::of_builtin::<clock::Sleep>(clock::Sleep::DESCRIPTION),
         Builtin::PersonAsk => Shown::of_builtin::<person::Ask>(person::Ask::DESCRIPTION),
+        Builtin::ReadAgain => return None,
     })
 }
 

@@ -111,6 +111,35 @@ fn routes() {
 }
 
 #[test]
+fn compaction() {
+    check_tail("compaction = { at_tokens = 24_000 }\n", &[]);
+    check_tail("compaction = {}\n", &["missing_key 6:1"]);
+    check_tail("compaction = { at_tokens = 99 }\n", &["out_of_range 6:28"]);
+    check_tail("compaction = { at_tokens = 9_000, keep_steps = 0 }\n", &["out_of_range 6:48"]);
+    check_tail("compaction = { at_tokens = 9_000, move_out_over_bytes = 10 }\n", &["out_of_range 6:57"]);
+    check_tail("compaction = { at_tokens = 1_000, move_out_over_bytes = 3_001 }\n", &["nothing_moved_out 6:57"]);
+    check_tail("compaction = { at_tokens = 1_000 }\n", &["nothing_moved_out 6:1"]);
+    check_tail("compaction = { at_tokens = 9_000, model = \"smal\" }\n", &["unknown_model 6:43"]);
+    check_tail("compaction = { at_tokens = 9_000, keep = 3 }\n", &["unknown_key 6:35"]);
+    let reads = "[tools.read_again]\nbuiltin = \"clock.now\"\n";
+    check_tail(&format!("tools = [\"read_again\"]\n{reads}"), &[]);
+    check_tail(
+        &format!("tools = [\"read_again\"]\ncompaction = {{ at_tokens = 9_000 }}\n{reads}"),
+        &["name_clash 6:10"],
+    );
+    check_tail(
+        &format!(
+            "delegates_to = [\"b\"]\n[agents.b]\nprompt = \"x\"\ntools = [\"read_again\"]\n[agents.c]\nprompt = \"x\"\ncompaction = {{ at_tokens = 9_000 }}\n{reads}"
+        ),
+        &["unreachable_agent 10:9", "name_clash 13:8"],
+    );
+    check_tail(
+        "delegates_to = [\"b\"]\n[agents.b]\nflow = \"c\"\ncompaction = { at_tokens = 9_000 }\n[agents.c]\nprompt = \"x\"\n",
+        &["key_without_use 9:1"],
+    );
+}
+
+#[test]
 fn what_is_no_toml_does_not_hide_other_mistakes() {
     insta::assert_snapshot!(rendered("torn.toml"));
 }
@@ -119,8 +148,8 @@ fn what_is_no_toml_does_not_hide_other_mistakes() {
 fn a_file_that_uses_everything_is_valid() {
     let loaded = Network::load(&fixtures().join("everything.toml")).unwrap();
     insta::assert_snapshot!(found(&loaded.warnings).join("\n"), @r"
-    tool_will_ask 106:8
-    tool_will_ask 111:8
+    tool_will_ask 107:8
+    tool_will_ask 112:8
     ");
     let network = loaded.network;
     assert!(network.output_schema("editor").is_some());

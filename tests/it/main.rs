@@ -5,6 +5,7 @@
 mod aimock;
 mod check;
 mod cli;
+mod compaction;
 mod crash;
 mod dead_letters;
 mod diff;

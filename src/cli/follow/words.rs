@@ -13,6 +13,7 @@ pub(in crate::cli) fn is_progress(event: &Event) -> bool {
         | Event::TryFailed { .. }
         | Event::ModelFailed { .. }
         | Event::RepairRequested { .. }
+        | Event::Compacted { .. }
         | Event::ApprovalRequested { .. }
         | Event::InputRequested { .. }
         | Event::InputGiven { .. }
@@ -82,11 +83,17 @@ fn what(event: &Event) -> String {
             _ => format!("{}, try {attempt}", wants(subject)),
         },
         Event::TryFailed { error, retry_in_ms, .. } => format!("tries again in {retry_in_ms} ms: {}", excerpt(error)),
+        Event::ModelReplied { call, message, .. } if call.is_compaction => {
+            format!("gets a summary: {}", said(&message.body))
+        }
         Event::ModelReplied { message, malformed, .. } => match malformed {
             Some(why) => format!("gets an answer that can't be used: {}", excerpt(why)),
             None => format!("gets an answer: {}", said(&message.body)),
         },
         Event::Decided { message, .. } => format!("decides: {}", said(&message.body)),
+        Event::ModelFailed { call, error, .. } if call.is_compaction => {
+            format!("gets no summary: {}", excerpt(error))
+        }
         Event::ModelFailed { error, .. } => format!("can't reach its model: {}", excerpt(error)),
         Event::ToolReturned { message, .. } => format!("is told: {}", said(&message.body)),
         Event::ApprovalRequested { subject, .. } => format!("awaits approval: {}", wants(subject)),
@@ -116,6 +123,10 @@ fn what(event: &Event) -> String {
         Event::Steered { message } | Event::Asked { message } | Event::RepairRequested { message } => {
             format!("is told: {}", said(&message.body))
         }
+        Event::Compacted { from, upto, lost, .. } => match lost {
+            None => format!("goes on with a summary of {} messages", upto - from),
+            Some(why) => format!("goes on without {} messages: {}", upto - from, excerpt(why)),
+        },
         Event::CancelRequested { end } => format!("the run is to end: {}", end.status.word()),
         Event::CallQueued { wait, .. } => match wait {
             Wait::Permit => "waits for its turn to call".to_owned(),

@@ -37,6 +37,9 @@ impl Draws {
         field(request.call.agent.as_str().as_bytes());
         if scope != Scope::Instance {
             field(&request.call.step.to_le_bytes());
+            if request.call.is_compaction {
+                field(b"compaction");
+            }
         }
         if scope == Scope::Try {
             field(&request.attempt.to_le_bytes());

@@ -29,6 +29,12 @@ const RESULTS: usize = 4;
 const ASK: &str = "ask_";
 const TRANSFER: &str = "transfer_to_";
 
+/// Says how much there was to summarise: shorter than whatever that was.
+pub(super) fn summary(request: &Request) -> Reply {
+    let told: usize = request.messages.iter().map(|message| message.text().len()).sum();
+    Reply { text: format!("(simulated) {told} bytes of older steps"), ..Reply::default() }
+}
+
 /// Says something plausible: an instance's number of steps, each step's calls and their arguments are drawn.
 pub(super) fn reply(seed: u64, request: &Request) -> Reply {
     let steps = Draws::new(seed, request, Scope::Instance, "steps").below(MOST_STEPS + 1);

@@ -10,7 +10,7 @@ use super::*;
 use crate::budget::Amount;
 use crate::model::Offer;
 
-fn definition() -> Definition {
+pub(super) fn definition() -> Definition {
     let parameters = json!({
         "type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": false,
     });
@@ -38,32 +38,40 @@ fn definition() -> Definition {
         targets,
         output: None,
         is_flow: false,
+        compaction: None,
         error_route: None,
         behaviour: None,
     }
 }
 
 /// An agent, its events, and what it has asked for and not been given.
-struct Life {
+pub(super) struct Life {
     definition: Definition,
-    state: AgentState,
-    events: Vec<Envelope>,
-    calls: Vec<CallId>,
+    pub(super) state: AgentState,
+    pub(super) events: Vec<Envelope>,
+    pub(super) calls: Vec<CallId>,
     handoffs: usize,
-    model: Option<CallId>,
-    end: Option<AgentOutcome>,
+    pub(super) model: Option<CallId>,
+    /// What its model was sent last, or the one that summarises.
+    pub(super) sent: Vec<Arc<Message>>,
+    pub(super) end: Option<AgentOutcome>,
 }
 
 impl Life {
     fn begin() -> Self {
+        Self::begin_as(definition())
+    }
+
+    pub(super) fn begin_as(definition: Definition) -> Self {
         let id = AgentId::new("one");
         let mut life = Self {
-            definition: definition(),
+            definition,
             state: AgentState::new(id),
             events: Vec::new(),
             calls: Vec::new(),
             handoffs: 0,
             model: None,
+            sent: Vec::new(),
             end: None,
         };
         let body = Body::User { text: "go".to_owned() };
@@ -72,7 +80,7 @@ impl Life {
         life
     }
 
-    fn happen(&mut self, event: Event) {
+    pub(super) fn happen(&mut self, event: Event) {
         let envelope = Envelope {
             stream: Arc::new(Stream { run: RunId::new("r"), tenant: "t".into(), session: None }),
             seq: self.events.len() as u64 + 1,
@@ -92,7 +100,14 @@ impl Life {
                 Effect::CallModel { call, messages } => {
                     assert_acceptable(&messages);
                     assert_eq!(self.model.replace(call), None, "two model calls at once");
+                    self.sent = messages;
                 }
+                Effect::Summarise { call, messages, .. } => {
+                    assert!(call.is_compaction);
+                    assert_eq!(self.model.replace(call), None, "two model calls at once");
+                    self.sent = messages;
+                }
+                Effect::Compact { event } => self.happen(*event),
                 Effect::Act { call, subject, .. } => {
                     self.handoffs += usize::from(matches!(subject, Subject::Handoff { .. }));
                     self.calls.push(call);
@@ -107,7 +122,7 @@ impl Life {
         }
     }
 
-    fn model_says(&mut self, call: CallId, said: &[(usize, bool)]) {
+    pub(super) fn model_says(&mut self, call: CallId, said: &[(usize, bool)]) {
         let names = ["tool", "ask_other", "transfer_to_next", "unknown"];
         let arguments = [r#"{"n": 1}"#, r#"{"message": "m"}"#, r#"{"message": "m"}"#, "{}"];
         let one = |(index, &(which, is_right)): (usize, &(usize, bool))| {
@@ -123,7 +138,7 @@ impl Life {
     }
 
     /// What a restart in another process would find: the state folded from stored events, and what it wants.
-    fn folded(&self) -> (AgentState, Vec<CallId>) {
+    pub(super) fn folded(&self) -> (AgentState, Vec<CallId>) {
         let stream = self.events[0].stream.clone();
         let mut folded = AgentState::new(AgentId::new("one"));
         for event in &self.events {
@@ -131,7 +146,11 @@ impl Life {
         }
         let wanted = take_up(&self.definition, &folded).into_iter().filter_map(|effect| match effect {
             Effect::CallModel { call, messages } => {
-                assert_eq!(messages, self.state.transcript, "the very same transcript");
+                assert_eq!(messages, self.sent, "the very same messages");
+                Some(call)
+            }
+            Effect::Summarise { call, messages, .. } => {
+                assert_eq!(messages, self.sent, "the very same messages");
                 Some(call)
             }
             Effect::Act { call, .. } => Some(call),
@@ -142,8 +161,11 @@ impl Life {
     }
 
     fn tool_says(&mut self, call: CallId) {
-        let message =
-            tool_message(&call, "tool", "said".to_owned(), false, Labels::default(), Origin::Tool("tool".to_owned()));
+        self.tool_says_so(call, "said".to_owned());
+    }
+
+    pub(super) fn tool_says_so(&mut self, call: CallId, said: String) {
+        let message = tool_message(&call, "tool", said, false, Labels::default(), Origin::Tool("tool".to_owned()));
         self.happen(Event::ToolReturned { call, message, failure: None });
     }
 }

@@ -62,10 +62,11 @@ impl Want {
     pub(super) fn call(&self) -> Option<&CallId> {
         match &self.effect {
             Effect::CallModel { call, .. }
+            | Effect::Summarise { call, .. }
             | Effect::Act { call, .. }
             | Effect::Refuse { call, .. }
             | Effect::Decide { call, .. } => Some(call),
-            Effect::Repair { .. } | Effect::End(_) => None,
+            Effect::Repair { .. } | Effect::Compact { .. } | Effect::End(_) => None,
         }
     }
 
@@ -82,6 +83,7 @@ impl Want {
         match (&self.effect, subject) {
             // How much it may write is for the budget to say.
             (Effect::CallModel { .. }, Subject::Model { model: asked, .. }) => model == Some(&**asked),
+            (Effect::Summarise { model, .. }, Subject::Model { model: asked, .. }) => model == asked,
             (Effect::Act { subject: wanted, labels: influence, .. }, subject) => {
                 wanted == subject && influence == labels
             }
@@ -105,6 +107,10 @@ impl Want {
 
     pub(super) fn is_repair(&self, message: &Arc<Message>) -> bool {
         matches!(&self.effect, Effect::Repair { message: wanted } if wanted == message)
+    }
+
+    pub(super) fn is_compaction(&self, event: &Event) -> bool {
+        matches!(&self.effect, Effect::Compact { event: wanted } if **wanted == *event)
     }
 
     pub(super) fn is_end(&self, outcome: &AgentOutcome) -> bool {

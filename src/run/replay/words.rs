@@ -87,6 +87,10 @@ pub(super) fn event_of(agent: Option<&AgentId>, event: &Event) -> String {
         Event::ToolReturned { call, message, failure } => result(call, message, *failure),
         Event::CallAbandoned { call, charged } => format!("lets go of call {call}, charged {}", amount(charged)),
         Event::RepairRequested { message } => format!("asks for a better answer: {}", text(message)),
+        Event::Compacted { from, upto, message, lost, .. } => {
+            let how = if lost.is_none() { "by a summary" } else { "by a note" };
+            format!("replaces messages {from} to {upto} {how}: {}", text(message))
+        }
         Event::AgentEnded { outcome } => ended(outcome),
         Event::CancelRequested { end } => run_end(end),
         Event::RunEnded { end, spent, .. } => self::end(end, spent),
@@ -135,6 +139,8 @@ pub(super) fn effect(effect: &Effect, model: Option<&str>) -> String {
             Some(model) => format!("call {call} to the model `{model}`"),
             None => format!("call {call} to its model"),
         },
+        Effect::Summarise { call, model, .. } => format!("call {call} to the model `{model}`"),
+        Effect::Compact { event } => event_of(None, event),
         Effect::Act { call, subject, labels } => with_labels(format!("call {}", made(call, subject)), labels),
         Effect::Refuse { call, failure, message } => result(call, message, Some(*failure)),
         Effect::Decide { call, message } => format!("step {call} is decided: {}", text(message)),

@@ -24,16 +24,18 @@ use crate::tool;
 pub(super) async fn model(call: &ModelCall, intended: u64, desk: &Desk, scope: &Scope) -> Result<Reply, Error> {
     let timeouts = &call.model.spec.timeouts;
     let _beating = desk.pulse.begin(timeouts.connect.0 + timeouts.first_token.0.max(timeouts.between_tokens.0));
-    let speech = Speech::new(&scope.voice, &scope.stream.run, &desk.id, call.request.attempt, intended);
+    // A summary is not said to anybody.
+    let speaks = !desk.id.is_compaction;
+    let speech = speaks.then(|| Speech::new(&scope.voice, &scope.stream.run, &desk.id, call.request.attempt, intended));
     let progress = |piece: &str| {
         desk.pulse.beat();
-        speech.piece(piece);
+        speech.iter().for_each(|speech| speech.piece(piece));
     };
     let attempt = AssertUnwindSafe(call.model.provider.call(&call.request, &progress));
     let result = attempt.catch_unwind().await.unwrap_or_else(|panic| {
         Err(Error::Malformed { message: format!("the provider panicked: {}", words(&*panic)), usage: None })
     });
-    result.inspect(|reply| speech.end(&reply.text))
+    result.inspect(|reply| speech.iter().for_each(|speech| speech.end(&reply.text)))
 }
 
 /// Says what a try is charged: what the provider reports; in full where it may bill and does not say how much; and

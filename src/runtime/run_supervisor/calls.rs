@@ -9,10 +9,10 @@ use super::watchdog::Live;
 use super::{RunLoop, RunMessage};
 use crate::budget::{Amount, Limit};
 use crate::fault::{self, Bug};
-use crate::model::Request;
+use crate::model::{Request, fixed_bytes};
 use crate::run::{
-    AgentId, AgentOutcome, CallId, Definition, Effect, Event, Labels, Message, Next, OpenCall, Origin, RunEnd, Status,
-    ToolFailure, refused, tool_message,
+    AgentId, AgentOutcome, CallId, Definition, Effect, Event, Labels, Message, Next, OpenCall, Origin, RunEnd,
+    SUMMARISE, Status, ToolFailure, refused, tool_message,
 };
 use crate::runtime::gate::{self, Admission, Call, ModelCall, Work};
 use crate::runtime::scope::Happened;
@@ -49,6 +49,8 @@ impl RunLoop {
         for effect in effects {
             match effect {
                 Effect::CallModel { call, messages } => self.begin_model_call(call, messages, cause, me),
+                Effect::Summarise { call, model, messages } => self.begin_summary(call, &model, messages, cause, me),
+                Effect::Compact { event } => self.result(agent, cause, *event),
                 Effect::Decide { call, message } => self.result(agent, cause, Event::Decided { call, message }),
                 Effect::Act { call, subject, labels } => {
                     self.begin_call(Call::new(call, cause, labels, Work::Act(subject)), me);
@@ -68,6 +70,31 @@ impl RunLoop {
         let name = definition.model.clone();
         let request = self.request(&definition, id.clone(), messages, model.spec.max_output_tokens);
         let work = Work::Model(ModelCall { model, name, fixed_bytes: definition.fixed_bytes, request });
+        self.begin_call(Call::new(id, cause, Labels::default(), work), me);
+    }
+
+    /// Begins the model call that summarises an agent's older messages. It is offered nothing, and told nothing of what
+    /// the agent is told first.
+    fn begin_summary(
+        &mut self,
+        id: CallId,
+        name: &Arc<str>,
+        messages: Vec<Arc<Message>>,
+        cause: u64,
+        me: &ActorRef<RunMessage>,
+    ) {
+        let Some(definition) = self.children.get(&id.agent).map(|child| child.definition.clone()) else { return };
+        let Some(rules) = &definition.compaction else { return };
+        let Some(model) = self.scope.fleet.models.get(name).cloned() else { return };
+        let max_output_tokens =
+            rules.summary_tokens().clamp(model.spec.min_output_tokens, model.spec.max_output_tokens);
+        let request = Request {
+            system: SUMMARISE.into(),
+            tools: Arc::default(),
+            output_schema: None,
+            ..self.request(&definition, id.clone(), messages, max_output_tokens)
+        };
+        let work = Work::Model(ModelCall { model, name: name.clone(), fixed_bytes: fixed_bytes(&[], None), request });
         self.begin_call(Call::new(id, cause, Labels::default(), work), me);
     }
 
@@ -151,6 +178,10 @@ impl RunLoop {
 
     /// Says what is to follow from a call's result beside that the agent is told.
     fn mishap(&self, call: &CallId, event: &Event) -> Option<Mishap> {
+        // Its agent goes on without a summary.
+        if call.is_compaction {
+            return None;
+        }
         let name = &self.state.agents().get(&call.agent)?.name;
         let on_error = &self.scope.fleet.network.spec().agents.get(&**name)?.on_error;
         let (error, charged, may_be_made_again) = match event {

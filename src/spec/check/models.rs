@@ -11,7 +11,7 @@ impl Check<'_> {
         self.choices();
         let spec = self.spec;
         let agents = spec.agents.values().zip(reached).filter(|(_, reached)| **reached);
-        let used: HashSet<&str> = agents.filter_map(|(agent, _)| spec.model_of(agent)).map(|(name, _)| name).collect();
+        let used: HashSet<&str> = agents.flat_map(|(agent, _)| spec.models_of(agent)).map(|(name, _)| name).collect();
         for (name, model) in &spec.models {
             self.serving(name, model);
             self.numbers(name, model);
