@@ -12,6 +12,7 @@ mod faults;
 mod fork;
 mod golden;
 mod journal;
+mod memory;
 mod process;
 mod reconcile;
 mod replay;
