@@ -7,10 +7,12 @@
 mod error;
 mod facts;
 mod file;
+mod knowledge;
 mod shelf;
 mod words;
 
 pub use error::Error;
 pub use facts::{Fact, MAX_FACT_BYTES, MAX_FACTS, NewFact, Whose};
+pub use knowledge::{Added, Collection, Embeddings, Knowledge, MAX_FILE_BYTES, MAX_PASSAGES, Passage, Ranking};
 pub use shelf::Shelf;
 pub use words::MAX_QUERY_BYTES;

@@ -3,6 +3,7 @@
 mod builtin;
 mod clock;
 mod fs;
+mod knowledge;
 mod memory;
 mod process;
 mod size;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::facts::{MAX_FACT_BYTES, MAX_FACTS};
+use super::knowledge::MAX_PASSAGES;
 use super::words::MAX_QUERY_BYTES;
 
 /// Why something can't be kept or found.
@@ -57,6 +58,37 @@ pub enum Error {
     /// There is no such fact in this memory, and there was none lately.
     #[error("there is no fact `{0}` in this memory; a search shows the ids of those that there are")]
     NoSuchFact(String),
+    /// Nothing is indexed under a name.
+    #[error("nothing is indexed under the name `{name}`; `provost knowledge add {name} PATH` indexes files")]
+    NotIndexed {
+        /// The name.
+        name: String,
+    },
+    /// Nothing that is indexed is there.
+    #[error("nothing of `{name}` is at or beneath {}", .path.display())]
+    NotAmong {
+        /// The name.
+        name: String,
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// A path that is to be indexed is not there.
+    #[error("{} can't be indexed: {source}", .path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: Arc<std::io::Error>,
+    },
+    /// There is no room for more passages.
+    #[error("`{name}` has more than {MAX_PASSAGES} passages, which is as many as a name may have; use several names")]
+    TooManyPassages {
+        /// The name.
+        name: String,
+    },
+    /// An embeddings server's vector has no direction, or far too many numbers.
+    #[error("the embeddings server's answer holds something that is no vector")]
+    NoVector,
     /// What is looked for has no word in it.
     #[error("the query has no words to look for")]
     NoWords,

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Error;
 use super::facts::{Fact, Facts, NewFact, Whose};
+use super::knowledge::Knowledge;
 
 /// The way to the facts and the knowledge of a data directory. Nothing is opened before it is needed. All that it does may
 /// wait for the disk, and for other processes.
@@ -49,6 +50,15 @@ impl Shelf {
     /// There is no such fact in this memory, or the file is at fault.
     pub fn forget(&self, whose: &Whose, id: &str) -> Result<(), Error> {
         self.with_facts(|facts| facts.forget(whose, id))
+    }
+
+    /// Opens what is indexed, to look for something under a name. Without a data directory nothing is.
+    ///
+    /// # Errors
+    /// Nothing was ever indexed, or the file is at fault.
+    pub fn knowledge(&self, name: &str) -> Result<Knowledge, Error> {
+        let opened = self.directory.as_deref().map(Knowledge::open).transpose()?;
+        opened.flatten().ok_or_else(|| Error::NotIndexed { name: name.to_owned() })
     }
 
     pub(super) fn with_facts<T>(&self, work: impl FnOnce(&mut Facts) -> Result<T, Error>) -> Result<T, Error> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::fs::{List, Read, Root, Search, Write};
 use super::memory::{self, Memory};
-use super::{ErasedTool, Error, Shown, clock, process};
+use super::{ErasedTool, Error, Shown, clock, knowledge, process};
 use crate::memory::Shelf;
 use crate::spec::{Builtin, ToolSpec};
 
@@ -31,7 +31,10 @@ pub fn builtin(spec: &ToolSpec, root: &Path, shelf: &Arc<Shelf>) -> Result<Arc<d
         Builtin::MemoryPut => Arc::new(memory::Put(memory())),
         Builtin::MemorySearch => Arc::new(memory::Search(memory())),
         Builtin::MemoryForget => Arc::new(memory::Forget(memory())),
-        Builtin::KnowledgeSearch => return Err(Error::Failed("knowledge can't be searched yet".to_owned())),
+        Builtin::KnowledgeSearch => {
+            let name = spec.knowledge.as_deref().unwrap_or_default();
+            Arc::new(knowledge::Search::new(shelf.clone(), name, root.to_owned()))
+        }
     })
 }
 
@@ -49,7 +52,7 @@ pub fn shown(spec: &ToolSpec) -> Option<Shown> {
         Builtin::MemoryPut => Shown::of_builtin::<memory::Put>(memory::Put::DESCRIPTION),
         Builtin::MemorySearch => Shown::of_builtin::<memory::Search>(memory::Search::DESCRIPTION),
         Builtin::MemoryForget => Shown::of_builtin::<memory::Forget>(memory::Forget::DESCRIPTION),
-        Builtin::KnowledgeSearch => return None,
+        Builtin::KnowledgeSearch => Shown::of_builtin::<knowledge::Search>(knowledge::Search::DESCRIPTION),
     })
 }
 
@@ -60,7 +63,7 @@ mod tests {
     use super::*;
     use crate::spec::Effect;
 
-    const ALL: [Builtin; 10] = [
+    const ALL: [Builtin; 11] = [
         Builtin::FsList,
         Builtin::FsRead,
         Builtin::FsSearch,
@@ -71,6 +74,7 @@ mod tests {
         Builtin::MemoryPut,
         Builtin::MemorySearch,
         Builtin::MemoryForget,
+        Builtin::KnowledgeSearch,
     ];
 
     fn opened(spec: &ToolSpec, root: &Path) -> Result<Arc<dyn ErasedTool>, Error> {
@@ -135,6 +139,7 @@ mod tests {
         assert_eq!(required(Builtin::MemoryPut), Some(json!(["text"])));
         assert_eq!(required(Builtin::MemorySearch), Some(json!(["query"])));
         assert_eq!(required(Builtin::MemoryForget), Some(json!(["id"])));
+        assert_eq!(required(Builtin::KnowledgeSearch), Some(json!(["query"])));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod faults;
 mod fork;
 mod golden;
 mod journal;
+mod knowledge;
 mod memory;
 mod process;
 mod reconcile;

@@ -171,7 +171,7 @@ fn a_later_run_is_influenced_by_what_it_remembers() {
     let events = world.ask_for(0, &["runs", "show", &run, "--events"]);
     let labels_of = |kind: &str| {
         let is_it = |line: &&str| line.contains(&format!("\"kind\":\"{kind}\""));
-        let event: Value = serde_json::from_str(events.lines().filter(is_it).last().unwrap()).unwrap();
+        let event: Value = serde_json::from_str(events.lines().rfind(is_it).unwrap()).unwrap();
         event["message"]["labels"].clone()
     };
     assert_eq!(labels_of("tool_returned"), json!(["private"]), "{events}");

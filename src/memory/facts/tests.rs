@@ -77,7 +77,7 @@ fn one_memory_neither_sees_nor_forgets_what_is_in_another() {
         (0..).zip(&memories).map(|(n, whose)| put(&shelf, whose, &n.to_string(), "tide").unwrap()).collect();
     for (whose, own) in memories.iter().zip(&ids) {
         let found: Vec<String> = shelf.search(whose, "tide", 10).unwrap().into_iter().map(|fact| fact.id).collect();
-        assert_eq!(found, [own.clone()], "{whose:?}");
+        assert_eq!(found, std::slice::from_ref(own), "{whose:?}");
         for other in ids.iter().filter(|other| *other != own) {
             assert!(matches!(shelf.forget(whose, other), Err(Error::NoSuchFact(_))), "{whose:?}");
         }
