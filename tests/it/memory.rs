@@ -139,6 +139,15 @@ fn what_goes_wrong_is_told_and_ends_nothing() {
     assert!(said.contains("memory.db is no file of Provost's"), "{said}");
 }
 
+#[test]
+fn the_network_that_is_shipped_remembers() {
+    let world = World::new(include_str!("../../networks/remember.toml"));
+    assert_eq!(world.ask_for(0, &["run", "n.toml", "remember: The office closes at five."]), "I will remember that.\n");
+    let said = world.ask_for(0, &["run", "n.toml", "When does the office close?"]);
+    assert!(said.starts_with("- The office closes at five. (kept 20") && said.ends_with(" by clerk)\n"), "{said}");
+    assert_eq!(world.ask_for(0, &["run", "n.toml", "What of trains?"]), "I know nothing of that.\n");
+}
+
 /// An agent that reads a file whose content is private, and keeps what it read; and one that finds it.
 const PRIVATE: &str = r#"
 [network]

@@ -6,6 +6,7 @@ use crate::cli::exit::Code;
 use crate::cli::print::{self, counted};
 use crate::cli::{Cli, Error, data_directory};
 use crate::memory::{Collection, Knowledge};
+use crate::spec::visible;
 
 pub(super) fn run(cli: &Cli) -> Result<Code, Error> {
     let opened = Knowledge::open(&data_directory(cli)?)?;
@@ -24,7 +25,7 @@ fn entry(collection: &Collection) -> String {
     let Collection { name, paths, files, passages, vectors, embeddings } = collection;
     let mut said = format!("{name}: {} in {}\n", counted(*files, "file"), counted(*passages, "passage"));
     for path in paths {
-        said += &format!("  {}\n", path.display());
+        said += &format!("  {}\n", visible(&path.display().to_string()));
     }
     if let Some(embeddings) = embeddings {
         let model = embeddings.model.as_ref().map(|model| format!("#{model}")).unwrap_or_default();
