@@ -14,6 +14,12 @@ pub const MAX_NAME: usize = 64;
 /// How long an agent's name may be: `transfer_to_<agent>` must not exceed [`MAX_NAME`].
 pub const MAX_AGENT_NAME: usize = MAX_NAME - "transfer_to_".len();
 
+/// Whether a text can be a name: 1 to [`MAX_NAME`] letters (a to z), digits, `_` and `-`.
+pub fn is_name(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(fits)
+}
+
 /// A network of agents: who they are, which models and tools they have, and what a run may cost.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -459,6 +465,13 @@ pub struct ToolSpec {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("uniqueItems" = true))]
     pub allow: Vec<String>,
+    /// Whose memory a `memory` tool has; the agent's where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<MemoryScope>,
+    /// What `knowledge.search` searches: a name under which `provost knowledge add` has indexed files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1), extend("pattern" = "^[A-Za-z0-9_-]{1,64}$"))]
+    pub knowledge: Option<String>,
     /// What a second call with the same arguments would do; the tool's own word where it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effect: Option<Effect>,
@@ -530,6 +543,18 @@ pub enum Builtin {
     /// Asks a person, and waits for the answer, which may outlast the process.
     #[serde(rename = "person.ask")]
     PersonAsk,
+    /// Keeps a fact for later runs.
+    #[serde(rename = "memory.put")]
+    MemoryPut,
+    /// Finds facts that were kept.
+    #[serde(rename = "memory.search")]
+    MemorySearch,
+    /// Lets a fact go.
+    #[serde(rename = "memory.forget")]
+    MemoryForget,
+    /// Searches files that were indexed.
+    #[serde(rename = "knowledge.search")]
+    KnowledgeSearch,
 }
 
 impl Builtin {
@@ -539,14 +564,38 @@ impl Builtin {
             Self::FsList | Self::FsRead | Self::FsSearch | Self::ClockNow | Self::ClockSleep => true,
             // What it says goes to who runs the network, and to nobody else.
             Self::PersonAsk => true,
-            Self::FsWrite | Self::ProcessRun => false,
+            Self::MemorySearch | Self::KnowledgeSearch => true,
+            Self::FsWrite | Self::ProcessRun | Self::MemoryPut | Self::MemoryForget => false,
         }
+    }
+
+    /// Whether the tool changes nothing but, if that, what the runtime itself keeps in its data directory.
+    pub fn stays_inside(self) -> bool {
+        self.is_read_only() || self.is_memory()
+    }
+
+    /// Whether the tool has a memory, which is somebody's.
+    pub fn is_memory(self) -> bool {
+        matches!(self, Self::MemoryPut | Self::MemorySearch | Self::MemoryForget)
     }
 
     /// Whether the tool works beneath a root.
     pub fn has_root(self) -> bool {
-        !matches!(self, Self::ClockNow | Self::ClockSleep | Self::PersonAsk)
+        matches!(self, Self::FsList | Self::FsRead | Self::FsSearch | Self::FsWrite | Self::ProcessRun)
     }
+}
+
+/// Whose memory a tool has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryScope {
+    /// The agent's of this name in networks of this name, for each tenant its own.
+    #[default]
+    Agent,
+    /// That of all runs with the same session.
+    Session,
+    /// That of all runs of the tenant.
+    Tenant,
 }
 
 /// What a second call with the same arguments would do. It governs what happens when a call is in doubt, never

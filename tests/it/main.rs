@@ -12,6 +12,8 @@ mod faults;
 mod fork;
 mod golden;
 mod journal;
+mod knowledge;
+mod memory;
 mod patterns;
 mod person;
 mod process;
