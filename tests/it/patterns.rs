@@ -47,6 +47,7 @@ fn command(file: &Path) -> Vec<String> {
 fn patterns() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("networks/patterns");
     let mut files: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("networks/review.toml"));
     files.sort();
     files
 }
@@ -61,6 +62,18 @@ fn every_pattern_runs_as_it_says() {
         let said = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && !said.trim().is_empty(), "{}: {said}", file.display());
     }
+}
+
+#[test]
+fn a_log_is_sorted_out_with_what_is_known() {
+    let place = Place::new();
+    let added = place.provost(&["knowledge", "add", "runbook", "networks/samples/runbook.md"], None);
+    assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    let arguments = command(&Path::new(env!("CARGO_MANIFEST_DIR")).join("networks/triage.toml"));
+    let output = place.provost(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), None);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("no space left on the disk") && said.contains("runbook.md:"), "{said}");
+    assert!(said.contains("To do: look whether the disk is full"), "{said}");
 }
 
 /// At how many commits each network is killed, at the most.
