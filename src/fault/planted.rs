@@ -74,4 +74,7 @@ bugs! {
     CircleNotSeen "circle_not_seen" "agents that wait for one another are left to wait"
     KeptTwice "kept_twice" "an answered question is kept twice"
     KeptLost "kept_lost" "an answered question is not kept"
+    LoopUnbounded "loop_unbounded" "a route is taken more often than it may be"
+    JoinTooSoon "join_too_soon" "a join does not wait for all whose answers it wants"
+    LosersGoOn "losers_go_on" "whose answer a join does not wait for goes on all the same"
 }

@@ -2,7 +2,7 @@
 //! state alone.
 
 use super::{
-    AgentId, AgentOutcome, CallId, Event, Inquiry, Labels, Next, OpenCall, Origin, Resolution, RunEnd, RunState, Stage,
+    AgentId, AgentOutcome, CallId, Event, Inquiry, Labels, OpenCall, Origin, Resolution, RunEnd, RunState, Stage,
     Status, Subject, ToolFailure, tool_message,
 };
 use crate::budget::Amount;
@@ -27,7 +27,8 @@ impl RunState {
         };
         let mut events: Vec<(AgentId, Event)> = calls.map(abandon).collect();
         let works_for_it = self.agents().iter().filter(|(_, instance)| {
-            instance.outcome.is_none() && instance.parent.answers().is_some_and(|call| call.agent == *agent)
+            let is_asked = || instance.parent.answers().is_some_and(|call| call.agent == *agent);
+            instance.outcome.is_none() && (is_asked() || instance.parent.flow() == Some(agent))
         });
         for (id, _) in works_for_it {
             events.extend(self.let_go(id));
@@ -71,18 +72,6 @@ impl RunState {
         };
         let asked: Vec<String> = self.awaiting_input().map(words).collect();
         (!asked.is_empty()).then(|| format!("an answer is needed, and nobody can be asked here: {}", asked.join("; ")))
-    }
-
-    /// Says how the run ends whose front agent has ended, while nobody took its place; none where one lives.
-    pub fn end_of_front(&self) -> Option<RunEnd> {
-        if self.front().is_some() {
-            return None;
-        }
-        let (last, _) = self.agents().iter().rev().find(|(_, instance)| instance.parent.answers().is_none())?;
-        match self.after_agent(last)? {
-            Next::End(end) => Some(end),
-            Next::Return { .. } => None,
-        }
     }
 
     /// Says what becomes of the model calls that were cut off: the provider may have billed a call whose answer never

@@ -71,12 +71,14 @@ impl RunState {
             (Stage::AwaitingInput, _) => Health::AwaitingInput,
             (_, Subject::Model { .. }) => Health::AwaitingModel,
             (_, Subject::Tool { .. }) => Health::AwaitingTool,
-            (_, Subject::Delegate { .. } | Subject::Handoff { .. }) => Health::AwaitingAgents,
+            (_, Subject::Delegate { .. } | Subject::Handoff { .. } | Subject::Publish { .. }) => Health::AwaitingAgents,
         });
         let queued = self.queued().filter(|(call, _)| call.agent == *agent).map(|(_, wait)| match wait {
             Wait::Permit | Wait::Budget => Health::AwaitingPermit,
             Wait::Mailbox => Health::Queued,
         });
+        // Others work for it.
+        let in_flow = self.flow(Some(agent)).map(|_| Health::AwaitingAgents);
         let rank = |health: &Health| match health {
             Health::AwaitingModel => 0,
             Health::AwaitingTool => 1,
@@ -87,7 +89,7 @@ impl RunState {
             Health::AwaitingPermit => 6,
             _ => 7,
         };
-        Some(open.chain(queued).min_by_key(rank).unwrap_or(Health::Idle))
+        Some(open.chain(queued).chain(in_flow).min_by_key(rank).unwrap_or(Health::Idle))
     }
 }
 

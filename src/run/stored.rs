@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AgentId, AgentState, Envelope, Event, Labels, RunId, RunState, Status, Stream, ToolFailure};
+use super::{
+    AgentId, AgentOutcome, AgentState, Envelope, Event, Labels, Parent, RunId, RunState, Status, Stream, Subject,
+    ToolFailure,
+};
 use crate::journal::{Record, Snapshot};
 
 /// The newest form of events that is read. What an older one says keeps its meaning for ever.
@@ -34,6 +37,13 @@ fn version(event: &Event) -> u16 {
             failure: Some(ToolFailure::MailboxFull | ToolFailure::DeadLettered | ToolFailure::Rejected),
             ..
         } => 3,
+        Event::Routed { .. }
+        | Event::Joined { .. }
+        | Event::JoinDue { .. }
+        | Event::AgentStarted { parent: Parent::Route(_) | Parent::Handoff { visit: Some(_), .. }, .. }
+        | Event::CallIntended { subject: Subject::Publish { .. }, .. }
+        | Event::ApprovalRequested { subject: Subject::Publish { .. }, .. }
+        | Event::AgentEnded { outcome: AgentOutcome::Cancelled { .. } } => 4,
         Event::InputRequested { .. } | Event::InputGiven { .. } => 4,
         Event::CancelRequested { end } | Event::RunEnded { end, .. } if end.status == Status::AwaitingInput => 4,
         _ => 1,

@@ -91,7 +91,7 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
     let mut tries = retry::Tries::new(&call.model.spec.retry, &scope.stream.run, &desk.id, attempt);
     loop {
         scope.may_begin().await?;
-        let mut admission = match admit(&call, tries.attempt(), desk, scope).await? {
+        let admission = match admit(&call, tries.attempt(), desk, scope).await? {
             Ok(admission) => admission,
             Err(limit) => return desk.tell(RunMessage::LimitReached { call: desk.id.clone(), limit }),
         };
@@ -103,9 +103,9 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
         call.request.attempt = tries.attempt();
         call.request.max_output_tokens = admission.hold.max_output_tokens;
         crash::point("before_intent", "model");
-        let intent = intent(desk, call.subject(), tries.attempt(), None, admission.hold.held);
-        let intended = desk.record_durably(intent).await?;
-        admission.hold.intend();
+        let (held, intends) = (admission.hold.held, admission.hold.intended());
+        let intent = intent(desk, call.subject(), tries.attempt(), None, held);
+        let intended = desk.intend_durably(intent, intends).await?;
         crash::point("after_intent", "model");
         let result = perform::model(&call, intended, desk, scope).await;
         crash::point("after_effect", "model");

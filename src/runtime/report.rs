@@ -47,6 +47,10 @@ pub struct Report {
     /// How many messages were given up, settled or not.
     #[serde(default)]
     pub dead_letters: u32,
+    /// The tool calls that must not be made twice and were let go of while they were being made: nobody knows what became
+    /// of them.
+    #[serde(default)]
+    pub abandoned: Vec<AbandonedReport>,
     /// What was used over all.
     pub usage: UsageReport,
     /// When it began or was forked, in milliseconds since 1970 (UTC).
@@ -64,7 +68,7 @@ pub struct AgentReport {
     pub agent: AgentId,
     /// The agent's name in the network.
     pub name: Arc<str>,
-    /// How it ended: `done`, `handed_off`, `failed`, `limit`; `running` if the run ended first.
+    /// How it ended: `done`, `handed_off`, `failed`, `limit`, `cancelled`; `running` if the run ended first.
     pub status: String,
     /// What it is doing; none once it or its run has ended.
     #[serde(default)]
@@ -121,6 +125,22 @@ impl MailboxReport {
     }
 }
 
+/// A tool call that was let go of while it was being made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbandonedReport {
+    /// The call.
+    pub call: CallId,
+    /// The tool's name in the network.
+    pub tool: Arc<str>,
+}
+
+impl AbandonedReport {
+    fn all_of(state: &RunState) -> Vec<Self> {
+        let report = |(call, tool): &(CallId, Arc<str>)| Self { call: call.clone(), tool: tool.clone() };
+        state.abandoned_once().iter().map(report).collect()
+    }
+}
+
 /// What was used.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UsageReport {
@@ -170,6 +190,7 @@ impl Report {
             mailboxes: MailboxReport::all_of(state),
             questions: QuestionReport::all_of(state),
             dead_letters: state.dead_letters(),
+            abandoned: AbandonedReport::all_of(state),
             usage: usage(&state.totals(), spent.tokens, spent.cost_nano_usd),
             started_ms: state.started_ms(),
             duration_ms: state.active_ms(),
@@ -204,6 +225,7 @@ impl Report {
             mailboxes: Vec::new(),
             questions: Vec::new(),
             dead_letters: 0,
+            abandoned: Vec::new(),
             usage: usage(&Totals::default(), 0, 0),
             started_ms: 0,
             duration_ms: 0,
@@ -224,6 +246,7 @@ fn status(outcome: Option<&AgentOutcome>) -> &'static str {
         Some(AgentOutcome::HandedOff { .. }) => "handed_off",
         Some(AgentOutcome::Failed { .. }) => "failed",
         Some(AgentOutcome::Limit { .. }) => "limit",
+        Some(AgentOutcome::Cancelled { .. }) => "cancelled",
     }
 }
 

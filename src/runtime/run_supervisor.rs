@@ -17,10 +17,12 @@ mod forking;
 mod letting_go;
 mod mail;
 mod resuming;
+mod routing;
 mod watchdog;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use indexmap::IndexMap;
 use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent};
@@ -76,6 +78,8 @@ pub(super) enum RunMessage {
     StartAgent { call: CallId, cause: u64, subject: Subject, labels: Labels },
     /// The tool that knows has said what became of a call that was cut off; none if it does not know either.
     Reconciled { call: CallId, by: Arc<str>, resolution: Option<Resolution> },
+    /// A join may wait no longer, if it still waits for the same.
+    JoinDue { flow: Option<AgentId>, join: u32, at_ms: u64 },
     /// A call would go beyond a limit of the run.
     LimitReached { call: CallId, limit: Limit },
     /// A call's task has ended, however it did.
@@ -159,6 +163,10 @@ pub(super) struct RunLoop {
     awoken: Vec<AgentId>,
     /// Questions for which the mailbox has no room yet.
     blocked: HashMap<CallId, Outgoing>,
+    /// Whether something has happened that answers may have to be passed on for.
+    may_route: bool,
+    /// Until when joins wait that wait no longer than that.
+    join_timers: BTreeMap<(Option<AgentId>, u32), u64>,
     /// Whether the last fold that was written down holds what has been rejected since.
     is_fold_stale: bool,
     /// How the run ends, once that is settled and while its calls are stopping.
@@ -215,6 +223,8 @@ impl Actor for RunSupervisor {
             supervision,
             awoken: Vec::new(),
             blocked: HashMap::new(),
+            may_route: false,
+            join_timers: BTreeMap::new(),
             is_fold_stale: false,
             ending: None,
             is_over: false,
@@ -236,6 +246,7 @@ impl Actor for RunSupervisor {
         }
         run.watch_the_store(&me);
         run.unwritten.mark = Some(Mark { state: Status::Running.word().into(), closed: false, summary: None });
+        run.route(&me).await;
         run.write_beginning(begun);
         run.wake(&me).await;
         run.finish_if_over(&me).await;
@@ -270,6 +281,7 @@ impl Actor for RunSupervisor {
                 run.start_asked_agent(call, cause, subject, labels, &me).await;
             }
             RunMessage::Reconciled { call, by, resolution } => run.reconciled(&call, by, resolution, &me),
+            RunMessage::JoinDue { flow, join, at_ms } => run.join_due(flow, join, at_ms),
             RunMessage::LimitReached { call, limit } => run.limit_reached(&call, limit),
             RunMessage::TaskEnded { call, task } => run.task_ended(&call, task),
             RunMessage::Cancel(_) if fault::is_planted(Bug::CancelIgnored) && !run.live.is_empty() => {}
@@ -289,6 +301,7 @@ impl Actor for RunSupervisor {
             RunMessage::ShutdownTimeout => run.abort_calls(&me),
             RunMessage::AbortTimeout => run.abandon_calls(),
         }
+        run.route(&me).await;
         run.wake(&me).await;
         run.finish_if_over(&me).await;
         run.rouse_watchdog(&me);
@@ -314,6 +327,7 @@ impl Actor for RunSupervisor {
             }
             _ => {}
         }
+        run.route(&me).await;
         run.wake(&me).await;
         run.finish_if_over(&me).await;
         run.write(&me);
@@ -393,6 +407,7 @@ impl RunLoop {
         });
         let entry = entry_of(&self.state, &envelope, || self.scope.account.with(|account| account.free()));
         self.unwritten.entries.extend(entry);
+        self.may_route |= self.is_routed(&envelope);
         self.state.evolve(&envelope);
         if self.broken.is_none() {
             if self.scope.recorder.has_store() {
@@ -409,8 +424,9 @@ impl RunLoop {
         if self.ending.is_some() || self.state.is_over(&happened.call) {
             return;
         }
-        let Happened { call, cause, labels, event } = happened;
+        let Happened { call, cause, labels, event, intends } = happened;
         let seq = self.record_with(Some(&call.agent), Some(cause), labels, event).seq;
+        intends.iter().for_each(|intended| intended.store(true, Ordering::Relaxed));
         // Whoever waits may have been cancelled meanwhile.
         let tell = move || _ = recorded.send(seq);
         match durable {

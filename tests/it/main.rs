@@ -18,6 +18,7 @@ mod reconcile;
 mod replay;
 mod restarts;
 mod resume;
+mod routes;
 mod runs;
 mod runtime;
 mod scripted;

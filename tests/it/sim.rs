@@ -12,6 +12,7 @@ mod disk;
 mod draw;
 mod expect;
 mod failures;
+mod flows;
 mod mail;
 mod outside;
 mod person;
@@ -47,7 +48,7 @@ struct Tried {
 type Lived = BTreeMap<String, u64>;
 
 /// What is lived through by some seed of each thousand: where that is not so, the simulator has become blind to it.
-const TO_BE_LIVED: [&str; 60] = [
+const TO_BE_LIVED: [&str; 62] = [
     "run_started",
     "run_resumed",
     "run_forked",
@@ -102,6 +103,8 @@ const TO_BE_LIVED: [&str; 60] = [
     "run limit",
     "run parked",
     "handoff",
+    "routed",
+    "joined",
     "snapshot",
     "process done",
     "process died",

@@ -120,7 +120,9 @@ fn words(question: &Question) -> String {
             format!("\n{agent} wants to call `{}` with\n  {}", visible(tool), visible(&arguments.to_string()))
         }
         Subject::Model { model, .. } => format!("\n{agent} wants to call the model `{}`", visible(model)),
-        Subject::Delegate { agent: other, message } | Subject::Handoff { agent: other, message } => {
+        Subject::Delegate { agent: other, message }
+        | Subject::Handoff { agent: other, message }
+        | Subject::Publish { topic: other, message } => {
             format!("\n{agent} wants to turn to `{}`: {}", visible(other), visible(message))
         }
     }

@@ -55,6 +55,7 @@ fn doing(state: &RunState, id: &AgentId, agent: &Instance) -> String {
         Some(AgentOutcome::HandedOff { to }) => format!("handed over to {}", visible(to.short())),
         Some(AgentOutcome::Failed { .. }) => "failed".to_owned(),
         Some(AgentOutcome::Limit { limit, .. }) => format!("reached {limit}"),
+        Some(AgentOutcome::Cancelled { .. }) => "not waited for".to_owned(),
         None => match (state.health(id), &agent.hung) {
             (Some(Health::Hung), Some(what)) => format!("hung: {}", excerpt(what)),
             (Some(Health::Restarting), _) => "is started again".to_owned(),
@@ -76,6 +77,7 @@ fn waiting<'a>(open: impl Iterator<Item = (&'a CallId, &'a OpenCall)>) -> String
             _ if call.stage == Stage::AwaitingInput => answers += 1,
             Subject::Model { model, .. } => return format!("awaits model {}", visible(model)),
             Subject::Tool { tool, .. } => tools.push(visible(tool)),
+            Subject::Publish { .. } => {}
             Subject::Delegate { agent, .. } | Subject::Handoff { agent, .. } => match call.stage {
                 Stage::Sent { .. } => mail.push(visible(agent)),
                 _ => agents += 1,

@@ -23,6 +23,7 @@ pub(in crate::cli) fn is_progress(event: &Event) -> bool {
         | Event::Steered { .. }
         | Event::Asked { .. }
         | Event::DeadLettered { .. }
+        | Event::Joined { .. }
         | Event::AgentFailed { .. }
         | Event::Rejected { .. }
         | Event::Hung { .. }
@@ -40,6 +41,8 @@ pub(in crate::cli) fn is_progress(event: &Event) -> bool {
         | Event::CallQueued { .. }
         | Event::Sent { .. }
         | Event::Took { .. }
+        | Event::Routed { .. }
+        | Event::JoinDue { .. }
         | Event::CancelRequested { .. }
         | Event::RunEnded { .. } => false,
     }
@@ -121,6 +124,13 @@ fn what(event: &Event) -> String {
         },
         Event::Sent { to, .. } => format!("waits until {} is free", visible(to)),
         Event::Took { call } => format!("got {} through", shown(call)),
+        Event::Routed { from, starts, .. } => format!("{}: its answer goes to {starts}", visible(from.short())),
+        Event::Joined { from, lost, .. } => {
+            let from: Vec<String> = from.iter().map(|agent| visible(agent.short())).collect();
+            let stopped = if lost.is_empty() { String::new() } else { format!("; {} stopped", lost.len()) };
+            format!("joined {}{stopped}", excerpt(&from.join(", ")))
+        }
+        Event::JoinDue { .. } => "a join waits no longer".to_owned(),
         Event::DeadLettered { to, reason, .. } => {
             format!("sees a message to {} become a dead letter: {}", visible(to), excerpt(reason))
         }
@@ -137,6 +147,7 @@ fn what(event: &Event) -> String {
             AgentOutcome::HandedOff { to } => format!("handed over to {}", visible(to.short())),
             AgentOutcome::Failed { .. } => "failed".to_owned(),
             AgentOutcome::Limit { limit, .. } => format!("reached {limit}"),
+            AgentOutcome::Cancelled { .. } => "is not waited for".to_owned(),
         },
         Event::RunEnded { end, .. } => match &end.reason {
             Some(reason) => format!("the run stands at {}: {}", end.status.word(), excerpt(reason)),
@@ -152,6 +163,7 @@ pub(in crate::cli) fn wants(subject: &Subject) -> String {
         Subject::Tool { tool, arguments } => format!("calls {} {}", visible(tool), excerpt(&arguments.to_string())),
         Subject::Delegate { agent, .. } => format!("asks {}", visible(agent)),
         Subject::Handoff { agent, .. } => format!("hands over to {}", visible(agent)),
+        Subject::Publish { topic, .. } => format!("publishes on {}", visible(topic)),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::budget::Amount;
 use crate::fault::{self, Bug};
 use crate::run::{CallId, Event, Labels, RunId, Wait};
 use crate::runtime::run_supervisor::RunMessage;
-use crate::runtime::scope::{Happened, Over, record};
+use crate::runtime::scope::{Happened, Intended, Over, record};
 
 /// Where a call reports: the run's supervisor, as this call sees it.
 pub(super) struct Desk {
@@ -37,13 +37,20 @@ impl Desk {
         record(&self.supervisor, self.happened(event), durable).await
     }
 
+    /// Records the intent of a call that something is held for, and waits until it is durable.
+    pub(super) async fn intend_durably(&self, event: Event, intends: Intended) -> Result<u64, Over> {
+        let durable = !fault::is_planted(Bug::IntentNotDurable);
+        let happened = Happened { intends: Some(intends), ..self.happened(event) };
+        record(&self.supervisor, happened, durable).await
+    }
+
     /// Records that the call has to wait before it can be made.
     pub(super) async fn queued(&self, wait: Wait) -> Result<(), Over> {
         self.record(Event::CallQueued { call: self.id.clone(), wait }).await
     }
 
     fn happened(&self, event: Event) -> Happened {
-        Happened { call: self.id.clone(), cause: self.cause, labels: self.labels.clone(), event }
+        Happened { call: self.id.clone(), cause: self.cause, labels: self.labels.clone(), event, intends: None }
     }
 
     pub(super) fn tell(&self, message: RunMessage) -> Result<(), Over> {

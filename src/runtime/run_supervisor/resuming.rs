@@ -39,9 +39,6 @@ impl RunLoop {
         self.set_deadline(me);
         self.take_up_agents(me).await;
         self.take_up_mail(me).await;
-        if let Some(end) = self.state.end_of_front() {
-            self.end(end);
-        }
     }
 
     /// Lets the agents that have not ended say what they want.

@@ -10,6 +10,7 @@ use provost::spec::{
 };
 
 use super::draw::Draw;
+use super::flows::{self, Shape};
 use super::{person, supervised};
 
 /// The tools of every network: name and effect class.
@@ -40,6 +41,8 @@ const MAX_OUTPUT_TOKENS: u32 = 200;
 pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) network: NetworkSpec,
+    /// What becomes of the entry's answer.
+    pub(super) shape: Shape,
     pub(super) runs: Vec<RunPlan>,
     /// How many events there are between two snapshots at least.
     pub(super) events_per_snapshot: u64,
@@ -140,12 +143,13 @@ impl Plan {
         let mut draw = Draw::of(seed, "plan", &"");
         let mut network = network(&mut draw);
         person::join(&mut network, seed);
+        let shape = flows::draw(&mut network, &mut Draw::of(seed, "flow", &""));
         let mut runs: Vec<RunPlan> = (0..draw.between(1, 3)).map(|number| run(number, &mut draw)).collect();
         let forks: Vec<RunPlan> = (0..runs.len()).filter_map(|of| fork(of, &mut draw)).collect();
         runs.extend(forks);
         let ends = (0..draw.below(5)).map(|_| process_end(&mut draw)).collect();
         let events_per_snapshot = draw.between(4, 40);
-        Self { seed, network, runs, events_per_snapshot, has_poison: draw.happens(25), ends }
+        Self { seed, network, shape, runs, events_per_snapshot, has_poison: draw.happens(25), ends }
     }
 
     pub(super) fn draw(&self, purpose: &str, run: &RunId, of: &dyn std::fmt::Display) -> Draw {
