@@ -12,6 +12,7 @@ mod faults;
 mod fork;
 mod golden;
 mod journal;
+mod patterns;
 mod person;
 mod process;
 mod reconcile;
