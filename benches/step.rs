@@ -86,6 +86,8 @@ async fn bare_loop(provider: &Sim, noop: &Arc<Noop>, tools: &Arc<[Offer]>) -> St
             age: Default::default(),
             cancelled: Default::default(),
             output_limit_bytes: usize::MAX,
+            caller: Default::default(),
+            influence: Default::default(),
         };
         let arguments = serde_json::from_str(&asked.arguments).expect("the script's arguments are JSON");
         let said = ErasedTool::call(noop.clone(), arguments, call).await.expect("the tool can't fail");

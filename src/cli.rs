@@ -8,6 +8,7 @@ mod door;
 pub mod exit;
 mod follow;
 mod graph;
+mod knowledge;
 mod new;
 mod outcome;
 mod print;
@@ -58,6 +59,9 @@ pub enum Command {
     /// Check the record of all runs, or write it out.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Index files that agents can look things up in.
+    #[command(subcommand)]
+    Knowledge(knowledge::Command),
     /// Check a network file, and say what a run can cost at most.
     Check(check::Arguments),
     /// Draw a network.
@@ -180,6 +184,7 @@ fn run(cli: &Cli) -> Result<exit::Code, Error> {
         Command::Run(arguments) => run::run(cli, arguments),
         Command::Runs(command) => runs::run(cli, command),
         Command::Audit(command) => audit::run(cli, command),
+        Command::Knowledge(command) => knowledge::run(cli, command),
         Command::Check(arguments) => check::run(cli, arguments),
         Command::Graph(arguments) => graph::run(arguments),
         Command::New(arguments) => new::run(cli, arguments),

@@ -6,6 +6,7 @@ pub mod cli;
 #[doc(hidden)]
 pub mod fault;
 pub mod journal;
+pub mod memory;
 pub mod model;
 pub mod policy;
 pub mod route;

@@ -9,7 +9,7 @@ pub mod sim;
 mod testing;
 mod text_calls;
 
-pub use openai::OpenAi;
+pub use openai::{Embedder, OpenAi};
 pub use sim::Sim;
 
 use std::sync::Arc;

@@ -5,6 +5,7 @@
 //! that it names. No stage but the first and the last touches anything outside the text.
 
 mod check;
+mod compaction;
 mod diagnostic;
 mod duration;
 mod findings;
@@ -24,6 +25,7 @@ mod template;
 mod worst;
 
 pub(crate) use check::is_loopback;
+pub use compaction::{CompactionSpec, READ_AGAIN};
 pub(crate) use diagnostic::visible;
 pub use diagnostic::{Diagnostic, Position, Report, Severity};
 pub use duration::Span;
@@ -33,9 +35,9 @@ pub use routes::{Join, MAX_AGENTS, RoomAnswer, RoomSpec, RouteSpec, TOPIC};
 pub use schema::json_schema;
 pub use supervision::{Backoff, MailboxSpec, OnError, RestartKind, RestartSpec, Scope, WhenFull};
 pub use tables::{
-    AgentSpec, Builtin, CompactionSpec, Effect, Faults, Fleet, Latency, Limits, MAX_AGENT_NAME, MAX_NAME, ModelChoice,
-    ModelSpec, NetworkSpec, NetworkTable, Permission, PolicySpec, Price, ProviderKind, READ_AGAIN, Retry, SecretRef,
-    SimSpec, Strategy, SupervisionSpec, Timeouts, ToolCalls, ToolLabels, ToolSpec,
+    AgentSpec, Builtin, Effect, Faults, Fleet, Latency, Limits, MAX_AGENT_NAME, MAX_NAME, MemoryScope, ModelChoice,
+    ModelSpec, NetworkSpec, NetworkTable, Permission, PolicySpec, Price, ProviderKind, Retry, SecretRef, SimSpec,
+    Strategy, SupervisionSpec, Timeouts, ToolCalls, ToolLabels, ToolSpec, is_name,
 };
 pub use template::{Template, TemplateError};
 pub(crate) use template::{explain, strict};

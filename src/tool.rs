@@ -3,12 +3,14 @@
 mod builtin;
 mod clock;
 mod fs;
+mod knowledge;
+mod memory;
 mod person;
 mod process;
 mod size;
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -18,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use crate::run::{CallId, RunId};
+use crate::run::{CallId, Labels, RunId};
 pub use crate::spec::Effect;
 pub use builtin::{builtin, shown};
 pub(crate) use process::kill_programs;
@@ -42,6 +44,42 @@ pub struct Call {
     pub cancelled: CancellationToken,
     /// How many bytes of output are kept; a tool that produces more does well to stop early, or say what it left out.
     pub output_limit_bytes: usize,
+    /// For whom it is made.
+    pub caller: Caller,
+    /// Takes up what the result is influenced by, where the tool finds that out while it works.
+    pub influence: Influence,
+}
+
+/// For whom a call of a tool is made.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// The name of the network.
+    pub network: Arc<str>,
+    /// The name of the agent.
+    pub agent: Arc<str>,
+    /// Who the run belongs to.
+    pub tenant: Arc<str>,
+    /// The key that the run shares with others.
+    pub session: Option<Arc<str>>,
+    /// What the agent has been influenced by.
+    pub labels: Labels,
+}
+
+/// The labels that a result is to carry beside those that the network names for its tool, and the agent's own. Clones share
+/// them.
+#[derive(Clone, Debug, Default)]
+pub struct Influence(Arc<Mutex<Labels>>);
+
+impl Influence {
+    /// Adds labels.
+    pub fn join(&self, labels: &Labels) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).join(labels);
+    }
+
+    /// Returns the labels.
+    pub fn labels(&self) -> Labels {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Why a tool call failed. What it says goes back to the model.

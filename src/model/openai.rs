@@ -4,6 +4,7 @@
 //! comes back is bounded in size and in time, redirects are not followed, and no error carries the key or a header.
 
 mod answer;
+mod embeddings;
 mod error;
 mod request;
 mod sse;
@@ -19,6 +20,8 @@ use reqwest::{Client, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
+
+pub use self::embeddings::Embedder;
 
 use self::answer::{Answer, TooManyCalls};
 use self::error::{BASE_URL_HINT, Said, excerpt, refused};
@@ -95,21 +98,8 @@ impl OpenAi {
         let endpoint = endpoint(spec.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL))?;
         let authorization = key.as_ref().map(authorization).transpose()?;
         let is_openai = endpoint.host_str() == Some("api.openai.com");
-        // Whoever installed another provider of cryptography before may keep it.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut client = Client::builder()
-            .user_agent(concat!("provost/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(spec.timeouts.connect.0);
-        if is_loopback(&endpoint) {
-            client = client.no_proxy();
-            if endpoint.scheme() == "http" {
-                // Reading the system's certificates takes time, and fails where there are none.
-                client = client.tls_certs_only([]);
-            }
-        }
         Ok(Self {
-            client: client.build().map_err(SetupError::Client)?,
+            client: client(&endpoint, spec.timeouts.connect.0)?,
             dialect: Dialect::new(spec, is_openai),
             endpoint,
             key,
@@ -338,9 +328,31 @@ enum Step {
     Done,
 }
 
-/// Appends the endpoint's path to the address where the API begins.
+/// Makes what sends requests to an endpoint.
+fn client(endpoint: &Url, connect: Duration) -> Result<Client, SetupError> {
+    // Whoever installed another provider of cryptography before may keep it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut client = Client::builder()
+        .user_agent(concat!("provost/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(connect);
+    if is_loopback(endpoint) {
+        client = client.no_proxy();
+        if endpoint.scheme() == "http" {
+            // Reading the system's certificates takes time, and fails where there are none.
+            client = client.tls_certs_only([]);
+        }
+    }
+    client.build().map_err(SetupError::Client)
+}
+
+/// Appends the path of chat completions to the address where the API begins.
 fn endpoint(base_url: &str) -> Result<Url, SetupError> {
-    const PATH: &str = "/chat/completions";
+    endpoint_at(base_url, "/chat/completions")
+}
+
+/// Appends an endpoint's path to the address where the API begins.
+fn endpoint_at(base_url: &str, endpoint: &str) -> Result<Url, SetupError> {
     let mut url = Url::parse(base_url).map_err(|error| SetupError::BaseUrl { reason: error.to_string() })?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(SetupError::Scheme { scheme: url.scheme().to_owned() });
@@ -350,7 +362,7 @@ fn endpoint(base_url: &str) -> Result<Url, SetupError> {
     }
     url.set_fragment(None);
     let path = url.path().trim_end_matches('/');
-    let path = format!("{}{PATH}", path.strip_suffix(PATH).unwrap_or(path));
+    let path = format!("{}{endpoint}", path.strip_suffix(endpoint).unwrap_or(path));
     url.set_path(&path);
     Ok(url)
 }

@@ -172,8 +172,12 @@ fn taken_over(run: &RunState, later: &[Arc<Envelope>]) -> Vec<Event> {
             is_tool && open.stage.is_begun()
         })
     };
+    // One that the other run rejected later, and put another in its place, is given anew here.
+    let mut taken = BTreeSet::new();
     let result = |envelope: &Arc<Envelope>| match &envelope.event {
-        Event::ToolReturned { call, .. } if is_begun(call) => Some(envelope.event.clone()),
+        Event::ToolReturned { call, .. } if is_begun(call) && taken.insert(call.clone()) => {
+            Some(envelope.event.clone())
+        }
         _ => None,
     };
     later.iter().filter_map(result).collect()

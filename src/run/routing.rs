@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 pub(super) use self::compose::Composer;
-use super::state::{FlowState, Published};
+use super::state::{FlowState, Joining, Live, Published};
 use super::{
     AgentId, AgentOutcome, Answer, CallId, Event, Instance, Labels, NewAgent, Parent, RunEnd, RunState, Status, Visit,
 };
@@ -372,31 +372,37 @@ impl<'a> View<'a> {
     fn join(&self) -> Option<Routing> {
         self.state.joins.iter().find_map(|(index, joining)| {
             let join = self.rules.flow.joins().get(*index as usize)?;
-            let waiting = self.in_order(&joining.waiting, &join.from);
-            let coming =
-                |agent: &super::state::Live| join.may_come_from(&agent.names.0) || join.may_come_from(&agent.names.1);
-            let coming = self.state.live.values().filter(|agent| coming(agent)).count();
-            if joining.is_due && waiting.is_empty() {
+            if joining.is_due && joining.waiting.is_empty() {
                 let timeout = join.timeout.map(|timeout| timeout.to_string()).unwrap_or_default();
                 let reason = format!("{} had no answer within {timeout}", words_of(join));
                 return Some(self.over(failed(reason), Labels::default()));
             }
-            let from = match join.kind {
-                _ if waiting.is_empty() => return None,
-                spec::Join::Any => vec![joining.waiting.first()?.clone()],
-                spec::Join::Count(count) if waiting.len() >= count as usize => {
-                    joining.waiting.iter().take(count as usize).cloned().collect()
-                }
-                spec::Join::Majority if self.has_majority(join, &waiting, coming) => waiting,
-                spec::Join::All | spec::Join::Majority if coming == 0 && !fault::is_planted(Bug::JoinTooSoon) => {
-                    waiting
-                }
-                spec::Join::All if fault::is_planted(Bug::JoinTooSoon) => waiting,
-                _ if joining.is_due => waiting,
-                _ => return None,
-            };
-            Some(self.joined(*index, join, from))
+            let from = self.come_together(join, joining)?;
+            Some(self.joined(*index, join, self.in_order(from, &join.from)))
         })
+    }
+
+    /// Returns whose answers a join goes on with now, if it does.
+    fn come_together(&self, join: &Join, joining: &'a Joining) -> Option<&'a [AgentId]> {
+        let waiting = joining.waiting.as_slice();
+        let may_come = |live: &Live| join.may_come_from(&live.names.0) || join.may_come_from(&live.names.1);
+        let all_are_there = || {
+            let is_awaited = self.state.live.values().any(may_come);
+            !is_awaited || fault::is_planted(Bug::JoinTooSoon)
+        };
+        let goes_on = joining.is_due
+            || match join.kind {
+                spec::Join::Any => true,
+                spec::Join::Count(count) => waiting.len() >= count as usize,
+                spec::Join::All => all_are_there(),
+                spec::Join::Majority => self.has_majority(join, waiting) || all_are_there(),
+            };
+        let most = match join.kind {
+            spec::Join::Any => 1,
+            spec::Join::Count(count) => count as usize,
+            spec::Join::All | spec::Join::Majority => waiting.len(),
+        };
+        (goes_on && !waiting.is_empty()).then(|| &waiting[..most.min(waiting.len())])
     }
 
     /// Returns instances in the order of their agents, and of each agent in the order in which they started.
@@ -432,11 +438,19 @@ impl<'a> View<'a> {
         votes
     }
 
-    fn has_majority(&self, join: &Join, waiting: &[AgentId], coming: usize) -> bool {
-        let is_sender = |names: &(Arc<str>, Arc<str>)| join.from.contains(&names.0) || join.from.contains(&names.1);
-        let all_vote = self.state.live.values().filter(|live| is_sender(&live.names)).count() == coming;
+    fn has_majority(&self, join: &Join, waiting: &[AgentId]) -> bool {
+        let may_come = |live: &&Live| join.may_come_from(&live.names.0) || join.may_come_from(&live.names.1);
+        let is_sender = |live: &Live| join.from.contains(&live.names.0) || join.from.contains(&live.names.1);
+        let mut coming = 0;
+        for live in self.state.live.values().filter(may_come) {
+            // Who knows how many will come of what is not a voter itself.
+            if !is_sender(live) {
+                return false;
+            }
+            coming += 1;
+        }
         let most = self.votes(join, waiting).iter().map(|(_, count)| *count).max().unwrap_or_default();
-        all_vote && most * 2 > waiting.len() + coming
+        most * 2 > waiting.len() + coming
     }
 
     fn joined(&self, index: u32, join: &Join, from: Vec<AgentId>) -> Routing {
@@ -467,7 +481,7 @@ impl<'a> View<'a> {
             }
             Ok(taken) => taken,
         };
-        let is_lost = |(agent, live): &(&AgentId, &super::state::Live)| {
+        let is_lost = |(agent, live): &(&AgentId, &Live)| {
             join.is_all_of(&live.names.0) && join.is_all_of(&live.names.1) && !from.contains(agent)
         };
         let lost: Vec<AgentId> = self.state.live.iter().filter(is_lost).map(|(agent, _)| agent.clone()).collect();

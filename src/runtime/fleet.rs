@@ -132,7 +132,7 @@ impl Fleet {
         let failed = |source| Error::Tool { tool: name.to_owned(), source };
         let root = std::path::absolute(directory.join(&root))
             .map_err(|error| failed(tool::Error::Failed(format!("the root {root} is no path: {error}"))))?;
-        tool::builtin(spec, &root).map_err(failed)
+        tool::builtin(spec, &root, self.recorder.shelf()).map_err(failed)
     }
 
     /// Renders the agents' prompts for one run.

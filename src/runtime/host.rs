@@ -314,7 +314,6 @@ impl Host {
     /// [`Error::NoAnswer`] if it can't be taken: a question takes one answer. There is no such run, or the store can't be
     /// written.
     pub async fn answer(&self, run: &RunId, call: Option<CallId>, text: &str) -> Result<Answered, Error> {
-        let _alone = self.answering.lock().await;
         loop {
             self.recorder.check()?;
             let none = |why| Error::NoAnswer { run: run.clone(), why };
@@ -323,8 +322,9 @@ impl Host {
             {
                 return answered.map(|call| Answered { call, is_under_way: true }).map_err(none);
             }
+            let _alone = self.answering.lock().await;
             if self.live().contains(run) {
-                // Somebody is just taking it up.
+                // Somebody is just taking it up, or has meanwhile.
                 tokio::time::sleep(TAKING_UP).await;
                 continue;
             }

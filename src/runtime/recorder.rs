@@ -15,6 +15,7 @@ use super::mailboxes::Mailboxes;
 use crate::budget::{Amount, Entry, Ledger};
 use crate::fault::{self, Bug};
 use crate::journal::{self, Batch, Durable, Inline, Journal, Log, Part, Record, Snapshot, Store, StreamName};
+use crate::memory::Shelf;
 use crate::run::{AgentId, AgentState, Envelope, Event, Fold, Message, RunId, RunState, StoredError, rejected};
 
 /// The ledger's stream.
@@ -48,6 +49,7 @@ pub struct Recorder {
     /// The runs that somebody in this process may add events to.
     claims: Arc<DashSet<RunId>>,
     pub(super) mailboxes: Mailboxes,
+    shelf: Arc<Shelf>,
 }
 
 /// The right to add events to a run: nobody else in this process has it. Given back when dropped.
@@ -109,7 +111,7 @@ impl Recorder {
         let journal = Journal::open(directory, take_over)?;
         let store = journal.store()?;
         let ledger = read_ledger(&store)?;
-        Ok(Self::of(Some(journal), Some(store), ledger))
+        Ok(Self { shelf: Arc::new(Shelf::at(directory)), ..Self::of(Some(journal), Some(store), ledger) })
     }
 
     /// Opens the store as [`Recorder::open`] does, for a simulated process: what is appended is written by the
@@ -128,7 +130,8 @@ impl Recorder {
         let store = journal.store()?;
         let ledger = read_ledger(&store)?;
         let clock = Clock::Simulated { then_ms: now_ms, then: tokio::time::Instant::now() };
-        Ok((Self { clock, events_per_snapshot, ..Self::of(Some(journal), Some(store), ledger) }, inline))
+        let shelf = Arc::new(Shelf::at(directory));
+        Ok((Self { clock, events_per_snapshot, shelf, ..Self::of(Some(journal), Some(store), ledger) }, inline))
     }
 
     fn of(journal: Option<Journal>, past: Option<Store>, ledger: Ledger) -> Self {
@@ -140,12 +143,18 @@ impl Recorder {
             past: Mutex::new(past),
             claims: Arc::default(),
             mailboxes: Mailboxes::default(),
+            shelf: Arc::new(Shelf::in_process()),
         }
     }
 
     /// Whether any question waits in a mailbox of this process's runs, or has an instance at work.
     pub fn has_mail(&self) -> bool {
         !self.mailboxes.are_idle()
+    }
+
+    /// Returns what tools keep beside the runs, in the store's directory.
+    pub(super) fn shelf(&self) -> &Arc<Shelf> {
+        &self.shelf
     }
 
     /// Returns the time of day, in milliseconds since 1970 (UTC).

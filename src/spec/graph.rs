@@ -212,6 +212,10 @@ fn tool_note(tool: &ToolSpec) -> String {
         Some(Builtin::ClockNow) => "clock.now",
         Some(Builtin::ClockSleep) => "clock.sleep",
         Some(Builtin::PersonAsk) => "person.ask",
+        Some(Builtin::MemoryPut) => "memory.put",
+        Some(Builtin::MemorySearch) => "memory.search",
+        Some(Builtin::MemoryForget) => "memory.forget",
+        Some(Builtin::KnowledgeSearch) => "knowledge.search",
         Some(Builtin::ReadAgain) => READ_AGAIN,
         None => "from the program",
     };

@@ -6,13 +6,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::routes::DEFAULT_FAN_OUT;
-use super::{MAX_AGENTS, MailboxSpec, OnError, RestartSpec, RoomSpec, RouteSpec, Scope, Span};
+use super::{CompactionSpec, MAX_AGENTS, MailboxSpec, OnError, RestartSpec, RoomSpec, RouteSpec, Scope, Span};
 
 /// How long the name of a model or tool may be: what providers take as the name of a tool.
 pub const MAX_NAME: usize = 64;
 
 /// How long an agent's name may be: `transfer_to_<agent>` must not exceed [`MAX_NAME`].
 pub const MAX_AGENT_NAME: usize = MAX_NAME - "transfer_to_".len();
+
+/// Whether a text can be a name: 1 to [`MAX_NAME`] letters (a to z), digits, `_` and `-`.
+pub fn is_name(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(fits)
+}
 
 /// A network of agents: who they are, which models and tools they have, and what a run may cost.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -439,60 +445,6 @@ impl AgentSpec {
     }
 }
 
-/// How an agent's transcript is kept within a bound. Long results of older steps are moved out, and can be read again; where
-/// that is not enough, the older steps are summarised; and where there is no summary, they are left out, with a note.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CompactionSpec {
-    /// How many tokens of the transcript are sent at most, estimated at three bytes each; the prompt and what describes the
-    /// tools come on top.
-    #[schemars(range(min = 100))]
-    pub at_tokens: u64,
-    /// How many of the last steps are sent as they are, where there is room for them; there is for the last one, or the agent
-    /// ends.
-    #[serde(
-        default = "CompactionSpec::default_keep_steps",
-        skip_serializing_if = "CompactionSpec::is_default_keep_steps"
-    )]
-    #[schemars(range(min = 1, max = 1000))]
-    pub keep_steps: u32,
-    /// The model that summarises; the agent's own where it is left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1))]
-    pub model: Option<String>,
-    /// How many bytes a result of an older step may have; of one that is longer, the first lines are sent.
-    #[serde(default = "CompactionSpec::default_move_out", skip_serializing_if = "CompactionSpec::is_default_move_out")]
-    #[schemars(range(min = 200))]
-    pub move_out_over_bytes: usize,
-}
-
-impl CompactionSpec {
-    /// Makes what keeps a transcript within `at_tokens`, with the agent's own model.
-    pub fn new(at_tokens: u64) -> Self {
-        let (keep_steps, move_out_over_bytes) = (Self::default_keep_steps(), Self::default_move_out());
-        Self { at_tokens, keep_steps, model: None, move_out_over_bytes }
-    }
-
-    fn default_keep_steps() -> u32 {
-        4
-    }
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-    fn is_default_keep_steps(keep_steps: &u32) -> bool {
-        *keep_steps == Self::default_keep_steps()
-    }
-
-    /// About a thousand tokens: a screenful or two.
-    fn default_move_out() -> usize {
-        4_000
-    }
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-    fn is_default_move_out(bytes: &usize) -> bool {
-        *bytes == Self::default_move_out()
-    }
-}
-
 /// Which model an agent uses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -517,6 +469,13 @@ pub struct ToolSpec {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("uniqueItems" = true))]
     pub allow: Vec<String>,
+    /// Whose memory a `memory` tool has; the agent's where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<MemoryScope>,
+    /// What `knowledge.search` searches: a name under which `provost knowledge add` has indexed files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1), extend("pattern" = "^[A-Za-z0-9_-]{1,64}$"))]
+    pub knowledge: Option<String>,
     /// What a second call with the same arguments would do; the tool's own word where it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effect: Option<Effect>,
@@ -588,6 +547,18 @@ pub enum Builtin {
     /// Asks a person, and waits for the answer, which may outlast the process.
     #[serde(rename = "person.ask")]
     PersonAsk,
+    /// Keeps a fact for later runs.
+    #[serde(rename = "memory.put")]
+    MemoryPut,
+    /// Finds facts that were kept.
+    #[serde(rename = "memory.search")]
+    MemorySearch,
+    /// Lets a fact go.
+    #[serde(rename = "memory.forget")]
+    MemoryForget,
+    /// Searches files that were indexed.
+    #[serde(rename = "knowledge.search")]
+    KnowledgeSearch,
     /// Reads a result again that was moved out of a transcript: the runtime's own, and none that a network names.
     #[serde(skip)]
     #[schemars(skip)]
@@ -602,18 +573,39 @@ impl Builtin {
             Self::ReadAgain => true,
             // What it says goes to who runs the network, and to nobody else.
             Self::PersonAsk => true,
-            Self::FsWrite | Self::ProcessRun => false,
+            Self::MemorySearch | Self::KnowledgeSearch => true,
+            Self::FsWrite | Self::ProcessRun | Self::MemoryPut | Self::MemoryForget => false,
         }
+    }
+
+    /// Whether the tool changes nothing but, if that, what the runtime itself keeps in its data directory.
+    pub fn stays_inside(self) -> bool {
+        self.is_read_only() || self.is_memory()
+    }
+
+    /// Whether the tool has a memory, which is somebody's.
+    pub fn is_memory(self) -> bool {
+        matches!(self, Self::MemoryPut | Self::MemorySearch | Self::MemoryForget)
     }
 
     /// Whether the tool works beneath a root.
     pub fn has_root(self) -> bool {
-        !matches!(self, Self::ClockNow | Self::ClockSleep | Self::PersonAsk | Self::ReadAgain)
+        matches!(self, Self::FsList | Self::FsRead | Self::FsSearch | Self::FsWrite | Self::ProcessRun)
     }
 }
 
-/// The name under which an agent with `compaction` is offered to read results again.
-pub const READ_AGAIN: &str = "read_again";
+/// Whose memory a tool has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryScope {
+    /// The agent's of this name in networks of this name, for each tenant its own.
+    #[default]
+    Agent,
+    /// That of all runs with the same session.
+    Session,
+    /// That of all runs of the tenant.
+    Tenant,
+}
 
 /// What a second call with the same arguments would do. It governs what happens when a call is in doubt, never
 /// whether the call is allowed. In order: the later, the stricter.

@@ -4,19 +4,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::fs::{List, Read, Root, Search, Write};
-use super::{ErasedTool, Error, Shown, clock, person, process};
+use super::memory::{self, Memory};
+use super::{ErasedTool, Error, Shown, clock, knowledge, person, process};
+use crate::memory::Shelf;
 use crate::spec::{Builtin, ToolSpec};
 
-/// Makes the built-in tool that `spec` names, at work beneath `root`, a directory that exists. `spec.effect`,
-/// `spec.timeout` and `spec.output_limit_bytes` are the caller's to apply.
+/// Makes the built-in tool that `spec` names, at work beneath `root`, a directory that exists, and on what is on
+/// `shelf`. `spec.effect`, `spec.timeout` and `spec.output_limit_bytes` are the caller's to apply.
 ///
 /// # Errors
 /// [`Error::Failed`] where `spec` names no built-in tool, `root` is no directory that can be opened, or a program of
 /// `spec.allow` isn't there; it says which.
-pub fn builtin(spec: &ToolSpec, root: &Path) -> Result<Arc<dyn ErasedTool>, Error> {
+pub fn builtin(spec: &ToolSpec, root: &Path, shelf: &Arc<Shelf>) -> Result<Arc<dyn ErasedTool>, Error> {
     let Some(builtin) = spec.builtin else {
         return Err(Error::Failed("the tool's table names no built-in tool".to_owned()));
     };
+    let memory = || Memory::new(shelf.clone(), spec.scope.unwrap_or_default());
     Ok(match builtin {
         Builtin::FsList => Arc::new(List::new(Root::open(root)?)),
         Builtin::FsRead => Arc::new(Read::new(Root::open(root)?)),
@@ -26,6 +29,13 @@ pub fn builtin(spec: &ToolSpec, root: &Path) -> Result<Arc<dyn ErasedTool>, Erro
         Builtin::ClockNow => Arc::new(clock::Now),
         Builtin::ClockSleep => Arc::new(clock::Sleep),
         Builtin::PersonAsk => Arc::new(person::Ask),
+        Builtin::MemoryPut => Arc::new(memory::Put(memory())),
+        Builtin::MemorySearch => Arc::new(memory::Search(memory())),
+        Builtin::MemoryForget => Arc::new(memory::Forget(memory())),
+        Builtin::KnowledgeSearch => {
+            let name = spec.knowledge.as_deref().unwrap_or_default();
+            Arc::new(knowledge::Search::new(shelf.clone(), name, root.to_owned()))
+        }
         Builtin::ReadAgain => return Err(Error::Failed("reading results again is the run's own business".to_owned())),
     })
 }
@@ -42,6 +52,10 @@ pub fn shown(spec: &ToolSpec) -> Option<Shown> {
         Builtin::ClockNow => Shown::of_builtin::<clock::Now>(clock::Now::DESCRIPTION),
         Builtin::ClockSleep => Shown::of_builtin::<clock::Sleep>(clock::Sleep::DESCRIPTION),
         Builtin::PersonAsk => Shown::of_builtin::<person::Ask>(person::Ask::DESCRIPTION),
+        Builtin::MemoryPut => Shown::of_builtin::<memory::Put>(memory::Put::DESCRIPTION),
+        Builtin::MemorySearch => Shown::of_builtin::<memory::Search>(memory::Search::DESCRIPTION),
+        Builtin::MemoryForget => Shown::of_builtin::<memory::Forget>(memory::Forget::DESCRIPTION),
+        Builtin::KnowledgeSearch => Shown::of_builtin::<knowledge::Search>(knowledge::Search::DESCRIPTION),
         Builtin::ReadAgain => return None,
     })
 }
@@ -53,7 +67,7 @@ mod tests {
     use super::*;
     use crate::spec::Effect;
 
-    const ALL: [Builtin; 8] = [
+    const ALL: [Builtin; 12] = [
         Builtin::FsList,
         Builtin::FsRead,
         Builtin::FsSearch,
@@ -62,7 +76,15 @@ mod tests {
         Builtin::ClockNow,
         Builtin::ClockSleep,
         Builtin::PersonAsk,
+        Builtin::MemoryPut,
+        Builtin::MemorySearch,
+        Builtin::MemoryForget,
+        Builtin::KnowledgeSearch,
     ];
+
+    fn opened(spec: &ToolSpec, root: &Path) -> Result<Arc<dyn ErasedTool>, Error> {
+        builtin(spec, root, &Arc::new(Shelf::in_process()))
+    }
 
     fn spec(builtin: Builtin) -> ToolSpec {
         ToolSpec { builtin: Some(builtin), allow: vec!["sh".to_owned()], ..ToolSpec::default() }
@@ -72,9 +94,9 @@ mod tests {
     fn what_only_looks_is_pure_and_what_runs_is_done_once() {
         let root = tempfile::tempdir().unwrap();
         for builtin_tool in ALL {
-            let effect = builtin(&spec(builtin_tool), root.path()).unwrap().effect();
+            let effect = opened(&spec(builtin_tool), root.path()).unwrap().effect();
             let expected = match builtin_tool {
-                Builtin::FsWrite => Effect::Idempotent,
+                Builtin::FsWrite | Builtin::MemoryPut | Builtin::MemoryForget => Effect::Idempotent,
                 Builtin::ProcessRun => Effect::Once,
                 _ => Effect::Pure,
             };
@@ -86,7 +108,7 @@ mod tests {
     fn schemas_are_flat_and_every_field_is_described() {
         let root = tempfile::tempdir().unwrap();
         for builtin_tool in ALL {
-            let tool = builtin(&spec(builtin_tool), root.path()).unwrap();
+            let tool = opened(&spec(builtin_tool), root.path()).unwrap();
             let schema = tool.parameters();
             assert!(schema.get("$defs").is_none(), "{schema}");
             assert_eq!(schema["type"], "object");
@@ -103,7 +125,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         for builtin_tool in ALL {
             let spec = ToolSpec { allow: vec!["sh".to_owned(), "env".to_owned()], ..spec(builtin_tool) };
-            let opened = builtin(&spec, root.path()).unwrap();
+            let opened = opened(&spec, root.path()).unwrap();
             assert_eq!(shown(&spec), Some(Shown::of(&*opened)), "{builtin_tool:?}");
         }
         assert_eq!(shown(&ToolSpec::default()), None);
@@ -112,7 +134,7 @@ mod tests {
     #[test]
     fn only_what_is_needed_is_required() {
         let root = tempfile::tempdir().unwrap();
-        let required = |tool| builtin(&spec(tool), root.path()).unwrap().parameters().get("required").cloned();
+        let required = |tool| opened(&spec(tool), root.path()).unwrap().parameters().get("required").cloned();
         assert_eq!(required(Builtin::FsList), None);
         assert_eq!(required(Builtin::FsRead), Some(json!(["path"])));
         assert_eq!(required(Builtin::FsSearch), Some(json!(["pattern"])));
@@ -120,6 +142,10 @@ mod tests {
         assert_eq!(required(Builtin::ProcessRun), Some(json!(["argv"])));
         assert_eq!(required(Builtin::ClockSleep), Some(json!(["duration"])));
         assert_eq!(required(Builtin::PersonAsk), Some(json!(["question"])));
+        assert_eq!(required(Builtin::MemoryPut), Some(json!(["text"])));
+        assert_eq!(required(Builtin::MemorySearch), Some(json!(["query"])));
+        assert_eq!(required(Builtin::MemoryForget), Some(json!(["id"])));
+        assert_eq!(required(Builtin::KnowledgeSearch), Some(json!(["query"])));
     }
 
     #[test]
@@ -129,10 +155,10 @@ mod tests {
         std::fs::write(&file, "x").unwrap();
         for builtin_tool in ALL.into_iter().filter(|tool| tool.has_root()) {
             for (path, reason) in [(&missing, "No such file"), (&file, "is not a directory")] {
-                let error = builtin(&spec(builtin_tool), path).err().unwrap().to_string();
+                let error = opened(&spec(builtin_tool), path).err().unwrap().to_string();
                 assert!(error.contains(path.to_str().unwrap()) && error.contains(reason), "{error}");
             }
         }
-        assert!(builtin(&ToolSpec::default(), root.path()).is_err());
+        assert!(opened(&ToolSpec::default(), root.path()).is_err());
     }
 }

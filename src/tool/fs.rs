@@ -145,7 +145,7 @@ fn shown(path: &Path) -> String {
 
 /// Does file work on a thread that may block. `work` sees a token that is cancelled with the call, and also when the
 /// returned future is dropped; it has to look at it wherever it may take long.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     call: &Call,
     work: impl FnOnce(&CancellationToken) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
@@ -178,7 +178,7 @@ pub(super) mod testing {
 
     use crate::run::{AgentId, CallId, RunId};
     use crate::spec::{Builtin, ToolSpec};
-    use crate::tool::{Call, Error, builtin};
+    use crate::tool::{Call, Caller, Error, builtin};
 
     pub(in crate::tool) fn call() -> Call {
         Call {
@@ -188,6 +188,13 @@ pub(super) mod testing {
             age: Duration::ZERO,
             cancelled: CancellationToken::new(),
             output_limit_bytes: ToolSpec::DEFAULT_OUTPUT_LIMIT_BYTES,
+            caller: Caller {
+                network: "test".into(),
+                agent: "scout".into(),
+                tenant: "local".into(),
+                ..Caller::default()
+            },
+            influence: Default::default(),
         }
     }
 
@@ -205,7 +212,7 @@ pub(super) mod testing {
     /// Calls a built-in tool as the gate does, and returns its result as JSON.
     pub(in crate::tool) async fn ask(tool: Builtin, root: &Path, arguments: Value, call: Call) -> Result<Value, Error> {
         let spec = ToolSpec { builtin: Some(tool), ..ToolSpec::default() };
-        let text = Arc::clone(&builtin(&spec, root)?).call(arguments, call).await?;
+        let text = Arc::clone(&builtin(&spec, root, &Default::default())?).call(arguments, call).await?;
         Ok(serde_json::from_str(&text).unwrap())
     }
 }

@@ -506,6 +506,27 @@ fn tools() {
 }
 
 #[test]
+fn memory_and_knowledge() {
+    let used = |table: &str| format!("tools = [\"t\"]\n[tools.t]\n{table}\n");
+    for builtin in ["memory.put", "memory.search", "memory.forget"] {
+        check_tail(&used(&format!("builtin = \"{builtin}\"")), &[]);
+        check_tail(&used(&format!("builtin = \"{builtin}\"\nscope = \"session\"")), &[]);
+        check_tail(&used(&format!("builtin = \"{builtin}\"\nscope = \"run\"")), &["unknown_value 9:9"]);
+        check_tail(&used(&format!("builtin = \"{builtin}\"\nknowledge = \"k\"")), &["key_without_use 9:1"]);
+        check_tail(&used(&format!("builtin = \"{builtin}\"\nroot = \".\"")), &["key_without_use 9:1"]);
+    }
+    check_tail(&used("builtin = \"knowledge.search\"\nknowledge = \"k-1_b\""), &[]);
+    check_tail(&used("builtin = \"knowledge.search\"\nknowledge = 1"), &["wrong_type 9:13"]);
+    check_tail(&used("builtin = \"fs.read\"\nscope = \"agent\""), &["key_without_use 9:1"]);
+    let text = format!(
+        "{HEAD}tools = [\"a\", \"b\", \"c\"]\n[tools.a]\nbuiltin = \"knowledge.search\"\n[tools.b]\n\
+         builtin = \"knowledge.search\"\nknowledge = \"a b\"\nscope = \"agent\"\n[tools.c]\nbuiltin = \"memory.putt\"\n"
+    );
+    let said = Network::parse("n.toml", &text, &fixtures()).unwrap_err().0.render(false);
+    insta::assert_snapshot!(said);
+}
+
+#[test]
 fn templates() {
     let prompt = |prompt: &str| format!("[network]\nname = \"n\"\nentry = \"a\"\n[agents.a]\nprompt = {prompt}\n");
     check(&prompt("\"{{ input }} {{ vars.x }} {% for i in range(3) %}{{ i }}{{ loop.index }}{% endfor %}\""), &[]);

@@ -147,6 +147,24 @@ async fn more_agents_than_may_start_at_once_are_a_limit() {
     assert!(report.reason.unwrap().contains("3 agents at once, and 2 may be"));
 }
 
+#[tokio::test]
+async fn a_thousand_agents_at_once_are_bounded_end_and_come_in_order() {
+    let routes = |limits: &str| {
+        format!(
+            "[[routes]]\nfrom = \"a\"\nto = \"work\"\nfor_each = \"range(1000)\"\n\
+             [[routes]]\nfrom = \"work\"\njoin = \"all\"\nanswer = \"output\"\n\
+             [network.limits]\nsteps = 5000\n{limits}"
+        )
+    };
+    let work = "{{ messages[-1].text }}";
+    let (report, _) = live(&network("a", &[("a", "go"), ("work", work)], &routes("")), "x").await;
+    let wanted: Vec<u32> = (0..1000).collect();
+    assert_eq!(report.answer.unwrap().to_value(), serde_json::json!(wanted));
+    assert_eq!((report.agents.len(), report.usage.model_calls), (1001, 1001));
+    let (report, _) = live(&network("a", &[("a", "go"), ("work", work)], &routes("agents = 1000\n")), "x").await;
+    assert_eq!((report.status, report.agents.len()), (Status::Limit, 1), "{:?}", report.reason);
+}
+
 /// Two agents of which one sleeps for an hour.
 fn fast_and_slow(join: &str, effect: &str) -> String {
     let slow = "{\"calls\": [{\"name\": \"nap\", \"arguments\": {\"duration\": \"1h\"}}]}";

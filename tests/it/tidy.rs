@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use provost::spec::Network;
 
 /// For each room, the rooms of ours that it may use, and the crates that it may not.
-const ROOMS: [(&str, &[&str], &[&str]); 14] = [
+const ROOMS: [(&str, &[&str], &[&str]); 15] = [
     ("fault", &[], &["ractor", "reqwest", "axum", "clap", "tokio"]),
     ("route", &["spec"], PURE),
     ("run", &["spec", "model", "budget", "journal", "fault", "route"], PURE),
@@ -15,18 +15,19 @@ const ROOMS: [(&str, &[&str], &[&str]); 14] = [
     ("policy", &["run", "spec"], PURE),
     ("spec", &["route"], &["tokio", "tokio_util", "ractor", "reqwest", "axum"]),
     ("journal", &["fault"], &["ractor", "reqwest", "axum", "clap"]),
+    ("memory", &["run", "spec"], &["ractor", "reqwest", "axum", "clap", "tokio"]),
     ("model", &["run", "spec"], &["ractor", "axum", "clap", "dashmap"]),
-    ("tool", &["run", "spec"], &["ractor", "reqwest", "axum", "clap"]),
+    ("tool", &["memory", "model", "run", "spec"], &["ractor", "reqwest", "axum", "clap"]),
     (
         "runtime",
-        &["budget", "fault", "journal", "model", "policy", "route", "run", "spec", "tool"],
+        &["budget", "fault", "journal", "memory", "model", "policy", "route", "run", "spec", "tool"],
         &["reqwest", "axum", "toml", "clap"],
     ),
     ("serve", &["journal", "model", "run", "runtime", "spec"], &["ractor", "clap"]),
     ("telemetry", &[], &["ractor", "reqwest", "axum", "clap"]),
     (
         "cli",
-        &["budget", "journal", "model", "run", "runtime", "serve", "spec", "telemetry"],
+        &["budget", "journal", "memory", "model", "run", "runtime", "serve", "spec", "telemetry"],
         &["ractor", "reqwest", "axum", "dashmap"],
     ),
     ("lib", &[], &[]),
@@ -123,6 +124,14 @@ fn only_the_runtime_spawns() {
         let spawns = ["tokio::spawn(", "task::spawn(", ".spawn_linked(", "JoinSet"];
         let found = spawns.iter().any(|spawn| code(text).contains(spawn));
         assert!(!found || room == "runtime", "{} spawns", path.display());
+    }
+}
+
+#[test]
+fn only_the_rooms_that_store_know_the_database() {
+    for (room, path, text) in sources().iter().filter(|(_, path, _)| !is_test(path)) {
+        let is_there = code(text).contains("rusqlite::");
+        assert!(!is_there || ["journal", "memory"].contains(&&**room), "{} uses rusqlite", path.display());
     }
 }
 

@@ -13,7 +13,7 @@ use super::desk::Desk;
 use crate::budget::{Amount, Rates};
 use crate::fault::{self, Bug};
 use crate::model::{Error, Reply};
-use crate::run::{Body, CallId, Event, Labels, Message, Origin, Subject, ToolFailure, refused, tool_message};
+use crate::run::{Body, CallId, Event, Labels, Message, Origin, Stream, Subject, ToolFailure, refused, tool_message};
 use crate::runtime::fleet::BoundTool;
 use crate::runtime::scope::{Hold, Scope};
 use crate::runtime::voice::Speech;
@@ -80,11 +80,13 @@ pub(super) async fn tool(desk: &Desk, name: &str, arguments: &Value, scope: &Sco
         return refused(&desk.id, &subject, ToolFailure::UnknownTool, format!("there is no tool `{name}`"));
     };
     let limit = bound.spec.output_limit_bytes();
-    let (content, failure) = match run_tool(desk, bound, arguments, limit, scope).await {
+    let influence = tool::Influence::default();
+    let (content, failure) = match run_tool(desk, bound, arguments, &influence, scope).await {
         Ok(content) => (cut(content, limit), None),
         Err((failure, why)) => (cut(why, limit), Some(failure)),
     };
     bound.spec.labels.reads.iter().for_each(|label| labels.add(label));
+    labels.join(&influence.labels());
     let message = tool_message(&desk.id, name, content, failure.is_some(), labels, Origin::Tool(name.to_owned()));
     Event::ToolReturned { call: desk.id.clone(), message, failure }
 }
@@ -93,7 +95,7 @@ async fn run_tool(
     desk: &Desk,
     bound: &BoundTool,
     arguments: &Value,
-    output_limit_bytes: usize,
+    influence: &tool::Influence,
     scope: &Scope,
 ) -> Result<String, (ToolFailure, String)> {
     let call = tool::Call {
@@ -102,7 +104,9 @@ async fn run_tool(
         idempotency_key: key(desk, scope),
         age: age(desk, scope),
         cancelled: scope.cancelled.child_token(),
-        output_limit_bytes,
+        output_limit_bytes: bound.spec.output_limit_bytes(),
+        caller: caller(desk, scope),
+        influence: influence.clone(),
     };
     let _cancel_on_drop = call.cancelled.clone().drop_guard();
     let work = AssertUnwindSafe(bound.tool.clone().call(arguments.clone(), call)).catch_unwind();
@@ -119,6 +123,18 @@ async fn run_tool(
         Ok(Err(error @ tool::Error::Arguments(_))) => Err((ToolFailure::InvalidArguments, error.to_string())),
         Ok(Err(error)) => Err((ToolFailure::Failed, error.to_string())),
         Err(panic) => Err((ToolFailure::Panicked, format!("the tool panicked: {}", words(&*panic)))),
+    }
+}
+
+/// Says for whom a call is made.
+fn caller(desk: &Desk, scope: &Scope) -> tool::Caller {
+    let Stream { tenant, session, .. } = &*scope.stream;
+    tool::Caller {
+        network: scope.fleet.network.spec().network.name.as_str().into(),
+        agent: desk.id.agent.name().into(),
+        tenant: tenant.clone(),
+        session: session.clone(),
+        labels: desk.labels.clone(),
     }
 }
 

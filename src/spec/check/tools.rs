@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{Check, Front};
 use crate::spec::findings::Place;
-use crate::spec::{Builtin, Effect, Permission, ToolSpec};
+use crate::spec::{Builtin, Effect, MAX_NAME, Permission, ToolSpec, is_name};
 
 impl Check<'_> {
     pub(super) fn tools(&mut self, reached: &[bool]) {
@@ -41,11 +41,27 @@ impl Check<'_> {
                     Place::Key,
                     "no_builtin",
                     format!("the tool `{name}` doesn't say what it is"),
-                    "add `builtin`, one of \"fs.list\", \"fs.read\", \"fs.search\", \"fs.write\", \"process.run\", \"clock.now\", \"clock.sleep\" and \"person.ask\"",
+                    "add `builtin`, one of \"fs.list\", \"fs.read\", \"fs.search\", \"fs.write\", \"process.run\", \"clock.now\", \"clock.sleep\", \"memory.put\", \"memory.search\", \"memory.forget\", \"knowledge.search\" and \"person.ask\"",
                 );
             }
             return;
         };
+        self.programs(name, tool, builtin);
+        self.kept(name, tool, builtin);
+        if tool.root.is_some() && !builtin.has_root() {
+            self.error(
+                &path("root"),
+                Place::Key,
+                "key_without_use",
+                format!("the tool `{name}` works in no directory"),
+                "take `root` out",
+            );
+        }
+    }
+
+    /// Looks at the programs that a tool may start, which only `process.run` does.
+    fn programs(&mut self, name: &str, tool: &ToolSpec, builtin: Builtin) {
+        let path = |key| ["tools", name, key];
         if builtin == Builtin::ProcessRun {
             if tool.allow.is_empty()
                 && !self.found.is_broken_within(&path("allow"))
@@ -82,13 +98,47 @@ impl Check<'_> {
                 "take it out",
             );
         }
-        if tool.root.is_some() && !builtin.has_root() {
+    }
+
+    /// Looks at what a tool remembers or knows, and whose it is.
+    fn kept(&mut self, name: &str, tool: &ToolSpec, builtin: Builtin) {
+        let path = |key| ["tools", name, key];
+        if tool.scope.is_some() && !builtin.is_memory() {
             self.error(
-                &path("root"),
+                &path("scope"),
                 Place::Key,
                 "key_without_use",
-                format!("the tool `{name}` works in no directory"),
-                "take `root` out",
+                format!("`scope` says whose memory a tool has, and the tool `{name}` has none"),
+                "take it out",
+            );
+        }
+        let searches = builtin == Builtin::KnowledgeSearch;
+        if tool.knowledge.is_some() && !searches {
+            self.error(
+                &path("knowledge"),
+                Place::Key,
+                "key_without_use",
+                format!("`knowledge` is for `knowledge.search`, and the tool `{name}` is another"),
+                "take it out",
+            );
+        }
+        if tool.knowledge.as_deref().is_some_and(|knowledge| !knowledge.is_empty() && !is_name(knowledge)) {
+            self.error(
+                &path("knowledge"),
+                Place::Value,
+                "bad_name",
+                "nothing can be indexed under such a name",
+                format!("take 1 to {MAX_NAME} letters (a to z), digits, `_` and `-`"),
+            );
+        }
+        let is_said = tool.knowledge.is_some() || self.found.is_broken_within(&path("knowledge"));
+        if searches && !is_said && !self.found.is_torn_at(&["tools", name]) {
+            self.error(
+                &["tools", name],
+                Place::Key,
+                "no_knowledge",
+                format!("the tool `{name}` doesn't say what it searches"),
+                "add `knowledge = \"NAME\"`; `provost knowledge add NAME PATH` indexes files under a name",
             );
         }
         if builtin == Builtin::PersonAsk {

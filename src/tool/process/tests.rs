@@ -16,7 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn tool(root: &Path, allow: &[&str]) -> Result<Arc<dyn ErasedTool>, Error> {
     let allow = allow.iter().map(|name| (*name).to_owned()).collect();
-    builtin(&ToolSpec { builtin: Some(Builtin::ProcessRun), allow, ..ToolSpec::default() }, root)
+    let spec = ToolSpec { builtin: Some(Builtin::ProcessRun), allow, ..ToolSpec::default() };
+    builtin(&spec, root, &Default::default())
 }
 
 async fn run_with(root: &Path, arguments: Value, call: Call) -> Result<Value, Error> {

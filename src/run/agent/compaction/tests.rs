@@ -141,8 +141,7 @@ fn long_results_of_older_steps_are_moved_out_first_and_nothing_is_recorded() {
     let results: Vec<&str> = life.sent.iter().map(|message| message.text()).filter(|text| text.contains('#')).collect();
     let is_whole: Vec<bool> = results.iter().map(|result| result.len() > 3_000).collect();
     assert_eq!(is_whole, [false, false, false, false, true, true]);
-    let out =
-        format!("one#1.0\n[7 of 3008 bytes are shown; `read_again` reads the rest, handle s00010000, from byte 7]");
+    let out = "one#1.0\n[7 of 3008 bytes are shown; `read_again` reads the rest, handle s00010000, from byte 7]";
     assert_eq!(results[0], out);
     assert_eq!(compacted(&life), []);
     assert_eq!(life.state.transcript()[2].text().len(), 3_008, "the fold has all of it");

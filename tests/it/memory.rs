@@ -1,0 +1,188 @@
+//! What agents remember from run to run, through the real command: over a kill -9 at each point, each in its own memory, with
+//! the labels of what it came from.
+
+#![cfg(debug_assertions)]
+
+use serde_json::{Value, json};
+
+use crate::world::{Ended, World};
+
+/// An agent that keeps what it is told, or finds what it is asked: `keep: FACT`, `find: QUERY`, `drop: ID`.
+const CLERK: &str = r#"
+[network]
+name = "desk"
+entry = "clerk"
+[agents.clerk]
+prompt = "You keep and find."
+tools = ["keep", "find", "drop"]
+[tools.keep]
+builtin = "memory.put"
+scope = "@SCOPE@"
+[tools.find]
+builtin = "memory.search"
+scope = "@SCOPE@"
+[tools.drop]
+builtin = "memory.forget"
+scope = "@SCOPE@"
+[policy]
+default = "deny"
+[sim.script]
+clerk = ['''{% set parts = input | split(': ') %}{% set verb = parts[0] %}{% set said = parts[1] %}
+{%- if verb == 'keep' -%}{"calls": [{"name": "keep", "arguments": {"text": {{ said | tojson }}}}]}
+{%- elif verb == 'find' -%}{"calls": [{"name": "find", "arguments": {"query": {{ said | tojson }}}}]}
+{%- else -%}{"calls": [{"name": "drop", "arguments": {"id": {{ said | tojson }}}}]}{%- endif -%}''',
+  "{{ results[0].content | tojson }}"]
+"#;
+
+fn world(scope: &str) -> World {
+    World::new(&CLERK.replace("@SCOPE@", scope))
+}
+
+fn run(world: &World, more: &[&str], input: &str) -> Ended {
+    world.start(&[&["run", "n.toml", input], more].concat(), &[], None).end()
+}
+
+/// Runs the network and reads its answer, the result of its tool.
+fn answer(world: &World, more: &[&str], input: &str) -> Value {
+    let ended = run(world, more, input);
+    assert_eq!(ended.code(), Some(0), "{input}: {}", ended.stderr);
+    serde_json::from_str(&ended.stdout).unwrap()
+}
+
+/// Returns the texts of the facts that a query finds.
+fn found(world: &World, more: &[&str], query: &str) -> Vec<String> {
+    let answer = answer(world, more, &format!("find: {query}"));
+    let texts = answer["facts"].as_array().unwrap_or_else(|| panic!("{answer}")).iter();
+    texts.map(|fact| fact["text"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_session_remembers_over_three_runs_and_a_kill_between_them() {
+    let world = world("session");
+    let session = ["--session", "ticket 7"];
+    answer(&world, &session, "keep: The customer's boat is called Swallow.");
+    // The second run dies when its fact has been kept and nobody knows of it.
+    let dies = [("PROVOST_CRASH_AT", "gate.after_effect.idempotent")];
+    let arguments = ["run", "n.toml", "keep: The boat lies at pier four.", "--session", "ticket 7"];
+    assert!(world.start(&arguments, &dies, None).end().was_killed());
+    world.ask_for(0, &["runs", "resume", "--all"]);
+    assert_eq!(found(&world, &session, "what is the boat called?")[0], "The customer's boat is called Swallow.");
+    assert_eq!(found(&world, &session, "pier"), ["The boat lies at pier four."]);
+    // Another session knows nothing of it, and neither does one of another tenant.
+    assert_eq!(found(&world, &["--session", "ticket 8"], "boat"), [""; 0]);
+    assert_eq!(found(&world, &["--session", "ticket 7", "--tenant", "other"], "boat"), [""; 0]);
+    for report in world.runs() {
+        world.ask_for(0, &["runs", "replay", report["run"].as_str().unwrap()]);
+    }
+}
+
+#[test]
+fn a_fact_is_one_fact_wherever_the_process_dies() {
+    let places =
+        ["gate.before_intent", "gate.after_intent", "gate.after_effect"].map(|at| format!("{at}.idempotent@1"));
+    let commits = ["journal.before_sync", "journal.after_sync"]
+        .into_iter()
+        .flat_map(|place| (1..=8).map(move |nth| format!("{place}@{nth}")));
+    let mut killed = 0;
+    for place in places.into_iter().chain(commits) {
+        let world = world("tenant");
+        let ended = world.start(&["run", "n.toml", "keep: Tides turn."], &[("PROVOST_CRASH_AT", &place)], None).end();
+        killed += u32::from(ended.was_killed());
+        if world.runs().is_empty() {
+            continue;
+        }
+        world.ask_for(0, &["runs", "resume", "--all"]);
+        assert_eq!(world.runs()[0]["status"], "done", "{place}");
+        assert_eq!(found(&world, &[], "tides"), ["Tides turn."], "{place}");
+    }
+    assert!(killed > 6, "{killed}");
+}
+
+#[test]
+fn a_forgetting_that_is_cut_off_is_no_failure() {
+    for place in ["gate.after_intent.idempotent", "gate.after_effect.idempotent"] {
+        let world = world("agent");
+        let kept = answer(&world, &[], "keep: The code is 1234.");
+        let input = format!("drop: {}", kept["id"].as_str().unwrap());
+        assert!(world.start(&["run", "n.toml", &input], &[("PROVOST_CRASH_AT", place)], None).end().was_killed());
+        world.ask_for(0, &["runs", "resume", "--all"]);
+        let said = world.runs()[0]["answer"].as_str().unwrap().to_owned();
+        assert_eq!(serde_json::from_str::<Value>(&said).unwrap(), json!({"forgotten": kept["id"]}), "{place}");
+        assert_eq!(found(&world, &[], "code"), [""; 0], "{place}");
+    }
+}
+
+#[test]
+fn a_fork_does_not_rewind_what_is_remembered() {
+    let world = world("agent");
+    answer(&world, &[], "keep: One.");
+    let run = world.runs()[0]["run"].as_str().unwrap().to_owned();
+    // From its beginning: the fork keeps the fact again, as a call of its own.
+    world.ask_for(0, &["runs", "fork", &run, "--at", "2"]);
+    assert_eq!(found(&world, &[], "one"), ["One.", "One."]);
+}
+
+#[test]
+fn what_goes_wrong_is_told_and_ends_nothing() {
+    let world = world("session");
+    for (more, input, reason) in [
+        (&[][..], "keep: x", "this memory is that of a session, and the run has none"),
+        (&["--session", "s"], "find: ?!", "no words"),
+        (&["--session", "s"], "drop: 00ff", "no fact `00ff`"),
+        (&["--session", "s"], &format!("keep: {}", "x".repeat(9_000)), "at most 8192"),
+    ] {
+        let said = answer(&world, more, input).to_string();
+        assert!(said.contains(reason), "{said}");
+    }
+    std::fs::write(world.data("memory.db"), [b'x'; 9_000]).unwrap();
+    let said = answer(&world, &["--session", "s"], "find: x").to_string();
+    assert!(said.contains("memory.db is no file of Provost's"), "{said}");
+}
+
+#[test]
+fn the_network_that_is_shipped_remembers() {
+    let world = World::new(include_str!("../../networks/remember.toml"));
+    assert_eq!(world.ask_for(0, &["run", "n.toml", "remember: The office closes at five."]), "I will remember that.\n");
+    let said = world.ask_for(0, &["run", "n.toml", "When does the office close?"]);
+    assert!(said.starts_with("- The office closes at five. (kept 20") && said.ends_with(" by clerk)\n"), "{said}");
+    assert_eq!(world.ask_for(0, &["run", "n.toml", "What of trains?"]), "I know nothing of that.\n");
+}
+
+/// An agent that reads a file whose content is private, and keeps what it read; and one that finds it.
+const PRIVATE: &str = r#"
+[network]
+name = "private"
+entry = "clerk"
+[agents.clerk]
+prompt = "You keep what you read."
+tools = ["read", "keep", "find"]
+[tools.read]
+builtin = "fs.read"
+labels = { reads = "private" }
+[tools.keep]
+builtin = "memory.put"
+[tools.find]
+builtin = "memory.search"
+[sim.script]
+clerk = ['''{% if input == 'keep' %}{"calls": [{"name": "read", "arguments": {"path": "secret.txt"}}]}
+{%- else %}{"calls": [{"name": "find", "arguments": {"query": "code"}}]}{% endif %}''',
+'''{% if input == 'keep' %}{"calls": [{"name": "keep", "arguments": {"text": {{ results[0].content.text | tojson }}}}]}
+{%- else %}{{ results[0].content }}{% endif %}''', "kept"]
+"#;
+
+#[test]
+fn a_later_run_is_influenced_by_what_it_remembers() {
+    let world = World::new(PRIVATE);
+    std::fs::write(world.path().join("secret.txt"), "the code is 1234").unwrap();
+    world.ask_for(0, &["run", "n.toml", "keep"]);
+    world.ask_for(0, &["run", "n.toml", "find"]);
+    let run = world.runs()[0]["run"].as_str().unwrap().to_owned();
+    let events = world.ask_for(0, &["runs", "show", &run, "--events"]);
+    let labels_of = |kind: &str| {
+        let is_it = |line: &&str| line.contains(&format!("\"kind\":\"{kind}\""));
+        let event: Value = serde_json::from_str(events.lines().rfind(is_it).unwrap()).unwrap();
+        event["message"]["labels"].clone()
+    };
+    assert_eq!(labels_of("tool_returned"), json!(["private"]), "{events}");
+    assert_eq!(labels_of("model_replied"), json!(["private"]), "{events}");
+}
