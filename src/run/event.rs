@@ -279,6 +279,8 @@ pub enum Event {
         answer: Option<Answer>,
         /// The call that published it; none if it is an answer.
         published: Option<CallId>,
+        /// Whether it came too late for the join that it was for, so that nothing becomes of it.
+        is_late: bool,
     },
     /// Answers came together at a join.
     Joined {
@@ -505,8 +507,21 @@ pub struct Visit {
     pub flow: Option<AgentId>,
     /// The agent whose routes its answer takes, unless it has routes of its own: the one who handed over first.
     pub node: Arc<str>,
-    /// Which item of a list it was given, counted from 0; none if it was given an answer as it is.
-    pub item: Option<u32>,
+    /// Which item of a list it was given or works on, counted from 0, and of which item that list came, the outermost
+    /// first; empty if it was given an answer as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub item: Vec<u32>,
+    /// The number of the event at which the join went on that its work comes from; 0 if it comes from the beginning. What
+    /// comes from before a join went on comes too late for it.
+    #[serde(default)]
+    pub since: u64,
+}
+
+impl Visit {
+    /// Makes the place in the run's own flow of an agent that the run begins with.
+    pub fn of_run(name: &Arc<str>) -> Self {
+        Self { flow: None, node: name.clone(), item: Vec::new(), since: 0 }
+    }
 }
 
 impl Parent {
@@ -521,13 +536,11 @@ impl Parent {
     /// Returns where in a flow the instance of the agent `name` stands; none if its answer is a call's result.
     pub fn visit(&self, name: &Arc<str>) -> Option<Visit> {
         match self {
-            Self::Run => Some(Visit { flow: None, node: name.clone(), item: None }),
+            Self::Run => Some(Visit::of_run(name)),
             Self::Route(visit) => Some(visit.clone()),
             Self::Handoff { visit: Some(visit), answers: None, .. } => Some(visit.clone()),
             // An older version, which knew no flows, wrote it down.
-            Self::Handoff { visit: None, answers: None, .. } => {
-                Some(Visit { flow: None, node: name.clone(), item: None })
-            }
+            Self::Handoff { visit: None, answers: None, .. } => Some(Visit::of_run(name)),
             Self::Delegation(_) | Self::Handoff { answers: Some(_), .. } => None,
         }
     }

@@ -140,7 +140,7 @@ pub(super) fn draw(spec: &mut NetworkSpec, draw: &mut Draw) -> Shape {
 /// Works out what a shape comes to: each agent's instance has an answer, or none. None if there are no routes.
 pub(super) fn outcome(model: &Model<'_>, shape: Shape) -> Result<Option<Outcome>, FailsRun> {
     let agent = |id: &str| {
-        let name = id.rsplit('/').next().and_then(|last| last.split('@').next()).unwrap_or_default();
+        let name = id.rsplit('/').next().and_then(|last| last.split(['@', '.']).next()).unwrap_or_default();
         model.agent(&AgentId::new(id), name)
     };
     // What one agent says in its turn is what the next one begins with, and an answer holds only who gives it.
@@ -163,7 +163,7 @@ pub(super) fn outcome(model: &Model<'_>, shape: Shape) -> Result<Option<Outcome>
             (None, None) => Ok(None),
             _ => agent("r"),
         },
-        Shape::Each => last_of(&["p", "p@2", "p@3", "r"]),
+        Shape::Each => last_of(&["p.1", "p.2", "p.3", "r"]),
         Shape::Loop => last_of(&["p", "q", "p@2", "q@2", "r"]),
         Shape::Bounded => last_of(&["p", "q", "p@2", "q@2", "p@3"]),
         Shape::Sinks => together(&[("p", agent("p")?), ("q", agent("q")?), ("r", agent("r")?)]),
