@@ -10,7 +10,9 @@ use crate::spec::{Builtin, Permission, PolicySpec};
 /// governs retries, never permission.
 pub fn decide(policy: &PolicySpec, subject: &Subject, builtin: Option<Builtin>) -> Permission {
     match subject {
-        Subject::Model { .. } | Subject::Delegate { .. } | Subject::Handoff { .. } => Permission::Allow,
+        Subject::Model { .. } | Subject::Delegate { .. } | Subject::Handoff { .. } | Subject::Publish { .. } => {
+            Permission::Allow
+        }
         Subject::Tool { .. } if builtin.is_some_and(Builtin::stays_inside) => Permission::Allow,
         Subject::Tool { .. } => policy.default,
     }

@@ -2,6 +2,7 @@
 
 mod agent;
 mod apart;
+mod asking;
 mod behaviour;
 mod closing;
 mod definition;
@@ -13,17 +14,21 @@ mod id;
 mod letter;
 mod message;
 mod replay;
+mod room;
+mod routing;
 mod start;
 mod state;
 mod stored;
 
 pub use agent::{AgentState, Effect, MAX_CALLS_PER_STEP, decide, take_up, tool_message};
 pub use apart::apart;
+pub use asking::{Inquiry, MAX_ANSWER_BYTES, MAX_CHOICE_CHARS, MAX_CHOICES, MAX_QUESTION_CHARS, NoAnswer};
 pub use behaviour::{Agent, Move, Turn};
 pub use definition::{Definition, OutputSchema, Target, TargetKind};
 pub use diff::{Diff, Pair, Parting, StepCost, What};
 pub use event::{
-    AgentOutcome, Answer, Envelope, Event, Parent, Resolution, RunEnd, Status, Stream, Subject, ToolFailure, Wait,
+    AgentOutcome, Answer, Envelope, Event, Parent, Resolution, RunEnd, Status, Stream, Subject, ToolFailure, Visit,
+    Wait,
 };
 pub use fork::{ForkPoint, NoForkPoint};
 pub use health::Health;
@@ -31,6 +36,10 @@ pub use id::{AgentId, CallId, NotACall, RunId};
 pub use letter::{LetterId, PutBack};
 pub use message::{Body, Labels, Message, Origin, ToolCall, Usage};
 pub use replay::{Divergence, Replay, Replayed, Rules};
-pub use start::{NewAgent, gave_up, no_room, question, refused, unusable};
-pub use state::{Beginning, Instance, Lineage, Next, OpenCall, RunState, Stage, Totals, delegate_tool, handoff_tool};
+pub use routing::{FlowRules, LOST, Routing, Step};
+pub use start::{NewAgent, gave_up, no_room, published, question, refused, unusable};
+pub use state::{
+    Beginning, FlowState, Instance, Joining, Lineage, Live, Next, OpenCall, Published, RunState, Stage, Totals,
+    delegate_tool, handoff_tool, publish_tool,
+};
 pub use stored::{Fold, StoredError, decode, encode, rejected};

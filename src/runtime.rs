@@ -26,6 +26,7 @@ mod scope;
 mod supervision;
 #[cfg(test)]
 mod tests;
+mod voice;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -35,15 +36,18 @@ use ractor::{Actor, ActorRef};
 use tokio::sync::{Semaphore, oneshot};
 
 pub use fork::Fork;
-pub use gate::{Approver, Question};
+pub use gate::{Approver, Inquired, Question};
 pub use handle::{Controls, RunHandle};
-pub use host::Host;
+pub use host::{Answered, Host};
 pub use letters::{Letter, Settled, Settlement, read_settled};
 pub use recorder::{Past, Recorder, read_entries, read_ledger, run_of, stream_of};
 pub use replay::{ReplayError, Replayer};
-pub use report::{AgentReport, MailboxReport, Report, UsageReport};
+pub use report::{AgentReport, MailboxReport, QuestionReport, Report, UsageReport};
+
+pub use voice::{Follower, Happening, Tokens};
 
 pub(crate) use crate::tool::kill_programs;
+pub(crate) use voice::Voice;
 
 use self::fleet::{Fleet, Model, Values};
 use self::handle::{Line, ReportTo};
@@ -54,7 +58,7 @@ use self::scope::Scope;
 use crate::budget::{Account, Rates};
 use crate::journal::{self, Log};
 use crate::model::{self, Provider};
-use crate::run::{Agent, Beginning, CallId, Envelope, NoForkPoint, RunId, StoredError, Stream};
+use crate::run::{Agent, Beginning, CallId, Envelope, NoAnswer, NoForkPoint, RunId, StoredError, Stream};
 use crate::spec::{ModelSpec, Network, TemplateError};
 use crate::tool::{self, ErasedTool};
 
@@ -121,6 +125,14 @@ pub enum Error {
         /// Why it can't be done, as the rest of a sentence that begins with the run.
         why: String,
     },
+    /// A person's answer can't be taken.
+    #[error("run {run} {why}")]
+    NoAnswer {
+        /// The run.
+        run: RunId,
+        /// Why.
+        why: NoAnswer,
+    },
     /// A run can't be forked where it was to be.
     #[error("run {run} {why}")]
     NoForkPoint {
@@ -183,6 +195,7 @@ pub struct Builder {
     tools: HashMap<String, Arc<dyn ErasedTool>>,
     behaviours: HashMap<String, Arc<dyn Agent>>,
     approver: Option<Arc<dyn Approver>>,
+    is_followed: bool,
     recorder: Option<Arc<Recorder>>,
 }
 
@@ -212,6 +225,15 @@ impl Builder {
     #[must_use]
     pub fn approver(mut self, approver: impl Approver) -> Self {
         self.approver = Some(Arc::new(approver));
+        self
+    }
+
+    /// Lets [`RunHandle::follow`] tell what the models of a run say from their first word on; else it is what they say from
+    /// when it is called, which may be later. What is said waits within a bound until the run is followed, or its handle
+    /// is dropped.
+    #[must_use]
+    pub fn followed(mut self) -> Self {
+        self.is_followed = true;
         self
     }
 
@@ -258,7 +280,7 @@ impl Builder {
             Arc::new(Fleet::new(self.network, text, recorder, models, self.tools, self.behaviours, self.approver));
         let spawned = Actor::spawn(None, NetworkSupervisor, fleet.clone()).await;
         let (supervisor, _) = spawned.map_err(|_| Error::Stopped)?;
-        Ok(Runtime { fleet, supervisor })
+        Ok(Runtime { fleet, supervisor, is_followed: self.is_followed })
     }
 }
 
@@ -269,6 +291,7 @@ impl Builder {
 pub struct Runtime {
     fleet: Arc<Fleet>,
     supervisor: ActorRef<NetworkMessage>,
+    is_followed: bool,
 }
 
 /// One input for a network.
@@ -334,6 +357,7 @@ impl Runtime {
             tools: HashMap::new(),
             behaviours: HashMap::new(),
             approver: None,
+            is_followed: false,
             recorder: None,
         }
     }
@@ -388,7 +412,7 @@ impl Runtime {
     /// The run has ended for good, is under way, or has gone on since its past was read; else as for
     /// [`Runtime::start`].
     pub async fn resume(&self, past: Past, answers: Answers) -> Result<RunHandle, Error> {
-        let (scope, opening, log, claim) = self.fleet.resumed(past, answers)?;
+        let (scope, opening, log, claim) = self.fleet.resumed(past, answers, Arc::default())?;
         self.launch(scope, opening, log, claim).await
     }
 
@@ -399,7 +423,8 @@ impl Runtime {
         log: Arc<Log<Envelope>>,
         claim: Claim,
     ) -> Result<RunHandle, Error> {
-        let id = scope.stream.run.clone();
+        let (id, voice) = (scope.stream.run.clone(), scope.voice.clone());
+        let first = std::sync::Mutex::new(self.is_followed.then(|| voice.follow(log.reader())));
         let (report, reported) = oneshot::channel();
         let (begun, durable) = oneshot::channel();
         let (line, report) = (Arc::new(Line::default()), ReportTo::new(report));
@@ -410,7 +435,7 @@ impl Runtime {
         is_started.await.map_err(|_| Error::Stopped)?;
         // Where the store had failed before, nobody could be told so by it.
         durable.await.unwrap_or_else(|_| self.fleet.recorder.check().and(Err(Error::Stopped)))?;
-        Ok(RunHandle { id, log, line, reported })
+        Ok(RunHandle { id, log, voice, first, line, reported })
     }
 
     /// Cancels all runs and waits until they have ended.

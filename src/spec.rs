@@ -11,7 +11,9 @@ mod findings;
 pub mod graph;
 mod later;
 mod model_override;
+mod nested;
 mod node;
+mod routes;
 mod schema;
 mod secrets;
 mod shape;
@@ -26,6 +28,8 @@ pub(crate) use diagnostic::visible;
 pub use diagnostic::{Diagnostic, Position, Report, Severity};
 pub use duration::Span;
 pub use model_override::{ModelOverride, OverrideError};
+pub(crate) use nested::local;
+pub use routes::{Join, MAX_AGENTS, RoomAnswer, RoomSpec, RouteSpec, TOPIC};
 pub use schema::json_schema;
 pub use supervision::{Backoff, MailboxSpec, OnError, RestartKind, RestartSpec, Scope, WhenFull};
 pub use tables::{
@@ -34,10 +38,11 @@ pub use tables::{
     Strategy, SupervisionSpec, Timeouts, ToolCalls, ToolLabels, ToolSpec, is_name,
 };
 pub use template::{Template, TemplateError};
+pub(crate) use template::{explain, strict};
 pub(crate) use worst::usd;
 pub use worst::{Bound, WorstCase};
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -82,9 +87,18 @@ impl Network {
     /// # Errors
     /// Everything that is wrong with the file, each with its place and its remedy.
     pub fn load(path: &Path) -> Result<Loaded, Invalid> {
+        Self::load_within(path, &[])
+    }
+
+    /// Reads and checks a network file that those in `files` have named, each the next.
+    fn load_within(path: &Path, files: &[PathBuf]) -> Result<Loaded, Invalid> {
         let name = path.display().to_string();
         match source::read(path) {
-            Ok(text) => Self::parse(&name, &text, path.parent().unwrap_or(Path::new("."))),
+            Ok(text) => {
+                let mut files = files.to_vec();
+                files.push(std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()));
+                Self::parse_within(&name, &text, path.parent().unwrap_or(Path::new(".")), &files)
+            }
             Err(source::Unreadable { fault, text }) => {
                 let hidden = secrets::in_text(&text);
                 Err(Invalid(Report::new(name, text.into(), hidden, vec![*fault])))
@@ -98,6 +112,10 @@ impl Network {
     /// # Errors
     /// Everything that is wrong with the text.
     pub fn parse(name: &str, text: &str, base: &Path) -> Result<Loaded, Invalid> {
+        Self::parse_within(name, text, base, &[])
+    }
+
+    fn parse_within(name: &str, text: &str, base: &Path, files: &[PathBuf]) -> Result<Loaded, Invalid> {
         let parsed = source::parse(text);
         let mut hidden = secrets::in_text(text);
         hidden.extend(secrets::in_tree(&parsed.tree));
@@ -113,7 +131,11 @@ impl Network {
             found.error::<&str>(&[], Place::Bytes(0..0), said);
             None
         } else {
-            Self::check(parsed.tree, &mut found, Front::File { base, text })
+            let mut network = Self::check(parsed.tree, &mut found, Front::File { base, text });
+            if let Some(network) = network.as_mut().filter(|_| !found.has_errors()) {
+                nested::take_in(network, base, files, &mut found);
+            }
+            network
         };
         let mut diagnostics = parsed.diagnostics;
         diagnostics.append(&mut found.diagnostics);

@@ -5,6 +5,7 @@ mod clock;
 mod fs;
 mod knowledge;
 mod memory;
+mod person;
 mod process;
 mod size;
 

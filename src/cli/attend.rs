@@ -134,11 +134,11 @@ pub(super) async fn attend(
     signals: &mut Signals,
 ) -> Result<Attended, Error> {
     let (screen, stop, mut feed) = (Screen::new(), Stop::default(), Feed::default());
-    let reader = feed.reader();
+    let (reader, follower) = (feed.reader(), (form == Form::Events).then(|| feed.follow()));
     let shown = async {
-        let printed = match form {
-            Form::Events => events::print(reader).await,
-            Form::Text | Form::Json => {
+        let printed = match follower {
+            Some(follower) => events::print(follower).await,
+            None => {
                 follow(reader, &screen).await;
                 Ok(())
             }
@@ -243,7 +243,7 @@ impl Journey<'_> {
     }
 
     async fn here(&mut self, holder: Holder, is_taken_over: bool) -> Result<Went, Error> {
-        let mut holder = holder.with_approver(Terminal::new(self.screen));
+        let mut holder = holder.attended(Terminal::new(self.screen), self.feed.is_followed());
         if !is_taken_over {
             // Where a process has just died, those who followed their runs in it go on with them.
             say_what_was_interrupted(&holder, self.run)?;

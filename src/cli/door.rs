@@ -177,14 +177,19 @@ impl Holder {
         Self { host: Arc::new(Host::new(recorder)), directory: address.directory.clone(), control: None }
     }
 
-    /// Sets who is asked for approval. To be called before anything else.
-    pub(super) fn with_approver(self, approver: Option<impl Approver>) -> Self {
+    /// Sets who is asked, and whether what models say is listened to. To be called before anything else.
+    pub(super) fn attended(self, approver: Option<impl Approver>, is_followed: bool) -> Self {
         let Self { host, directory, control } = self;
-        let host = match (Arc::try_unwrap(host), approver) {
-            (Ok(host), Some(approver)) => Arc::new(host.with_approver(approver)),
-            (Ok(host), None) => Arc::new(host),
+        let host = match Arc::try_unwrap(host) {
+            Ok(host) => {
+                let host = if is_followed { host.followed() } else { host };
+                Arc::new(match approver {
+                    Some(approver) => host.with_approver(approver),
+                    None => host,
+                })
+            }
             // Somebody else has it already.
-            (Err(host), _) => host,
+            Err(host) => host,
         };
         Self { host, directory, control }
     }

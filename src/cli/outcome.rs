@@ -64,9 +64,12 @@ pub(super) fn summary(report: &Report, for_stderr: bool) -> String {
     let head = word(report.status);
     let head = match report.status {
         Status::Done => console::style(head).green().bold(),
-        Status::AwaitingApproval | Status::InDoubt | Status::Interrupted | Status::Cancelled | Status::Running => {
-            console::style(head).yellow().bold()
-        }
+        Status::AwaitingApproval
+        | Status::AwaitingInput
+        | Status::InDoubt
+        | Status::Interrupted
+        | Status::Cancelled
+        | Status::Running => console::style(head).yellow().bold(),
         Status::Limit | Status::Denied | Status::Failed => console::style(head).red().bold(),
     };
     let head = if for_stderr { head.for_stderr() } else { head };
@@ -93,6 +96,10 @@ fn next(report: &Report) -> Option<String> {
     let run = &report.run;
     match report.status {
         Status::AwaitingApproval => Some(format!("at a terminal, answer with: provost runs resume {run}")),
+        Status::AwaitingInput => Some(match report.questions.as_slice() {
+            [_] => format!("provost runs answer {run} TEXT"),
+            _ => format!("provost runs show {run} has the questions; answer each with provost runs answer"),
+        }),
         Status::InDoubt => {
             Some(format!("provost runs show {run} names the call; say what became of it with provost runs resolve"))
         }
@@ -107,6 +114,7 @@ pub(super) fn word(status: Status) -> &'static str {
         Status::Running => "running",
         Status::Done => "done",
         Status::AwaitingApproval => "awaiting approval",
+        Status::AwaitingInput => "awaiting an answer",
         Status::InDoubt => "in doubt",
         Status::Interrupted => "interrupted",
         Status::Cancelled => "cancelled",
@@ -124,7 +132,7 @@ pub(super) fn code(status: Status) -> Code {
         Status::Cancelled => Code::Cancelled,
         Status::Limit => Code::Limit,
         Status::Denied => Code::Denied,
-        Status::AwaitingApproval => Code::Waiting,
+        Status::AwaitingApproval | Status::AwaitingInput => Code::Waiting,
         Status::InDoubt => Code::InDoubt,
     }
 }

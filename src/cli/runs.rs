@@ -1,5 +1,6 @@
 //! `provost runs`: looking at runs, and telling them what to do.
 
+mod answer;
 mod cancel;
 mod dead_letters;
 mod diff;
@@ -17,13 +18,15 @@ mod steer;
 mod time;
 mod watch;
 
+use std::io::Read;
+
 pub(super) use self::find::find;
 pub(super) use self::time::Since;
 
 use super::door::{Address, Door, unreachable};
 use super::exit::Code;
 use super::{Cli, Error};
-use crate::runtime::{self, Host};
+use crate::runtime::{self, Host, MAX_INPUT_BYTES};
 use crate::serve::control::{Client, ClientError};
 
 /// What is to be done with runs.
@@ -51,6 +54,8 @@ pub enum Command {
     Pause(pause::Arguments),
     /// Tell an agent of a run something, which its model reads before it speaks next.
     Steer(steer::Arguments),
+    /// Answer what an agent of a run asks, and go on with the run to its end.
+    Answer(answer::Arguments),
     /// Say what became of a call that is in doubt.
     Resolve(resolve::Arguments),
     /// List the messages that were given up, of all runs or of one; give one to its agent once more, or drop it.
@@ -75,6 +80,7 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<Code, Error> {
             Command::Cancel(arguments) => cancel::run(cli, &address, arguments).await,
             Command::Pause(arguments) => pause::run(cli, &address, arguments).await,
             Command::Steer(arguments) => steer::run(cli, &address, arguments).await,
+            Command::Answer(arguments) => answer::run(cli, &address, arguments).await,
             Command::Resolve(arguments) => resolve::run(cli, &address, arguments).await,
             Command::DeadLetters(arguments) => dead_letters::run(cli, &address, arguments).await,
             Command::Prune(arguments) => prune::run(cli, &address, arguments).await,
@@ -103,5 +109,17 @@ async fn act<T>(
                 done => return done.map_err(|error| unreachable(&error)),
             },
         }
+    }
+}
+
+/// Reads a text from stdin, which is to be `what`.
+fn stdin(what: &str) -> Result<String, Error> {
+    let mut text = String::new();
+    let unreadable = |why: String| Error::Usage { message: why, hint: String::new() };
+    let read = std::io::stdin().lock().take(MAX_INPUT_BYTES as u64 + 1).read_to_string(&mut text);
+    read.map_err(|error| unreadable(format!("{what} can't be read from stdin: {error}")))?;
+    match text.len() > MAX_INPUT_BYTES {
+        true => Err(unreadable(format!("{what} is longer than {MAX_INPUT_BYTES} bytes"))),
+        false => Ok(text),
     }
 }

@@ -38,6 +38,9 @@ bugs! {
     ClaimNotHeld "claim_not_held" "two may take up one run at the same time"
     OnceMadeAgain "once_made_again" "a call of a `once` tool that was cut off is made again without a word"
     CompletedMadeAgain "completed_made_again" "a run that is taken up makes calls again that have their results"
+    AskedAgain "asked_again" "a question to a person that is open is put a second time when its run is taken up"
+    AnswerNotDurable "answer_not_durable" "an agent hears what a person answered before that is on disk"
+    AnsweredTwice "answered_twice" "a question to a person takes one answer after the other"
     RefusalForgotten "refusal_forgotten" "a call that a person refused before a crash is let through after it"
     CutOffNotCharged "cut_off_not_charged" "a model call that a crash cut off is not charged"
     AbandonedNotCharged "abandoned_not_charged" "a model call that is under way when its run is cancelled is not charged"
@@ -71,4 +74,7 @@ bugs! {
     CircleNotSeen "circle_not_seen" "agents that wait for one another are left to wait"
     KeptTwice "kept_twice" "an answered question is kept twice"
     KeptLost "kept_lost" "an answered question is not kept"
+    LoopUnbounded "loop_unbounded" "a route is taken more often than it may be"
+    JoinTooSoon "join_too_soon" "a join does not wait for all whose answers it wants"
+    LosersGoOn "losers_go_on" "whose answer a join does not wait for goes on all the same"
 }

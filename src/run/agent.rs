@@ -221,6 +221,9 @@ impl AgentState {
 /// Says what to do after `event`, which `state` has taken up already. The same event gives the same effects, with the
 /// same call ids, however often it is decided on.
 pub fn decide(definition: &Definition, state: &AgentState, event: &Event) -> Vec<Effect> {
+    if definition.is_flow {
+        return Vec::new();
+    }
     match (&state.phase, event) {
         (
             Phase::Thinking,
@@ -250,6 +253,7 @@ pub fn decide(definition: &Definition, state: &AgentState, event: &Event) -> Vec
 pub fn take_up(definition: &Definition, state: &AgentState) -> Vec<Effect> {
     let last = state.transcript.last();
     match (&state.phase, last) {
+        _ if definition.is_flow => Vec::new(),
         (Phase::Thinking, _) => vec![think(definition, state)],
         (Phase::Acting { results, .. }, Some(message)) => {
             let wanted = act(definition, state, &CallId::model(&state.id, state.step), message);
@@ -365,6 +369,7 @@ fn target(
     match &target.kind {
         TargetKind::Tool(tool) => Ok(Subject::Tool { tool: tool.clone(), arguments }),
         TargetKind::Delegate(agent) => Ok(Subject::Delegate { agent: agent.clone(), message: message() }),
+        TargetKind::Publish(topic) => Ok(Subject::Publish { topic: topic.clone(), message: message() }),
         TargetKind::Handoff(agent) if alone => Ok(Subject::Handoff { agent: agent.clone(), message: message() }),
         TargetKind::Handoff(_) => {
             let why =

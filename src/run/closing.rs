@@ -2,14 +2,17 @@
 //! state alone.
 
 use super::{
-    AgentId, AgentOutcome, CallId, Event, Next, OpenCall, Origin, Resolution, RunEnd, RunState, Stage, Status, Subject,
-    ToolFailure, tool_message,
+    AgentId, AgentOutcome, CallId, Event, Inquiry, Labels, OpenCall, Origin, Resolution, RunEnd, RunState, Stage,
+    Status, Subject, ToolFailure, tool_message,
 };
 use crate::budget::Amount;
 use crate::spec::NetworkSpec;
 
 /// Why a model call that was cut off is tried again.
 const CUT_OFF: &str = "the process ended before the answer came";
+
+/// What is influenced by a person's answer carries this label.
+const PERSON: &str = "person";
 
 /// Why an agent ends that works for one that was given up.
 const FOR_NOBODY: &str = "who asked was given up";
@@ -24,7 +27,8 @@ impl RunState {
         };
         let mut events: Vec<(AgentId, Event)> = calls.map(abandon).collect();
         let works_for_it = self.agents().iter().filter(|(_, instance)| {
-            instance.outcome.is_none() && instance.parent.answers().is_some_and(|call| call.agent == *agent)
+            let is_asked = || instance.parent.answers().is_some_and(|call| call.agent == *agent);
+            instance.outcome.is_none() && (is_asked() || instance.parent.flow() == Some(agent))
         });
         for (id, _) in works_for_it {
             events.extend(self.let_go(id));
@@ -34,8 +38,12 @@ impl RunState {
         events
     }
 
-    /// Says how a run is parked in which nothing goes on: all it waits for is a person. None if it waits for nobody.
+    /// Says how a run is parked in which nothing goes on: all it waits for is a person. None if it waits for nobody, or an
+    /// agent is about to hear what a person answered.
     pub fn parked(&self) -> Option<RunEnd> {
+        if self.answered_unheard().next().is_some() {
+            return None;
+        }
         let named = |verb: &str, (call, open): (&CallId, &OpenCall)| match &open.subject {
             Subject::Tool { tool, .. } => format!("{call} {verb} `{tool}`"),
             _ => format!("{call}"),
@@ -43,7 +51,7 @@ impl RunState {
         let doubts: Vec<String> = self.in_doubt().map(|call| named("of", call)).collect();
         let questions: Vec<String> = self.awaiting_approval().map(|call| named("wants", call)).collect();
         let (status, reason) = match (doubts.is_empty(), questions.is_empty()) {
-            (true, true) => return None,
+            (true, true) => (Status::AwaitingInput, self.asked_in_words()?),
             (true, false) => (
                 Status::AwaitingApproval,
                 format!("approval is needed, and nobody can be asked here: {}", questions.join("; ")),
@@ -56,16 +64,14 @@ impl RunState {
         Some(RunEnd::without_answer(status, reason))
     }
 
-    /// Says how the run ends whose front agent has ended, while nobody took its place; none where one lives.
-    pub fn end_of_front(&self) -> Option<RunEnd> {
-        if self.front().is_some() {
-            return None;
-        }
-        let (last, _) = self.agents().iter().rev().find(|(_, instance)| instance.parent.answers().is_none())?;
-        match self.after_agent(last)? {
-            Next::End(end) => Some(end),
-            Next::Return { .. } => None,
-        }
+    /// Says what agents ask a person; none if they ask nothing.
+    fn asked_in_words(&self) -> Option<String> {
+        let words = |(call, open): (&CallId, &OpenCall)| {
+            let question = Inquiry::of(&open.subject).map(|inquiry| inquiry.excerpt()).unwrap_or_default();
+            format!("{call} asks: {question}")
+        };
+        let asked: Vec<String> = self.awaiting_input().map(words).collect();
+        (!asked.is_empty()).then(|| format!("an answer is needed, and nobody can be asked here: {}", asked.join("; ")))
     }
 
     /// Says what becomes of the model calls that were cut off: the provider may have billed a call whose answer never
@@ -86,8 +92,15 @@ impl RunState {
 }
 
 impl OpenCall {
-    /// Returns the result of a tool call that was in doubt, where what is known of it is a result.
+    /// Returns the result of a tool call that was in doubt, where what is known of it is a result; or of one that asked a
+    /// person who has answered.
     pub fn known_result(&self, call: &CallId, network: &NetworkSpec) -> Option<Event> {
+        if let (Subject::Tool { tool, .. }, Stage::Answered { text }) = (&self.subject, &self.stage) {
+            let mut labels = self.result_labels(tool, network);
+            labels.add(PERSON);
+            let message = tool_message(call, tool, text.to_string(), false, labels, Origin::Person);
+            return Some(Event::ToolReturned { call: call.clone(), message, failure: None });
+        }
         let (Subject::Tool { tool, .. }, Stage::Resolved(resolution)) = (&self.subject, &self.stage) else {
             return None;
         };
@@ -96,10 +109,15 @@ impl OpenCall {
             Resolution::Fail => ("the call was cut off, and counts as failed".to_owned(), Some(ToolFailure::Failed)),
             Resolution::Retry => return None,
         };
-        let mut labels = self.labels.clone();
-        let reads = network.tools.get(&**tool).and_then(|tool| tool.labels.reads.as_deref());
-        reads.into_iter().for_each(|label| labels.add(label));
+        let labels = self.result_labels(tool, network);
         let message = tool_message(call, tool, content, failure.is_some(), labels, Origin::Tool(tool.to_string()));
         Some(Event::ToolReturned { call: call.clone(), message, failure })
+    }
+
+    fn result_labels(&self, tool: &str, network: &NetworkSpec) -> Labels {
+        let mut labels = self.labels.clone();
+        let reads = network.tools.get(tool).and_then(|tool| tool.labels.reads.as_deref());
+        reads.into_iter().for_each(|label| labels.add(label));
+        labels
     }
 }

@@ -32,6 +32,8 @@ pub struct Definition {
     pub behaviour: Option<Arc<dyn Agent>>,
     /// The shape of the final answer; none for plain text.
     pub output: Option<OutputSchema>,
+    /// Whether it stands for an inner flow or a room, and so wants nothing itself: others work for it.
+    pub is_flow: bool,
 }
 
 impl std::fmt::Debug for Definition {
@@ -58,6 +60,8 @@ pub enum TargetKind {
     Delegate(Arc<str>),
     /// Hands over to the agent.
     Handoff(Arc<str>),
+    /// Publishes on the topic.
+    Publish(Arc<str>),
 }
 
 /// The shape of a final answer.

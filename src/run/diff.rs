@@ -347,6 +347,7 @@ fn outcome_words(outcome: &AgentOutcome) -> String {
         AgentOutcome::HandedOff { to } => format!("handed over to {to}"),
         AgentOutcome::Failed { reason } => format!("failed: {reason}"),
         AgentOutcome::Limit { reason, .. } => format!("limit: {reason}"),
+        AgentOutcome::Cancelled { reason } => format!("stopped: {reason}"),
     }
 }
 

@@ -182,6 +182,20 @@ pub enum Event {
         /// Whether it may happen.
         granted: bool,
     },
+    /// An agent asks a person something, with a call that passed the gate.
+    InputRequested {
+        /// The call.
+        call: CallId,
+        /// What is called, with the question in its arguments.
+        subject: Subject,
+    },
+    /// A person answered what an agent asked.
+    InputGiven {
+        /// The call that asked.
+        call: CallId,
+        /// The answer.
+        text: Arc<str>,
+    },
     /// The process ended while the call was being made, and nobody knows what became of it: a person is asked.
     CallInDoubt {
         /// The call.
@@ -248,6 +262,47 @@ pub enum Event {
     Took {
         /// The call that asks.
         call: CallId,
+    },
+    /// An answer was passed on: agents start with it, it waits at a join, or it is one of those of its flow.
+    Routed {
+        /// Whose inner flow it is in; none for the run's own.
+        flow: Option<AgentId>,
+        /// Whose answer it is: an instance that has ended; or who published it.
+        from: AgentId,
+        /// The routes that were taken, by their places in the network file, counted from 0.
+        taken: Vec<u32>,
+        /// The joins at which it waits for others, in the order of the network file, counted from 0.
+        waits: Vec<u32>,
+        /// How many agents start with it; their starts follow.
+        starts: u32,
+        /// What it makes the flow answer, if it does.
+        answer: Option<Answer>,
+        /// The call that published it; none if it is an answer.
+        published: Option<CallId>,
+    },
+    /// Answers came together at a join.
+    Joined {
+        /// Whose inner flow it is in; none for the run's own.
+        flow: Option<AgentId>,
+        /// The join, counted from 0 in the order of the network file.
+        join: u32,
+        /// Whose answers came together.
+        from: Vec<AgentId>,
+        /// The routes that were taken.
+        taken: Vec<u32>,
+        /// Who is stopped, since nobody waits for what it would have said; their ends follow.
+        lost: Vec<AgentId>,
+        /// How many agents start; their starts follow.
+        starts: u32,
+        /// What the flow answers by it, if it does.
+        answer: Option<Answer>,
+    },
+    /// A join has waited for as long as it may.
+    JoinDue {
+        /// Whose inner flow it is in; none for the run's own.
+        flow: Option<AgentId>,
+        /// The join.
+        join: u32,
     },
     /// A message was given up: nobody deals with it unless a person puts it back.
     DeadLettered {
@@ -320,6 +375,8 @@ impl Event {
             | Self::ToolReturned { call, .. }
             | Self::ApprovalRequested { call, .. }
             | Self::ApprovalDecided { call, .. }
+            | Self::InputRequested { call, .. }
+            | Self::InputGiven { call, .. }
             | Self::CallInDoubt { call, .. }
             | Self::CallResolved { call, .. }
             | Self::CallQueued { call, .. }
@@ -336,6 +393,9 @@ impl Event {
             | Self::RepairRequested { .. }
             | Self::CancelRequested { .. }
             | Self::Took { .. }
+            | Self::Routed { .. }
+            | Self::Joined { .. }
+            | Self::JoinDue { .. }
             | Self::DeadLettered { .. }
             | Self::AgentFailed { .. }
             | Self::Rejected { .. }
@@ -361,6 +421,8 @@ impl Event {
             Self::ToolReturned { .. } => "tool_returned",
             Self::ApprovalRequested { .. } => "approval_requested",
             Self::ApprovalDecided { .. } => "approval_decided",
+            Self::InputRequested { .. } => "input_requested",
+            Self::InputGiven { .. } => "input_given",
             Self::CallInDoubt { .. } => "call_in_doubt",
             Self::CallResolved { .. } => "call_resolved",
             Self::CallAbandoned { .. } => "call_abandoned",
@@ -373,6 +435,9 @@ impl Event {
             Self::CallQueued { .. } => "call_queued",
             Self::Sent { .. } => "sent",
             Self::Took { .. } => "took",
+            Self::Routed { .. } => "routed",
+            Self::Joined { .. } => "joined",
+            Self::JoinDue { .. } => "join_due",
             Self::DeadLettered { .. } => "dead_lettered",
             Self::AgentFailed { .. } => "agent_failed",
             Self::Rejected { .. } => "rejected",
@@ -425,22 +490,60 @@ pub enum Parent {
         call: CallId,
         /// To whom the answer goes; none for the run.
         answers: Option<CallId>,
+        /// Where in a flow it stands, if who handed over was brought into being by a route.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        visit: Option<Visit>,
     },
+    /// A route, a room, or an inner flow that begins.
+    Route(Visit),
+}
+
+/// Where in a flow an instance stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visit {
+    /// Whose inner flow it is; none for the run's own.
+    pub flow: Option<AgentId>,
+    /// The agent whose routes its answer takes, unless it has routes of its own: the one who handed over first.
+    pub node: Arc<str>,
+    /// Which item of a list it was given, counted from 0; none if it was given an answer as it is.
+    pub item: Option<u32>,
 }
 
 impl Parent {
     /// Returns the call that brought the instance into being; none if it was the run.
     pub fn call(&self) -> Option<&CallId> {
         match self {
-            Self::Run => None,
+            Self::Run | Self::Route(_) => None,
             Self::Delegation(call) | Self::Handoff { call, .. } => Some(call),
+        }
+    }
+
+    /// Returns where in a flow the instance of the agent `name` stands; none if its answer is a call's result.
+    pub fn visit(&self, name: &Arc<str>) -> Option<Visit> {
+        match self {
+            Self::Run => Some(Visit { flow: None, node: name.clone(), item: None }),
+            Self::Route(visit) => Some(visit.clone()),
+            Self::Handoff { visit: Some(visit), answers: None, .. } => Some(visit.clone()),
+            // An older version, which knew no flows, wrote it down.
+            Self::Handoff { visit: None, answers: None, .. } => {
+                Some(Visit { flow: None, node: name.clone(), item: None })
+            }
+            Self::Delegation(_) | Self::Handoff { answers: Some(_), .. } => None,
+        }
+    }
+
+    /// Returns whose inner flow the instance belongs to, if it does.
+    pub fn flow(&self) -> Option<&AgentId> {
+        match self {
+            Self::Route(visit) | Self::Handoff { visit: Some(visit), .. } => visit.flow.as_ref(),
+            _ => None,
         }
     }
 
     /// Returns the call that the instance's answer is the result of; none if it is the run's answer.
     pub fn answers(&self) -> Option<&CallId> {
         match self {
-            Self::Run => None,
+            Self::Run | Self::Route(_) => None,
             Self::Delegation(call) => Some(call),
             Self::Handoff { answers, .. } => answers.as_ref(),
         }
@@ -479,6 +582,13 @@ pub enum Subject {
         /// What it is told.
         message: String,
     },
+    /// Whoever takes what is published on a topic.
+    Publish {
+        /// The topic.
+        topic: Arc<str>,
+        /// What is published.
+        message: String,
+    },
 }
 
 impl Subject {
@@ -488,6 +598,7 @@ impl Subject {
             Self::Model { model, .. } => model,
             Self::Tool { tool, .. } => tool,
             Self::Delegate { agent, .. } | Self::Handoff { agent, .. } => agent,
+            Self::Publish { topic, .. } => topic,
         }
     }
 }
@@ -552,6 +663,11 @@ pub enum AgentOutcome {
         /// What happened, in a sentence.
         reason: String,
     },
+    /// It was stopped, since nobody waits for its answer any more.
+    Cancelled {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// A final answer.
@@ -570,6 +686,23 @@ impl Answer {
         match self {
             Self::Text(text) => text.clone(),
             Self::Value(value) => value.to_string().into(),
+        }
+    }
+
+    /// Returns the answer as data: a text is one.
+    pub fn to_value(&self) -> Value {
+        match self {
+            Self::Text(text) => Value::from(&**text),
+            Self::Value(value) => Value::clone(value),
+        }
+    }
+}
+
+impl From<Value> for Answer {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::String(text) => Self::Text(text.into()),
+            value => Self::Value(Arc::new(value)),
         }
     }
 }
@@ -610,6 +743,8 @@ pub enum Status {
     Denied,
     /// It waits for a person's approval.
     AwaitingApproval,
+    /// It waits for a person's answer.
+    AwaitingInput,
     /// A call may have happened or not, and a person has to say which.
     InDoubt,
     /// Its process ended before it did; `provost runs resume` takes it up again.
@@ -619,7 +754,7 @@ pub enum Status {
 impl Status {
     /// Whether it waits for a person.
     pub fn is_parked(self) -> bool {
-        matches!(self, Self::AwaitingApproval | Self::InDoubt)
+        matches!(self, Self::AwaitingApproval | Self::AwaitingInput | Self::InDoubt)
     }
 
     /// Whether a run that stands so, in no process, can be taken up again.
@@ -637,6 +772,7 @@ impl Status {
             Self::Limit => "limit",
             Self::Denied => "denied",
             Self::AwaitingApproval => "awaiting_approval",
+            Self::AwaitingInput => "awaiting_input",
             Self::InDoubt => "in_doubt",
             Self::Interrupted => "interrupted",
         }

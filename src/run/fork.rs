@@ -135,7 +135,10 @@ impl Copying {
 /// Whether a run goes on from its last event by its state alone. Where an event was recorded together with others that
 /// follow from it, it does so only after these: nobody would record them any more.
 fn is_settled(run: &RunState, last: &Event) -> bool {
-    let goes_on = run.front().is_some() && run.end().is_none_or(|end| end.status.is_parked());
+    let mut flows = run.flow(None).into_iter().chain(run.inner_flows().map(|(_, flow)| flow));
+    let is_passing_on = flows.any(|flow| !flow.is_settled());
+    let has_work = run.front().is_some() || run.flow(None).is_some_and(|flow| !flow.published.is_empty());
+    let goes_on = has_work && !is_passing_on && run.end().is_none_or(|end| end.status.is_parked());
     let is_followed_at_once = match last {
         // What is abandoned has no result and gets none: the end follows.
         Event::CallAbandoned { .. } => true,
@@ -152,7 +155,7 @@ fn is_settled(run: &RunState, last: &Event) -> bool {
             Subject::Delegate { .. } => answers(run, call),
             // Who takes over has not begun, or who hands over has not ended.
             Subject::Handoff { .. } => false,
-            Subject::Model { .. } | Subject::Tool { .. } => true,
+            Subject::Model { .. } | Subject::Tool { .. } | Subject::Publish { .. } => true,
         })
 }
 
@@ -166,7 +169,7 @@ fn taken_over(run: &RunState, later: &[Arc<Envelope>]) -> Vec<Event> {
     let is_begun = |call: &CallId| {
         run.open_call(call).is_some_and(|open| {
             let is_tool = matches!(open.subject, Subject::Tool { .. });
-            is_tool && !matches!(open.stage, Stage::AwaitingApproval | Stage::Decided { .. })
+            is_tool && open.stage.is_begun()
         })
     };
     let result = |envelope: &Arc<Envelope>| match &envelope.event {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AgentId, RunState, Stage, Subject, Wait};
+use super::{AgentId, OpenCall, RunState, Stage, Subject, Wait};
 
 /// What an agent that lives is doing; these words are public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub enum Health {
     AwaitingAgents,
     /// A person is asked whether a call may happen.
     AwaitingApproval,
+    /// A person is asked something.
+    AwaitingInput,
     /// A call waits for its turn, or for budget that others hold.
     AwaitingPermit,
     /// A person is asked what became of a call.
@@ -40,6 +42,7 @@ impl Health {
             Self::AwaitingTool => "awaiting_tool",
             Self::AwaitingAgents => "awaiting_agents",
             Self::AwaitingApproval => "awaiting_approval",
+            Self::AwaitingInput => "awaiting_input",
             Self::AwaitingPermit => "awaiting_permit",
             Self::InDoubt => "in_doubt",
             Self::Restarting => "restarting",
@@ -59,29 +62,34 @@ impl RunState {
         if instance.is_restarting {
             return Some(Health::Restarting);
         }
-        let open = self.open_calls().filter(|(call, _)| call.agent == *agent).map(|(_, open)| {
-            match (&open.stage, &open.subject) {
-                (Stage::AwaitingApproval, _) => Health::AwaitingApproval,
-                (Stage::InDoubt, _) => Health::InDoubt,
-                (_, Subject::Model { .. }) => Health::AwaitingModel,
-                (_, Subject::Tool { .. }) => Health::AwaitingTool,
-                (_, Subject::Delegate { .. } | Subject::Handoff { .. }) => Health::AwaitingAgents,
-            }
+        // Who is about to hear an answer does not wait for it any more.
+        let is_heard = |open: &OpenCall| matches!(open.stage, Stage::Answered { .. });
+        let calls = self.open_calls().filter(|(call, open)| call.agent == *agent && !is_heard(open));
+        let open = calls.map(|(_, open)| match (&open.stage, &open.subject) {
+            (Stage::AwaitingApproval, _) => Health::AwaitingApproval,
+            (Stage::InDoubt, _) => Health::InDoubt,
+            (Stage::AwaitingInput, _) => Health::AwaitingInput,
+            (_, Subject::Model { .. }) => Health::AwaitingModel,
+            (_, Subject::Tool { .. }) => Health::AwaitingTool,
+            (_, Subject::Delegate { .. } | Subject::Handoff { .. } | Subject::Publish { .. }) => Health::AwaitingAgents,
         });
         let queued = self.queued().filter(|(call, _)| call.agent == *agent).map(|(_, wait)| match wait {
             Wait::Permit | Wait::Budget => Health::AwaitingPermit,
             Wait::Mailbox => Health::Queued,
         });
+        // Others work for it.
+        let in_flow = self.flow(Some(agent)).map(|_| Health::AwaitingAgents);
         let rank = |health: &Health| match health {
             Health::AwaitingModel => 0,
             Health::AwaitingTool => 1,
             Health::InDoubt => 2,
             Health::AwaitingApproval => 3,
-            Health::AwaitingAgents => 4,
-            Health::AwaitingPermit => 5,
-            _ => 6,
+            Health::AwaitingInput => 4,
+            Health::AwaitingAgents => 5,
+            Health::AwaitingPermit => 6,
+            _ => 7,
         };
-        Some(open.chain(queued).min_by_key(rank).unwrap_or(Health::Idle))
+        Some(open.chain(queued).chain(in_flow).min_by_key(rank).unwrap_or(Health::Idle))
     }
 }
 
@@ -125,7 +133,7 @@ mod tests {
         let of_model = Subject::Model { model: "m".into(), max_output_tokens: 1 };
         let of_tool = Subject::Tool { tool: "t".into(), arguments: serde_json::Value::Null };
         let of_agent = Subject::Delegate { agent: "two".into(), message: String::new() };
-        let asked = CallId::tool(&one.agent, 1, 1);
+        let (asked, person) = (CallId::tool(&one.agent, 1, 1), CallId::tool(&one.agent, 1, 2));
         let failed = Event::AgentFailed { reason: String::new(), at: None, delivery: 0, restart_in_ms: Some(5) };
         let steps = [
             (Event::AgentStarted { name, parent: Parent::Run, depth: 0, task }, "idle"),
@@ -138,7 +146,9 @@ mod tests {
             (intended(&asked, &of_agent), "awaiting_approval"),
             (intended(&tool, &of_tool), "awaiting_tool"),
             (Event::CallInDoubt { call: tool.clone(), asked: None }, "in_doubt"),
-            (Event::CallAbandoned { call: tool, charged: reserved }, "awaiting_agents"),
+            (Event::InputRequested { call: person.clone(), subject: of_tool.clone() }, "in_doubt"),
+            (Event::CallAbandoned { call: tool, charged: reserved }, "awaiting_input"),
+            (Event::InputGiven { call: person, text: "yes".into() }, "awaiting_agents"),
             (Event::Sent { call: asked.clone(), to: "two".into() }, "awaiting_agents"),
             (Event::CallAbandoned { call: asked.clone(), charged: reserved }, "idle"),
             (Event::CallQueued { call: asked, wait: Wait::Mailbox }, "queued"),

@@ -46,7 +46,7 @@ pub enum Origin {
     Model(String),
     /// A tool, by its name in the network.
     Tool(String),
-    /// A person who told an agent something while it was at work.
+    /// A person who told an agent something while it was at work, or answered what it asked.
     Person,
     /// The runtime itself: what was wrong with an answer, and such.
     Runtime,

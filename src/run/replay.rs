@@ -11,6 +11,7 @@
 mod calls;
 mod divergence;
 mod mail;
+mod routes;
 mod wants;
 mod words;
 
@@ -20,10 +21,11 @@ use std::sync::Arc;
 pub use self::divergence::Divergence;
 use self::wants::{Batch, Progress, Want};
 use super::{
-    AgentId, AgentOutcome, CallId, Definition, Envelope, Event, Fold, Labels, NewAgent, Next, Parent, RunEnd, Stage,
-    Status, Subject, Wait, apart, decide, take_up,
+    AgentId, AgentOutcome, CallId, Definition, Envelope, Event, FlowRules, Fold, Labels, NewAgent, Next, Parent,
+    RunEnd, Stage, Status, Subject, Wait, apart, decide, published, take_up,
 };
 use crate::budget::Amount;
+use crate::route::Flow;
 use crate::spec::Network;
 
 /// How much of what is recorded and of what is decided is shown.
@@ -36,6 +38,8 @@ pub struct Rules {
     pub network: Arc<Network>,
     /// The definitions of its agents, by their names.
     pub definitions: Arc<HashMap<Arc<str>, Arc<Definition>>>,
+    /// Its routes.
+    pub flow: Arc<Flow>,
 }
 
 /// A run that is decided once more, as far as its events have been taken.
@@ -134,6 +138,9 @@ impl Replay {
             let recorded = "nothing more".to_owned();
             return Err(self.divergence(self.fold.run.head(), agent.clone(), step, recorded, decided));
         }
+        if let Some(decided) = self.not_passed_on() {
+            return Err(self.divergence(self.fold.run.head(), None, None, "nothing more".to_owned(), decided));
+        }
         Ok(Replayed { events: self.fold.run.head(), decisions: self.decisions })
     }
 
@@ -155,6 +162,7 @@ impl Replay {
         if envelope.event.call().is_some_and(|call| envelope.agent.as_ref() != Some(&call.agent)) {
             return Err("nothing: the call is another agent's".to_owned());
         }
+        self.owe_end_of_flow(envelope);
         let is_owed = self.pay(envelope)?;
         if !is_owed {
             self.check_not_over(&envelope.event)?;
@@ -173,6 +181,8 @@ impl Replay {
             Event::CallIntended { .. }
             | Event::ApprovalRequested { .. }
             | Event::ApprovalDecided { .. }
+            | Event::InputRequested { .. }
+            | Event::InputGiven { .. }
             | Event::TryFailed { .. }
             | Event::CallInDoubt { .. }
             | Event::CallResolved { .. }
@@ -200,7 +210,9 @@ impl Replay {
             | Event::AgentFailed { .. }
             | Event::Rejected { .. }
             | Event::Hung { .. }
+            | Event::JoinDue { .. }
             | Event::AgentRestarted { .. } => false,
+            Event::Routed { .. } | Event::Joined { .. } => self.check_routing(envelope)?,
             Event::Sent { call, .. } => self.check_mail(call, |stage| *stage == Stage::Intended)?,
             Event::Took { call } => self.check_mail(call, |stage| matches!(stage, Stage::Sent { .. }))?,
         };
@@ -251,6 +263,7 @@ impl Replay {
                 | Event::RunForked { .. }
                 | Event::TryFailed { .. }
                 | Event::ApprovalDecided { .. }
+                | Event::InputGiven { .. }
                 | Event::CallResolved { .. }
                 | Event::CallAbandoned { .. }
                 | Event::CancelRequested { .. }
@@ -325,15 +338,21 @@ impl Replay {
             }
             Event::RunResumed { .. } => {
                 let run = &self.fold.run;
-                self.settled = run.cancelling().cloned().or_else(|| run.end_of_front());
+                self.settled = run.cancelling().cloned();
                 let whose = |event: Event| (event.call().map(|call| call.agent.clone()), event);
                 self.owed = run.cut_off_tries().into_iter().map(whose).collect();
-                return self.take_up();
+                self.take_up()?;
+                self.settle_if_over();
+                return Ok(());
             }
             // What was under way in the other run has cost this one nothing.
             Event::RunForked { .. } => {
                 self.settled = None;
                 return self.take_up();
+            }
+            Event::CallIntended { call, subject: Subject::Publish { topic, .. }, .. } => {
+                let told = published(call, topic, envelope.labels.clone());
+                self.owed.push_back((Some(call.agent.clone()), told));
             }
             Event::CallIntended { call, subject, .. } => {
                 if let Some(Ok(new)) = self.asked(call, subject, &envelope.labels)
@@ -346,6 +365,10 @@ impl Replay {
             Event::DeadLettered { call, reason, .. } => self.give_up(envelope, call.as_ref(), reason),
             Event::Rejected { call, .. } => return self.take_back(envelope, call.as_ref()),
             Event::AgentEnded { .. } => return self.agent_ended(envelope),
+            Event::Routed { .. } | Event::Joined { .. } | Event::JoinDue { .. } => {
+                self.settle_if_over();
+                return Ok(());
+            }
             _ => {}
         }
         match &envelope.agent {
@@ -355,8 +378,9 @@ impl Replay {
     }
 
     fn asked(&self, call: &CallId, subject: &Subject, labels: &Labels) -> Option<Result<NewAgent, String>> {
-        let max_depth = self.rules.as_ref()?.network.spec().network.limits.depth;
-        self.fold.run.asked(call, subject, labels, max_depth)
+        let rules = self.rules.as_ref()?;
+        let limits = &rules.network.spec().network.limits;
+        self.fold.run.asked(call, subject, labels, FlowRules { flow: &rules.flow, limits })
     }
 
     fn owe_agent(&mut self, call: &CallId, new: NewAgent) {
@@ -373,22 +397,19 @@ impl Replay {
         self.wants.remove(agent);
         match self.fold.run.after_agent(agent) {
             // Who asked was given up.
-            Some(Next::Return { call, .. }) if self.fold.run.is_over(&call) => {}
-            Some(Next::Return { call, message, failure }) => {
+            Some(Next { call, .. }) if self.fold.run.is_over(&call) => {}
+            Some(Next { call, message, failure }) => {
                 let asker = Some(call.agent.clone());
                 self.owed.push_back((asker, Event::ToolReturned { call, message, failure }));
             }
-            Some(Next::End(end)) => {
+            None => {
+                self.settle_if_over();
                 // What stands for the run has ended, and nobody it asked can be at work still.
-                if let Some(batch) = self.wants.values().find(|batch| !batch.wants.is_empty()) {
+                let is_done = self.settled.as_ref().is_some_and(|end| end.status == Status::Done);
+                if let Some(batch) = self.wants.values().find(|batch| is_done && !batch.wants.is_empty()) {
                     return Err(batch.words());
                 }
-                if end.status != Status::Done {
-                    self.owed.push_back((None, Event::CancelRequested { end: end.clone() }));
-                }
-                self.settled = Some(end);
             }
-            None => {}
         }
         Ok(())
     }

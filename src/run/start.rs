@@ -3,14 +3,10 @@
 use std::sync::Arc;
 
 use super::{
-    AgentId, Body, CallId, Event, Labels, Message, Origin, Parent, PutBack, RunState, Subject, ToolFailure,
-    delegate_tool, handoff_tool, tool_message,
+    AgentId, Body, CallId, Event, FlowRules, Labels, Message, Origin, Parent, PutBack, RunState, Subject, ToolFailure,
+    Visit, delegate_tool, handoff_tool, publish_tool, tool_message,
 };
 use crate::budget::Amount;
-
-/// How many agent instances one run may have: a bound on fan-out, far beyond what people build and small enough that
-/// a runaway network ends within seconds.
-const MAX_AGENTS_PER_RUN: usize = 10_000;
 
 /// An agent instance that is to start.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,22 +48,22 @@ impl NewAgent {
 
 impl RunState {
     /// Says which agent a delegation or a handoff starts, which was influenced by `labels`; or, in words for the model,
-    /// why it leads too deep: agents may be asked `max_depth` deep. None where `subject` asks no agent, or nobody asks.
+    /// why it leads too deep, or to too many agents. None where `subject` asks no agent, or nobody asks.
     pub fn asked(
         &self,
         call: &CallId,
         subject: &Subject,
         labels: &Labels,
-        max_depth: u32,
+        rules: FlowRules<'_>,
     ) -> Option<Result<NewAgent, String>> {
         let (name, message, is_handoff) = match subject {
             Subject::Delegate { agent, message } => (agent.clone(), message, false),
             Subject::Handoff { agent, message } => (agent.clone(), message, true),
-            Subject::Model { .. } | Subject::Tool { .. } => return None,
+            Subject::Model { .. } | Subject::Tool { .. } | Subject::Publish { .. } => return None,
         };
         let asker = self.agents().get(&call.agent)?;
         let depth = if is_handoff { asker.depth } else { asker.depth + 1 };
-        if let Some(why) = self.out_of_bounds(depth, max_depth) {
+        if let Some(why) = self.out_of_bounds(depth, rules) {
             return Some(Err(why));
         }
         let (origin, labels) = (Origin::Agent(call.agent.clone()), labels.clone());
@@ -79,21 +75,25 @@ impl RunState {
         // What was asked at first, and what the last one says: not all that was said on the way.
         let asked = match asker.parent {
             Parent::Handoff { .. } => asker.task.len().saturating_sub(1),
-            Parent::Run | Parent::Delegation(_) => asker.task.len(),
+            Parent::Run | Parent::Delegation(_) | Parent::Route(_) => asker.task.len(),
         };
         let mut task = asker.task[..asked].to_vec();
         let text = format!("{} hands over to you: {message}", asker.name);
         task.push(question(text.into(), labels, origin));
-        let parent = Parent::Handoff { call: call.clone(), answers: asker.parent.answers().cloned() };
+        // Who has nothing to inherit stands in the run's own flow, as it did before there were others.
+        let inherits = |visit: &Visit| visit.flow.is_some() || visit.item.is_some() || rules.flow.leads_on(&visit.node);
+        let visit = asker.parent.visit(&asker.name).filter(inherits);
+        let parent = Parent::Handoff { call: call.clone(), answers: asker.parent.answers().cloned(), visit };
         Some(Ok(NewAgent { id: call.agent.successor(&name), name, parent, depth, task }))
     }
 
-    fn out_of_bounds(&self, depth: u32, max_depth: u32) -> Option<String> {
+    fn out_of_bounds(&self, depth: u32, rules: FlowRules<'_>) -> Option<String> {
+        let (max_depth, max_agents) = (rules.limits.depth, rules.limits.agents);
         if depth > max_depth {
             return Some(format!("delegation can't go deeper than depth = {max_depth}; answer without asking"));
         }
-        let too_many = self.agents().len() >= MAX_AGENTS_PER_RUN;
-        too_many.then(|| format!("the run has had {MAX_AGENTS_PER_RUN} agents, and can have no more"))
+        let too_many = self.agents().len() >= max_agents as usize;
+        too_many.then(|| format!("the run has had {max_agents} agents, and can have no more"))
     }
 }
 
@@ -120,12 +120,20 @@ pub fn no_room(call: &CallId, subject: &Subject, capacity: u32) -> Event {
     refused(call, subject, ToolFailure::MailboxFull, why)
 }
 
+/// Writes down that something was published.
+pub fn published(call: &CallId, topic: &str, labels: Labels) -> Event {
+    let said = format!("published on `{topic}`");
+    let message = tool_message(call, &publish_tool(topic), said, false, labels, Origin::Runtime);
+    Event::ToolReturned { call: call.clone(), message, failure: None }
+}
+
 /// Writes down that a call was not made.
 pub fn refused(call: &CallId, subject: &Subject, failure: ToolFailure, why: String) -> Event {
     let name = match subject {
         Subject::Tool { tool, .. } => tool.to_string(),
         Subject::Delegate { agent, .. } => delegate_tool(agent),
         Subject::Handoff { agent, .. } => handoff_tool(agent),
+        Subject::Publish { topic, .. } => publish_tool(topic),
         Subject::Model { .. } => {
             return Event::ModelFailed { call: call.clone(), error: why, charged: Amount::default() };
         }

@@ -1,6 +1,8 @@
 //! The run as a whole, as a fold of its events: its agents, its calls, what it used and how it ended.
 
+mod flow;
 mod forked;
+mod inquiring;
 mod open;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +18,9 @@ use super::{
 };
 use crate::budget::Amount;
 use crate::fault::{self, Bug};
+use crate::spec::Effect;
 
+pub use self::flow::{FlowState, Joining, Live, Published};
 pub use self::forked::Lineage;
 pub use self::open::{OpenCall, Stage};
 
@@ -29,6 +33,9 @@ pub struct RunState {
     /// The calls that wait before they can be made.
     queued: BTreeMap<CallId, Wait>,
     over: BTreeSet<CallId>,
+    /// The calls that a person has answered, in the order of the answers.
+    #[serde(default)]
+    answered: Vec<CallId>,
     dead_letters: u32,
     totals: Totals,
     spent: Amount,
@@ -37,6 +44,12 @@ pub struct RunState {
     end: Option<RunEnd>,
     clock: Clock,
     forked_from: Option<Lineage>,
+    /// The run's own flow.
+    root: FlowState,
+    /// The inner flows of instances that are at work.
+    inner: BTreeMap<AgentId, FlowState>,
+    /// The calls that must not be made twice and were let go of, with the tools: nobody knows what became of them.
+    abandoned: Vec<(CallId, Arc<str>)>,
 }
 
 /// What a run began with.
@@ -90,6 +103,8 @@ pub struct Instance {
     pub depth: u32,
     /// The first messages of its transcript.
     pub task: Vec<Arc<Message>>,
+    /// When it started, in milliseconds since 1970.
+    pub started_ms: u64,
     /// How often its actor has been started.
     pub incarnation: u32,
     /// What it used.
@@ -123,20 +138,15 @@ pub struct Totals {
     pub cost_nano_usd: u64,
 }
 
-/// What follows from the end of an agent.
+/// The result of a call that an agent's answer is.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Next {
-    /// A call has its result.
-    Return {
-        /// The call.
-        call: CallId,
-        /// The result as it goes into the transcript.
-        message: Arc<Message>,
-        /// Why it is no success; none if it is one.
-        failure: Option<ToolFailure>,
-    },
-    /// The run is over.
-    End(RunEnd),
+pub struct Next {
+    /// The call.
+    pub call: CallId,
+    /// The result as it goes into the transcript.
+    pub message: Arc<Message>,
+    /// Why it is no success; none if it is one.
+    pub failure: Option<ToolFailure>,
 }
 
 impl RunState {
@@ -185,6 +195,11 @@ impl RunState {
         self.dead_letters
     }
 
+    /// Returns the calls that must not be made twice and were let go of while they were being made, with their tools.
+    pub fn abandoned_once(&self) -> &[(CallId, Arc<str>)] {
+        &self.abandoned
+    }
+
     /// Returns what the run began with; none before its first event.
     pub fn beginning(&self) -> Option<&Beginning> {
         self.beginning.as_ref()
@@ -226,8 +241,10 @@ impl RunState {
     pub fn status(&self) -> Status {
         match self.end.as_ref().map(|end| end.status) {
             None => Status::Running,
+            Some(status) if status.is_parked() && self.answered_unheard().next().is_some() => Status::Interrupted,
             Some(Status::InDoubt) if self.in_doubt().next().is_none() => Status::Interrupted,
             Some(Status::AwaitingApproval) if self.awaiting_approval().next().is_none() => Status::Interrupted,
+            Some(Status::AwaitingInput) if self.awaiting_input().next().is_none() => Status::Interrupted,
             Some(status) => status,
         }
     }
@@ -287,6 +304,7 @@ impl RunState {
                     parent: parent.clone(),
                     depth: *depth,
                     task: task.clone(),
+                    started_ms: envelope.time_ms,
                     incarnation: envelope.incarnation,
                     totals: Totals::default(),
                     outcome: None,
@@ -296,6 +314,7 @@ impl RunState {
                     hung: None,
                 };
                 self.agents.insert(id.clone(), instance);
+                self.evolve_flows(envelope);
             }
             Event::CallIntended { call, attempt, subject, effect, reserved } => {
                 let before = self.open.get(call);
@@ -332,9 +351,15 @@ impl RunState {
                 self.open.insert(call.clone(), asked);
             }
             Event::ApprovalDecided { call, granted } => self.stage(call, Stage::Decided { granted: *granted }),
+            Event::InputRequested { call, subject } => self.ask_person(call, subject, envelope),
+            Event::InputGiven { call, text } => {
+                self.stage(call, Stage::Answered { text: text.clone() });
+                self.answered.push(call.clone());
+            }
             Event::CallInDoubt { call, .. } => self.stage(call, Stage::InDoubt),
             Event::CallResolved { call, resolution, .. } => self.stage(call, Stage::Resolved(resolution.clone())),
             Event::CallAbandoned { call, charged } => {
+                self.note_abandoned(call);
                 self.charge(call, charged);
                 self.close(call);
             }
@@ -358,6 +383,7 @@ impl RunState {
                 self.close(call);
             }
             Event::ToolReturned { call, .. } => {
+                self.evolve_flows(envelope);
                 let was_made = |open: &OpenCall| open.attempt > 0 && matches!(open.subject, Subject::Tool { .. });
                 if self.open.get(call).is_some_and(was_made) {
                     self.count(call, |totals| totals.tool_calls += 1);
@@ -381,7 +407,9 @@ impl RunState {
                 // A handoff is over when who handed over is.
                 self.open.extract_if(calls_of(id), |_, _| true).for_each(drop);
                 self.queued.extract_if(calls_of(id), |_, _| true).for_each(drop);
+                self.evolve_flows(envelope);
             }
+            Event::Routed { .. } | Event::Joined { .. } | Event::JoinDue { .. } => self.evolve_flows(envelope),
             Event::CancelRequested { end } => self.cancelling = Some(end.clone()),
             Event::RunEnded { end, .. } => self.end = Some(end.clone()),
             Event::Rejected { call: None, .. }
@@ -426,6 +454,13 @@ impl RunState {
         }
     }
 
+    fn note_abandoned(&mut self, call: &CallId) {
+        let Some(open) = self.open.get(call).filter(|open| open.attempt > 0) else { return };
+        if let (Subject::Tool { tool, .. }, Some(Effect::Once)) = (&open.subject, open.effect) {
+            self.abandoned.push((call.clone(), tool.clone()));
+        }
+    }
+
     fn stage(&mut self, call: &CallId, stage: Stage) {
         if let Some(open) = self.open.get_mut(call) {
             open.stage = stage;
@@ -456,28 +491,24 @@ impl RunState {
         }
     }
 
-    /// Says what follows from the end of `agent`: the answer goes to whom asked, or is the run's. One that stands for the
-    /// run and gives no answer leaves the run to the others that do, if there are any.
+    /// Says what follows from the end of `agent` where its answer is a call's result. What follows else, its flow says.
     pub fn after_agent(&self, agent: &AgentId) -> Option<Next> {
         let instance = self.agents.get(agent)?;
         let outcome = instance.outcome.as_ref()?;
-        match instance.parent.answers() {
-            None if !matches!(outcome, AgentOutcome::Done(_)) && self.front().is_some() => None,
-            None => end_of_run(outcome).map(Next::End),
-            Some(call) => {
-                let (content, failure) = match outcome {
-                    AgentOutcome::HandedOff { .. } => return None,
-                    AgentOutcome::Done(answer) => (answer.to_text().to_string(), None),
-                    AgentOutcome::Failed { reason } | AgentOutcome::Limit { reason, .. } => {
-                        (format!("{} gave no answer: {reason}", instance.name), Some(ToolFailure::DelegateFailed))
-                    }
-                };
-                let origin = Origin::Agent(agent.clone());
-                let tool = delegate_tool(&self.asked_agent(call).unwrap_or_else(|| instance.name.clone()));
-                let message = tool_message(call, &tool, content, failure.is_some(), instance.labels.clone(), origin);
-                Some(Next::Return { call: call.clone(), message, failure })
+        let call = instance.parent.answers()?;
+        let (content, failure) = match outcome {
+            AgentOutcome::HandedOff { .. } => return None,
+            AgentOutcome::Done(answer) => (answer.to_text().to_string(), None),
+            AgentOutcome::Failed { reason }
+            | AgentOutcome::Limit { reason, .. }
+            | AgentOutcome::Cancelled { reason } => {
+                (format!("{} gave no answer: {reason}", instance.name), Some(ToolFailure::DelegateFailed))
             }
-        }
+        };
+        let origin = Origin::Agent(agent.clone());
+        let tool = delegate_tool(&self.asked_agent(call).unwrap_or_else(|| instance.name.clone()));
+        let message = tool_message(call, &tool, content, failure.is_some(), instance.labels.clone(), origin);
+        Some(Next { call: call.clone(), message, failure })
     }
 
     fn asked_agent(&self, call: &CallId) -> Option<Arc<str>> {
@@ -491,15 +522,6 @@ impl RunState {
 /// Returns where the calls of an agent stand among all, which are in order of their agents.
 fn calls_of(agent: &AgentId) -> RangeInclusive<CallId> {
     CallId::model(agent, 0)..=CallId::tool(agent, u32::MAX, u32::MAX)
-}
-
-fn end_of_run(outcome: &AgentOutcome) -> Option<RunEnd> {
-    match outcome {
-        AgentOutcome::HandedOff { .. } => None,
-        AgentOutcome::Done(answer) => Some(RunEnd { status: Status::Done, reason: None, answer: Some(answer.clone()) }),
-        AgentOutcome::Failed { reason } => Some(RunEnd::without_answer(Status::Failed, reason.clone())),
-        AgentOutcome::Limit { reason, .. } => Some(RunEnd::without_answer(Status::Limit, reason.clone())),
-    }
 }
 
 impl RunState {
@@ -522,6 +544,11 @@ impl RunState {
 /// Returns the name under which a delegate is offered.
 pub fn delegate_tool(agent: &str) -> String {
     format!("ask_{agent}")
+}
+
+/// Returns the name under which publishing on a topic is offered.
+pub fn publish_tool(topic: &str) -> String {
+    format!("publish_{topic}")
 }
 
 /// Returns the name under which a handoff is offered.

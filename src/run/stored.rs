@@ -5,15 +5,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AgentId, AgentState, Envelope, Event, Labels, RunId, RunState, Stream, ToolFailure};
+use super::{
+    AgentId, AgentOutcome, AgentState, Envelope, Event, Labels, Parent, RunId, RunState, Status, Stream, Subject,
+    ToolFailure,
+};
 use crate::journal::{Record, Snapshot};
 
 /// The newest form of events that is read. What an older one says keeps its meaning for ever.
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 
 /// The version of the form in which folds are stored. Unlike an event, a fold of another version is only made anew: so
 /// whoever does not know an event does not read a fold in which it is hidden either.
-const SNAPSHOT_VERSION: u16 = 3;
+const SNAPSHOT_VERSION: u16 = 4;
 
 /// Returns the form in which an event is written: the oldest that has its kind, so that an older Provost reads what it
 /// knows, and says of the rest that it is newer.
@@ -34,6 +37,15 @@ fn version(event: &Event) -> u16 {
             failure: Some(ToolFailure::MailboxFull | ToolFailure::DeadLettered | ToolFailure::Rejected),
             ..
         } => 3,
+        Event::Routed { .. }
+        | Event::Joined { .. }
+        | Event::JoinDue { .. }
+        | Event::AgentStarted { parent: Parent::Route(_) | Parent::Handoff { visit: Some(_), .. }, .. }
+        | Event::CallIntended { subject: Subject::Publish { .. }, .. }
+        | Event::ApprovalRequested { subject: Subject::Publish { .. }, .. }
+        | Event::AgentEnded { outcome: AgentOutcome::Cancelled { .. } } => 4,
+        Event::InputRequested { .. } | Event::InputGiven { .. } => 4,
+        Event::CancelRequested { end } | Event::RunEnded { end, .. } if end.status == Status::AwaitingInput => 4,
         _ => 1,
     }
 }

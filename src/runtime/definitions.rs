@@ -10,8 +10,8 @@ use serde_json::json;
 use super::Error;
 use super::fleet::STAND_IN;
 use crate::model::{Offer, fixed_bytes};
-use crate::run::{Agent, Definition, OutputSchema, Target, TargetKind, delegate_tool, handoff_tool};
-use crate::spec::{AgentSpec, Network};
+use crate::run::{Agent, Definition, OutputSchema, Target, TargetKind, delegate_tool, handoff_tool, publish_tool};
+use crate::spec::{AgentSpec, Network, local};
 use crate::tool::{self, ErasedTool, Shown};
 
 /// The agents' definitions, by their names.
@@ -54,17 +54,24 @@ impl Source<'_> {
         };
         for tool in &agent.tools {
             let Shown { description, parameters } = self.shown(tool)?;
-            offer(tool.clone(), description, parameters, TargetKind::Tool(tool.as_str().into()))?;
+            offer(local(tool, name).to_owned(), description, parameters, TargetKind::Tool(tool.as_str().into()))?;
         }
         for other in &agent.delegates_to {
             let (says, parameters) =
                 (self.about(other, "Asks the agent"), message_schema("The question, in your own words."));
-            offer(delegate_tool(other), says, parameters, TargetKind::Delegate(other.as_str().into()))?;
+            offer(delegate_tool(local(other, name)), says, parameters, TargetKind::Delegate(other.as_str().into()))?;
         }
         for other in &agent.hands_off_to {
             let says = self.about(other, "Hands over, for good, to the agent");
             let parameters = message_schema("Your words to the agent.");
-            offer(handoff_tool(other), says, parameters, TargetKind::Handoff(other.as_str().into()))?;
+            offer(handoff_tool(local(other, name)), says, parameters, TargetKind::Handoff(other.as_str().into()))?;
+        }
+        for topic in &agent.publishes {
+            let (says, parameters) = (
+                format!("Publishes a message on the topic `{topic}`. You go on at once; nobody answers."),
+                message_schema("The message."),
+            );
+            offer(publish_tool(local(topic, name)), says, parameters, TargetKind::Publish(topic.as_str().into()))?;
         }
         let output = match self.network.output_schema(name) {
             Some(schema) => Some(OutputSchema { validator: validator(schema, name)?, schema: schema.clone() }),
@@ -81,6 +88,7 @@ impl Source<'_> {
             error_route: agent.on_error.route().map(Into::into),
             behaviour: self.behaviours.get(name).cloned(),
             output,
+            is_flow: agent.is_flow(),
         })
     }
 

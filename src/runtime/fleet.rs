@@ -12,7 +12,8 @@ use super::router::Router;
 use super::{Approver, Error, Recorder};
 use crate::budget::Rates;
 use crate::model::Provider;
-use crate::run::Agent;
+use crate::route::Flow;
+use crate::run::{Agent, FlowRules};
 use crate::spec::{AgentSpec, Builtin, Effect, ModelSpec, Network, Template, ToolSpec};
 use crate::tool::{self, ErasedTool};
 
@@ -22,6 +23,8 @@ pub(super) const STAND_IN: &str = "sim";
 /// What all runs of a network share.
 pub(super) struct Fleet {
     pub(super) network: Arc<Network>,
+    /// The network's routes.
+    pub(super) flow: Flow,
     /// The network as it is kept with each run.
     pub(super) text: Arc<str>,
     pub(super) recorder: Arc<Recorder>,
@@ -85,6 +88,7 @@ impl Fleet {
         let plain = |(name, agent): (&String, &AgentSpec)| Some((name.as_str().into(), plain_prompt(&agent.prompt)?));
         let plain_prompts = Arc::new(network.spec().agents.iter().filter_map(plain).collect());
         Self {
+            flow: Flow::of(network.spec()),
             network,
             text,
             recorder,
@@ -97,6 +101,11 @@ impl Fleet {
             definitions,
             plain_prompts,
         }
+    }
+
+    /// Returns by what the flows of runs go.
+    pub(super) fn flow_rules(&self) -> FlowRules<'_> {
+        FlowRules { flow: &self.flow, limits: &self.network.spec().network.limits }
     }
 
     /// Opens the network's tools for one run, whose relative paths are resolved against `directory`.

@@ -16,6 +16,7 @@ mod crash;
 mod desk;
 pub(super) mod perform;
 mod permit;
+mod person;
 mod pulse;
 mod reconcile;
 mod retry;
@@ -27,6 +28,7 @@ use ractor::ActorRef;
 pub(super) use approval::Known;
 pub use approval::{Approver, Question};
 pub(super) use call::{Call, ModelCall, Work};
+pub use person::Inquired;
 
 use self::approval::Verdict;
 use self::desk::Desk;
@@ -39,7 +41,7 @@ use crate::budget::{Account, Amount, Limit, Refusal};
 use crate::fault::{self, Bug};
 use crate::policy;
 use crate::run::{Event, Subject, ToolFailure, Wait, refused};
-use crate::spec::Effect;
+use crate::spec::{Builtin, Effect};
 
 /// What is taken for one try of a model call; given back in this order when dropped.
 pub(super) struct Admission {
@@ -58,8 +60,8 @@ impl Admission {
 /// Takes a call through the gate to its end, and tells the run's supervisor what became of it. Dropping the future at
 /// any point stops the call and gives back what it held.
 pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<RunMessage>) -> Result<(), Over> {
-    let Call { id, cause, labels, work, attempt, approval, begun_in, first_intended_ms, pulse } = call;
-    let desk = Desk { id, cause, labels, begun_in, first_intended_ms, pulse, supervisor };
+    let Call { id, agent, cause, labels, work, attempt, approval, is_asked, begun_in, first_intended_ms, pulse } = call;
+    let desk = Desk { id, agent, cause, labels, begun_in, first_intended_ms, pulse, supervisor };
     let subject = match &work {
         Work::Model(call) => call.subject(),
         Work::Act(subject) => subject.clone(),
@@ -78,6 +80,9 @@ pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<Run
     }
     match work {
         Work::Model(call) => scope.unless_stopped(ask_model(call, attempt, &desk, &scope)).await,
+        _ if scope.builtin(&subject) == Some(Builtin::PersonAsk) => {
+            scope.unless_stopped(person::ask(&subject, is_asked, &desk, &scope)).await
+        }
         _ => act(subject, attempt, &desk, &scope).await,
     }
 }
@@ -86,7 +91,7 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
     let mut tries = retry::Tries::new(&call.model.spec.retry, &scope.stream.run, &desk.id, attempt);
     loop {
         scope.may_begin().await?;
-        let mut admission = match admit(&call, tries.attempt(), desk, scope).await? {
+        let admission = match admit(&call, tries.attempt(), desk, scope).await? {
             Ok(admission) => admission,
             Err(limit) => return desk.tell(RunMessage::LimitReached { call: desk.id.clone(), limit }),
         };
@@ -98,10 +103,11 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
         call.request.attempt = tries.attempt();
         call.request.max_output_tokens = admission.hold.max_output_tokens;
         crash::point("before_intent", "model");
-        desk.record_durably(intent(desk, call.subject(), tries.attempt(), None, admission.hold.held)).await?;
-        admission.hold.intend();
+        let (held, intends) = (admission.hold.held, admission.hold.intended());
+        let intent = intent(desk, call.subject(), tries.attempt(), None, held);
+        let intended = desk.intend_durably(intent, intends).await?;
         crash::point("after_intent", "model");
-        let result = perform::model(&call, desk).await;
+        let result = perform::model(&call, intended, desk, scope).await;
         crash::point("after_effect", "model");
         let charged = perform::charge(&result, &admission.hold, &call.model.rates);
         let (error, pause) = match tries.next(result) {
@@ -169,7 +175,7 @@ async fn act(subject: Subject, attempt: u32, desk: &Desk, scope: &Scope) -> Resu
     // What changes nothing may be forgotten, and is made again; what changes something must be known before it does.
     match effect {
         Some(Effect::Pure) => scope.unless_stopped(desk.record(intent)).await?,
-        _ => scope.unless_stopped(desk.record_durably(intent)).await?,
+        _ => _ = scope.unless_stopped(desk.record_durably(intent)).await?,
     }
     crash::point("after_intent", class);
     let result = perform::tool(desk, tool, arguments, scope).await;

@@ -8,9 +8,10 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::run_supervisor::RunMessage;
-use super::{Error, Report};
+use super::voice::Voice;
+use super::{Error, Follower, Report};
 use crate::journal::{Log, Reader};
-use crate::run::{AgentId, CallId, Envelope, Resolution, RunEnd, RunId, Status};
+use crate::run::{AgentId, CallId, Envelope, NoAnswer, Resolution, RunEnd, RunId, Status};
 
 /// Where a run's supervisor is, which may fail and be replaced.
 #[derive(Default)]
@@ -104,6 +105,9 @@ impl ReportTo {
 pub struct RunHandle {
     pub(super) id: RunId,
     pub(super) log: Arc<Log<Envelope>>,
+    pub(super) voice: Arc<Voice>,
+    /// Who follows from the first word on, until it is asked for.
+    pub(super) first: Mutex<Option<Follower>>,
     pub(super) line: Arc<Line>,
     pub(super) reported: oneshot::Receiver<Result<Report, Error>>,
 }
@@ -118,6 +122,16 @@ impl RunHandle {
     /// those before its last snapshot are in the store alone. They are told as they happen, and may not be durable yet.
     pub fn events(&self) -> Reader<Envelope> {
         self.log.reader()
+    }
+
+    /// Starts to follow the run: its events as [`RunHandle::events`] reads them, and between them what its models, those of
+    /// delegates too, say from now on, piece by piece; from their first word on for the first who follows a run of a
+    /// [runtime that is followed](super::Builder::followed). A follower that is slower than they are misses some of that, and is
+    /// told how much; it never holds the run up. The pieces of a call's last try, put together by their
+    /// [offsets](super::Tokens::offset), are the text of its reply.
+    pub fn follow(&self) -> Follower {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        first.unwrap_or_else(|| self.voice.follow(self.log.reader()))
     }
 
     /// Returns something that can tell the run what to do while others wait for it.
@@ -178,6 +192,24 @@ impl Controls {
         let asked =
             self.ask(|answer| RunMessage::Resolve { call: call.clone(), resolution: resolution.clone(), answer }).await;
         asked.unwrap_or_else(|| Err(HAS_ENDED.to_owned()))
+    }
+
+    /// Answers what an agent of the run asks a person: the question of that call, or the only one that is open where none
+    /// is named. Returns the call. The answer is durable then.
+    ///
+    /// # Errors
+    /// It can't be taken; none of it is kept. [`NoAnswer::Ended`] where the run has ended, or is parked: whoever holds its
+    /// store can answer then by [`Host::answer`](super::Host::answer).
+    pub async fn answer(&self, call: Option<CallId>, text: &str) -> Result<CallId, NoAnswer> {
+        self.answer_live(call, text)
+            .await
+            .unwrap_or(Err(NoAnswer::Ended { status: Status::Interrupted, answered: None }))
+    }
+
+    /// Does the same; none if the run is not under way any more.
+    pub(super) async fn answer_live(&self, call: Option<CallId>, text: &str) -> Option<Result<CallId, NoAnswer>> {
+        let text: Arc<str> = text.into();
+        self.ask(|answer| RunMessage::Answer { call: call.clone(), text: text.clone(), answer }).await
     }
 
     /// Returns the run's supervisor, to be done harm to.

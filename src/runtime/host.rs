@@ -29,12 +29,24 @@ const TAKING_UP: Duration = Duration::from_millis(5);
 pub struct Host {
     recorder: Arc<Recorder>,
     approver: Option<Arc<dyn Approver>>,
+    is_followed: bool,
     /// The networks that have runs, by their text.
     runtimes: Mutex<HashMap<Arc<str>, Arc<Runtime>>>,
     /// The runs under way; none while one is being taken up.
     live: DashMap<RunId, Option<Live>>,
     /// Held while a dead letter is settled, so that none is twice.
     letters: Mutex<()>,
+    /// Held while a run at rest is given an answer, so that of two the second one finds the first.
+    answering: Mutex<()>,
+}
+
+/// An answer that was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The call that asked.
+    pub call: CallId,
+    /// Whether the run is under way, and goes on with it by itself.
+    pub is_under_way: bool,
 }
 
 /// A run under way.
@@ -47,13 +59,28 @@ impl Host {
     /// Makes a host on a store.
     pub fn new(recorder: impl Into<Arc<Recorder>>) -> Self {
         let (recorder, runtimes, live) = (recorder.into(), Mutex::default(), DashMap::new());
-        Self { recorder, approver: None, runtimes, live, letters: Mutex::default() }
+        Self {
+            recorder,
+            approver: None,
+            is_followed: false,
+            runtimes,
+            live,
+            letters: Mutex::default(),
+            answering: Mutex::default(),
+        }
     }
 
     /// Sets who is asked for approval by runs that are attended.
     #[must_use]
     pub fn with_approver(mut self, approver: impl Approver) -> Self {
         self.approver = Some(Arc::new(approver));
+        self
+    }
+
+    /// Lets runs be followed from the first word of their models on. See [`Builder::followed`](super::Builder::followed).
+    #[must_use]
+    pub fn followed(mut self) -> Self {
+        self.is_followed = true;
         self
     }
 
@@ -225,7 +252,7 @@ impl Host {
             }
         }
         let mut builder = Runtime::builder(network).recorder(self.recorder.clone());
-        builder.approver = self.approver.clone();
+        (builder.approver, builder.is_followed) = (self.approver.clone(), self.is_followed);
         let runtime = Arc::new(builder.start().await?);
         runtimes.insert(text.clone(), runtime.clone());
         Ok(runtime)
@@ -277,6 +304,38 @@ impl Host {
         let by = super::run_supervisor::PERSON.into();
         offline.record(Some(&agent), Event::CallResolved { call, resolution, by });
         offline.write().await
+    }
+
+    /// Answers what an agent of a run asks a person: the question of that call, or the only one that is open where none is
+    /// named. A run under way goes on with it at once; one that is parked does so when it is taken up again. The answer is
+    /// durable when this returns.
+    ///
+    /// # Errors
+    /// [`Error::NoAnswer`] if it can't be taken: a question takes one answer. There is no such run, or the store can't be
+    /// written.
+    pub async fn answer(&self, run: &RunId, call: Option<CallId>, text: &str) -> Result<Answered, Error> {
+        let _alone = self.answering.lock().await;
+        loop {
+            self.recorder.check()?;
+            let none = |why| Error::NoAnswer { run: run.clone(), why };
+            if let Some(controls) = self.controls(run)
+                && let Some(answered) = controls.answer_live(call.clone(), text).await
+            {
+                return answered.map(|call| Answered { call, is_under_way: true }).map_err(none);
+            }
+            if self.live().contains(run) {
+                // Somebody is just taking it up.
+                tokio::time::sleep(TAKING_UP).await;
+                continue;
+            }
+            let past = self.recorder.past(run)?;
+            let (call, text) = past.state.answerable(call.as_ref(), text).map_err(none)?;
+            let mut offline = Offline::new(&self.recorder, run, past)?;
+            let agent = call.agent.clone();
+            offline.record(Some(&agent), Event::InputGiven { call: call.clone(), text: text.into() });
+            offline.write().await?;
+            return Ok(Answered { call, is_under_way: false });
+        }
     }
 
     /// Pauses a run under way: it begins no more calls until it is resumed.

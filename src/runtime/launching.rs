@@ -8,6 +8,7 @@ use super::fleet::{Fleet, Values};
 use super::recorder::Claim;
 use super::run_supervisor::Opening;
 use super::scope::{Pause, Scope, SharedAccount};
+use super::voice::Voice;
 use super::{Answers, Error, Past, VERSION};
 use crate::budget::Account;
 use crate::journal::Log;
@@ -26,6 +27,19 @@ impl Fleet {
         account: Account,
         is_attended: bool,
     ) -> Result<Arc<Scope>, Error> {
+        self.scope_with(stream, values, directory, account, is_attended, Arc::default())
+    }
+
+    /// Makes the same for a run that others may follow already.
+    fn scope_with(
+        self: &Arc<Self>,
+        stream: Arc<Stream>,
+        values: &Values<'_>,
+        directory: &str,
+        account: Account,
+        is_attended: bool,
+        voice: Arc<Voice>,
+    ) -> Result<Arc<Scope>, Error> {
         let prompts = self.render_prompts(values)?;
         let tools = self.bind_tools(values, directory.as_ref())?;
         let definitions = self.definitions()?;
@@ -39,15 +53,16 @@ impl Fleet {
             cancelled: CancellationToken::new(),
             pause: Pause::default(),
             recorder: self.recorder.clone(),
+            voice,
             approver: self.approver.clone().filter(|_| is_attended),
         }))
     }
 
-    /// Makes what a run needs that is taken up again.
+    /// Makes what a run needs that is taken up again. Who follows it by `voice` goes on to do so.
     ///
     /// # Errors
     /// As for [`Runtime::resume`](super::Runtime::resume).
-    pub(super) fn resumed(self: &Arc<Self>, past: Past, answers: Answers) -> Result<Ready, Error> {
+    pub(super) fn resumed(self: &Arc<Self>, past: Past, answers: Answers, voice: Arc<Voice>) -> Result<Ready, Error> {
         let Past { state, agents, events } = past;
         let beginning = state.beginning().cloned().ok_or(Error::Stopped)?;
         let run = beginning.stream.run.clone();
@@ -59,8 +74,8 @@ impl Fleet {
         let mut account = Account::new(&self.network.spec().network.limits);
         account.carry(state.spent().plus(state.held()));
         let values = Values { input: &beginning.input, vars: &beginning.vars };
-        let scope =
-            self.scope(beginning.stream.clone(), &values, &beginning.directory, account, answers.is_attended)?;
+        let (stream, is_attended) = (beginning.stream.clone(), answers.is_attended);
+        let scope = self.scope_with(stream, &values, &beginning.directory, account, is_attended, voice)?;
         let is_other = beginning.network != self.text;
         let resumed = Event::RunResumed { network: is_other.then(|| self.text.clone()), version: VERSION.into() };
         let log = Arc::new(Log::of(events));

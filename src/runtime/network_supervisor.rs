@@ -12,6 +12,7 @@ use super::fleet::Fleet;
 use super::handle::{Line, ReportTo};
 use super::run_supervisor::{Launch, RunMessage, RunSupervisor};
 use super::supervision::{Exit, Ruling, Supervision};
+use super::voice::Voice;
 use super::{Answers, Error, Past};
 use crate::journal::Log;
 use crate::run::{Envelope, RunEnd, RunId, Status};
@@ -33,6 +34,7 @@ pub(super) struct Running {
     run: RunId,
     line: Arc<Line>,
     log: Arc<Log<Envelope>>,
+    voice: Arc<Voice>,
     report: ReportTo,
     is_attended: bool,
     is_handed_on: bool,
@@ -120,10 +122,11 @@ impl Drop for Running {
 impl Runs {
     async fn start(&mut self, launch: Launch, line: Arc<Line>, me: &ActorRef<NetworkMessage>) -> bool {
         let (run, log, report) = (launch.scope.stream.run.clone(), launch.log.clone(), launch.report.clone());
-        let is_attended = launch.scope.approver.is_some();
+        let (voice, is_attended) = (launch.scope.voice.clone(), launch.scope.approver.is_some());
         let Ok((actor, _)) = me.spawn_linked(None, RunSupervisor, launch).await else { return false };
         line.set(Some(actor.clone()));
-        self.running.insert(actor.get_id(), Running { run, line, log, report, is_attended, is_handed_on: false });
+        self.running
+            .insert(actor.get_id(), Running { run, line, log, voice, report, is_attended, is_handed_on: false });
         true
     }
 
@@ -175,7 +178,7 @@ impl Runs {
             Some(_) => self.fleet.recorder.past(&run),
             None => Past::of(&log),
         };
-        let over = match past.and_then(|past| self.fleet.resumed(past, answers)) {
+        let over = match past.and_then(|past| self.fleet.resumed(past, answers, failed.voice.clone())) {
             Err(error) => Some(error),
             Ok((scope, opening, _, claim)) => {
                 let (begun, _) = oneshot::channel();

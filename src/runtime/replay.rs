@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::definitions::definitions;
 use super::{Error, Past};
+use crate::route::Flow;
 use crate::run::{Agent, Divergence, Event, Replay, Replayed, Rules, RunId, rejected};
 use crate::spec::Network;
 use crate::tool::ErasedTool;
@@ -86,6 +87,7 @@ impl Replayer {
     fn rules(&self, run: &RunId, network: &str) -> Result<Rules, Error> {
         let network = Network::from_text(network)
             .map_err(|source| Error::Network { run: run.clone(), source: Arc::new(source) })?;
-        Ok(Rules { definitions: definitions(&network, &self.tools, &self.behaviours)?, network: Arc::new(network) })
+        let definitions = definitions(&network, &self.tools, &self.behaviours)?;
+        Ok(Rules { definitions, flow: Arc::new(Flow::of(network.spec())), network: Arc::new(network) })
     }
 }

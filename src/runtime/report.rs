@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::budget::Amount;
 use crate::run::{
-    AgentId, AgentOutcome, Answer, Health, Instance, LetterId, Lineage, RunId, RunState, Stage, Status, Totals,
+    AgentId, AgentOutcome, Answer, CallId, Health, Inquiry, Instance, LetterId, Lineage, OpenCall, RunId, RunState,
+    Stage, Status, Totals,
 };
 
 /// What a run came to. Its JSON form is public: `provost run --json` prints it.
@@ -40,9 +41,16 @@ pub struct Report {
     /// The mailboxes in which questions of this run wait, in the order of the agents' names.
     #[serde(default)]
     pub mailboxes: Vec<MailboxReport>,
+    /// What agents ask a person, and nobody has answered.
+    #[serde(default)]
+    pub questions: Vec<QuestionReport>,
     /// How many messages were given up, settled or not.
     #[serde(default)]
     pub dead_letters: u32,
+    /// The tool calls that must not be made twice and were let go of while they were being made: nobody knows what became
+    /// of them.
+    #[serde(default)]
+    pub abandoned: Vec<AbandonedReport>,
     /// What was used over all.
     pub usage: UsageReport,
     /// When it began or was forked, in milliseconds since 1970 (UTC).
@@ -60,7 +68,7 @@ pub struct AgentReport {
     pub agent: AgentId,
     /// The agent's name in the network.
     pub name: Arc<str>,
-    /// How it ended: `done`, `handed_off`, `failed`, `limit`; `running` if the run ended first.
+    /// How it ended: `done`, `handed_off`, `failed`, `limit`, `cancelled`; `running` if the run ended first.
     pub status: String,
     /// What it is doing; none once it or its run has ended.
     #[serde(default)]
@@ -82,6 +90,27 @@ pub struct MailboxReport {
     pub oldest_ms: u64,
 }
 
+/// What an agent asks a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuestionReport {
+    /// The call that asks.
+    pub call: CallId,
+    /// The question.
+    pub question: String,
+    /// What can be answered; anything where there are none.
+    pub choices: Vec<String>,
+}
+
+impl QuestionReport {
+    fn all_of(state: &RunState) -> Vec<Self> {
+        let question = |(call, open): (&CallId, &OpenCall)| {
+            let Inquiry { question, choices } = Inquiry::of(&open.subject)?;
+            Some(Self { call: call.clone(), question, choices })
+        };
+        state.awaiting_input().filter_map(question).collect()
+    }
+}
+
 impl MailboxReport {
     fn all_of(state: &RunState) -> Vec<Self> {
         let mut mailboxes: BTreeMap<&str, Self> = BTreeMap::new();
@@ -93,6 +122,22 @@ impl MailboxReport {
             mailbox.oldest_ms = mailbox.oldest_ms.min(*since_ms);
         }
         mailboxes.into_values().collect()
+    }
+}
+
+/// A tool call that was let go of while it was being made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbandonedReport {
+    /// The call.
+    pub call: CallId,
+    /// The tool's name in the network.
+    pub tool: Arc<str>,
+}
+
+impl AbandonedReport {
+    fn all_of(state: &RunState) -> Vec<Self> {
+        let report = |(call, tool): &(CallId, Arc<str>)| Self { call: call.clone(), tool: tool.clone() };
+        state.abandoned_once().iter().map(report).collect()
     }
 }
 
@@ -143,7 +188,9 @@ impl Report {
             answer: end.and_then(|end| end.answer),
             agents: state.agents().iter().map(agent).collect(),
             mailboxes: MailboxReport::all_of(state),
+            questions: QuestionReport::all_of(state),
             dead_letters: state.dead_letters(),
+            abandoned: AbandonedReport::all_of(state),
             usage: usage(&state.totals(), spent.tokens, spent.cost_nano_usd),
             started_ms: state.started_ms(),
             duration_ms: state.active_ms(),
@@ -176,7 +223,9 @@ impl Report {
             answer: None,
             agents: Vec::new(),
             mailboxes: Vec::new(),
+            questions: Vec::new(),
             dead_letters: 0,
+            abandoned: Vec::new(),
             usage: usage(&Totals::default(), 0, 0),
             started_ms: 0,
             duration_ms: 0,
@@ -197,6 +246,7 @@ fn status(outcome: Option<&AgentOutcome>) -> &'static str {
         Some(AgentOutcome::HandedOff { .. }) => "handed_off",
         Some(AgentOutcome::Failed { .. }) => "failed",
         Some(AgentOutcome::Limit { .. }) => "limit",
+        Some(AgentOutcome::Cancelled { .. }) => "cancelled",
     }
 }
 

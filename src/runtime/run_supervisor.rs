@@ -8,6 +8,7 @@
 //! What one message makes happen is written down together or not at all: a crash finds a run as it was between two
 //! messages, never in the midst of one.
 
+mod answering;
 mod calls;
 mod children;
 mod ending;
@@ -16,10 +17,12 @@ mod forking;
 mod letting_go;
 mod mail;
 mod resuming;
+mod routing;
 mod watchdog;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use indexmap::IndexMap;
 use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent};
@@ -41,8 +44,8 @@ use crate::budget::{Amount, Entry, Limit};
 use crate::fault::{self, Bug};
 use crate::journal::{Durable, Log, Mark, Part, Record, Snapshot, StreamName};
 use crate::run::{
-    AgentId, AgentState, CallId, Effect, Envelope, Event, Fold, Labels, NewAgent, Resolution, RunEnd, RunState, Status,
-    Subject, encode,
+    AgentId, AgentState, CallId, Effect, Envelope, Event, Fold, Labels, NewAgent, NoAnswer, Resolution, RunEnd,
+    RunState, Status, Subject, encode,
 };
 
 pub(super) use self::forking::Forked;
@@ -67,14 +70,16 @@ pub(super) enum RunMessage {
     /// The question of a call had to make room for another.
     Dropped { call: CallId },
     /// A call is at a point that is recorded before it goes on; where `durable` says so, it is on disk before
-    /// `recorded` is sent. `recorded` is dropped if the run is ending.
-    Record { happened: Box<Happened>, durable: bool, recorded: oneshot::Sender<()> },
+    /// `recorded` is sent its number. `recorded` is dropped if the run is ending.
+    Record { happened: Box<Happened>, durable: bool, recorded: oneshot::Sender<u64> },
     /// A call has its result, and hands back what it held.
     CallOver { happened: Box<Happened>, admission: Option<(Admission, Amount)> },
     /// A delegation or a handoff has passed the gate.
     StartAgent { call: CallId, cause: u64, subject: Subject, labels: Labels },
     /// The tool that knows has said what became of a call that was cut off; none if it does not know either.
     Reconciled { call: CallId, by: Arc<str>, resolution: Option<Resolution> },
+    /// A join may wait no longer, if it still waits for the same.
+    JoinDue { flow: Option<AgentId>, join: u32, at_ms: u64 },
     /// A call would go beyond a limit of the run.
     LimitReached { call: CallId, limit: Limit },
     /// A call's task has ended, however it did.
@@ -90,6 +95,10 @@ pub(super) enum RunMessage {
     Stand { agents: Vec<Arc<str>> },
     /// A person says what became of a call.
     Resolve { call: CallId, resolution: Resolution, answer: oneshot::Sender<Result<(), String>> },
+    /// A person answers what a call asks; the only one that is open, where none is named.
+    Answer { call: Option<CallId>, text: Arc<str>, answer: oneshot::Sender<Result<CallId, NoAnswer>> },
+    /// What a person answered is on disk.
+    AnswerWritten { call: CallId },
     /// What happened could not be written down.
     StoreFailed(Error),
     /// The run's end is durable.
@@ -154,6 +163,10 @@ pub(super) struct RunLoop {
     awoken: Vec<AgentId>,
     /// Questions for which the mailbox has no room yet.
     blocked: HashMap<CallId, Outgoing>,
+    /// Whether something has happened that answers may have to be passed on for.
+    may_route: bool,
+    /// Until when joins wait that wait no longer than that.
+    join_timers: BTreeMap<(Option<AgentId>, u32), u64>,
     /// Whether the last fold that was written down holds what has been rejected since.
     is_fold_stale: bool,
     /// How the run ends, once that is settled and while its calls are stopping.
@@ -210,6 +223,8 @@ impl Actor for RunSupervisor {
             supervision,
             awoken: Vec::new(),
             blocked: HashMap::new(),
+            may_route: false,
+            join_timers: BTreeMap::new(),
             is_fold_stale: false,
             ending: None,
             is_over: false,
@@ -231,6 +246,7 @@ impl Actor for RunSupervisor {
         }
         run.watch_the_store(&me);
         run.unwritten.mark = Some(Mark { state: Status::Running.word().into(), closed: false, summary: None });
+        run.route(&me).await;
         run.write_beginning(begun);
         run.wake(&me).await;
         run.finish_if_over(&me).await;
@@ -265,6 +281,7 @@ impl Actor for RunSupervisor {
                 run.start_asked_agent(call, cause, subject, labels, &me).await;
             }
             RunMessage::Reconciled { call, by, resolution } => run.reconciled(&call, by, resolution, &me),
+            RunMessage::JoinDue { flow, join, at_ms } => run.join_due(flow, join, at_ms),
             RunMessage::LimitReached { call, limit } => run.limit_reached(&call, limit),
             RunMessage::TaskEnded { call, task } => run.task_ended(&call, task),
             RunMessage::Cancel(_) if fault::is_planted(Bug::CancelIgnored) && !run.live.is_empty() => {}
@@ -274,6 +291,8 @@ impl Actor for RunSupervisor {
             #[cfg(test)]
             RunMessage::Stand { agents } => run.stand(agents, &me).await,
             RunMessage::Resolve { call, resolution, answer } => run.resolve(&call, resolution, answer, &me),
+            RunMessage::Answer { call, text, answer } => run.answer(call.as_ref(), &text, answer, &me),
+            RunMessage::AnswerWritten { call } => run.answer_written(&call),
             RunMessage::StoreFailed(error) => run.break_off(error),
             RunMessage::EndWritten => {
                 run.end_written(&me);
@@ -282,6 +301,7 @@ impl Actor for RunSupervisor {
             RunMessage::ShutdownTimeout => run.abort_calls(&me),
             RunMessage::AbortTimeout => run.abandon_calls(),
         }
+        run.route(&me).await;
         run.wake(&me).await;
         run.finish_if_over(&me).await;
         run.rouse_watchdog(&me);
@@ -307,6 +327,7 @@ impl Actor for RunSupervisor {
             }
             _ => {}
         }
+        run.route(&me).await;
         run.wake(&me).await;
         run.finish_if_over(&me).await;
         run.write(&me);
@@ -386,6 +407,7 @@ impl RunLoop {
         });
         let entry = entry_of(&self.state, &envelope, || self.scope.account.with(|account| account.free()));
         self.unwritten.entries.extend(entry);
+        self.may_route |= self.is_routed(&envelope);
         self.state.evolve(&envelope);
         if self.broken.is_none() {
             if self.scope.recorder.has_store() {
@@ -397,15 +419,16 @@ impl RunLoop {
     }
 
     /// Records an event for a call that waits for it.
-    fn record_for(&mut self, happened: Happened, durable: bool, recorded: oneshot::Sender<()>) {
+    fn record_for(&mut self, happened: Happened, durable: bool, recorded: oneshot::Sender<u64>) {
         // Its agent may have been given up.
         if self.ending.is_some() || self.state.is_over(&happened.call) {
             return;
         }
-        let Happened { call, cause, labels, event } = happened;
-        self.record_with(Some(&call.agent), Some(cause), labels, event);
+        let Happened { call, cause, labels, event, intends } = happened;
+        let seq = self.record_with(Some(&call.agent), Some(cause), labels, event).seq;
+        intends.iter().for_each(|intended| intended.store(true, Ordering::Relaxed));
         // Whoever waits may have been cancelled meanwhile.
-        let tell = move || recorded.send(()).unwrap_or_default();
+        let tell = move || _ = recorded.send(seq);
         match durable {
             true => self.when_durable(tell),
             false => tell(),

@@ -13,6 +13,7 @@ use super::definitions::Definitions;
 use super::fleet::{BoundTool, Fleet, Prompts, Tools};
 use super::recorder::Recorder;
 use super::run_supervisor::RunMessage;
+use super::voice::Voice;
 use crate::budget::{Account, Amount, Refusal};
 use crate::fault::{self, Bug};
 use crate::run::{CallId, Event, Labels, Stream, Subject};
@@ -31,6 +32,8 @@ pub(super) struct Scope {
     /// Whether calls that have not begun wait.
     pub(super) pause: Pause,
     pub(super) recorder: Arc<Recorder>,
+    /// Tells those who follow the run what its models say.
+    pub(super) voice: Arc<Voice>,
     /// Who can be asked for approval now.
     pub(super) approver: Option<Arc<dyn Approver>>,
 }
@@ -113,10 +116,15 @@ pub(super) struct Happened {
     /// What it was influenced by.
     pub(super) labels: Labels,
     pub(super) event: Event,
+    /// What is told that the event has its number, where that is a reservation.
+    pub(super) intends: Option<Intended>,
 }
 
-/// Records an event and waits until it has its number, or is durable.
-pub(super) async fn record(supervisor: &ActorRef<RunMessage>, happened: Happened, durable: bool) -> Result<(), Over> {
+/// Whether the call that something is held for is intended on record: from there on it may have been made.
+pub(super) type Intended = Arc<AtomicBool>;
+
+/// Records an event and waits until it has its number, which is returned, or is durable.
+pub(super) async fn record(supervisor: &ActorRef<RunMessage>, happened: Happened, durable: bool) -> Result<u64, Over> {
     let (recorded, answer) = oneshot::channel();
     supervisor.cast(RunMessage::Record { happened: Box::new(happened), durable, recorded }).map_err(|_| Over)?;
     answer.await.map_err(|_| Over)
@@ -156,7 +164,7 @@ impl SharedAccount {
     }
 
     fn hold(self: &Arc<Self>, counts: Amount, (max_output_tokens, held): (u32, Amount)) -> Hold {
-        Hold { account: self.clone(), held, counts, max_output_tokens, intended: false, settled: false }
+        Hold { account: self.clone(), held, counts, max_output_tokens, intended: Intended::default(), settled: false }
     }
 
     /// Does the same with the bug [`Bug::ReservedInTwo`].
@@ -182,14 +190,15 @@ pub(super) struct Hold {
     pub(super) counts: Amount,
     /// How many tokens the call may write.
     pub(super) max_output_tokens: u32,
-    intended: bool,
+    intended: Intended,
     settled: bool,
 }
 
 impl Hold {
-    /// From here on the call may have been made.
-    pub(super) fn intend(&mut self) {
-        self.intended = true;
+    /// Returns what is to be set when the intent is recorded. It is the run's supervisor that sets it: the task that waits
+    /// for that may be stopped before it hears of it.
+    pub(super) fn intended(&self) -> Intended {
+        self.intended.clone()
     }
 
     /// Replaces the hold by what the call did cost.
@@ -210,7 +219,7 @@ impl Drop for Hold {
         if self.settled {
             return;
         }
-        let (held, intended) = (self.held, self.intended);
+        let (held, intended) = (self.held, self.intended.load(Ordering::Relaxed));
         self.account.with(|account| match intended {
             true => account.settle(held, held),
             false => account.release(held),
@@ -246,8 +255,8 @@ mod tests {
     #[test]
     fn a_call_that_broke_off_after_its_intent_is_charged_in_full() {
         let account = account();
-        let mut hold = reserve(&account).unwrap();
-        hold.intend();
+        let hold = reserve(&account).unwrap();
+        hold.intended().store(true, Ordering::Relaxed);
         drop(hold);
         assert_eq!(account.with(|account| (account.held(), account.spent().tokens)), (Amount::default(), 100));
         assert!(matches!(reserve(&account), Err(Refusal::Exhausted(_))));

@@ -24,8 +24,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use bodies::{
-    Acted, CancelRun, DropLetter, ForkRun, ForkedOff, Health, Keep, PauseRun, Prune, PutBackLetter, Removed,
-    ResolveRun, ResumeRun, Resumed, Resumption, StartRun, Started, SteerRun,
+    Acted, AnswerRun, AnswerTaken, CancelRun, DropLetter, ForkRun, ForkedOff, Health, Keep, PauseRun, Prune,
+    PutBackLetter, Removed, ResolveRun, ResumeRun, Resumed, Resumption, Standing, StartRun, Started, SteerRun,
 };
 pub use client::{Client, ClientError, HEALTH_PATIENCE};
 pub use fault::{Code, Fault};
@@ -132,6 +132,7 @@ fn router(desk: Desk) -> Router {
         .route("/runs/{run}/pause", post(verbs::pause))
         .route("/runs/{run}/steer", post(verbs::steer))
         .route("/runs/{run}/resolve", post(verbs::resolve))
+        .route("/runs/{run}/answer", post(verbs::answer))
         .route("/runs/{run}/put-back", post(verbs::put_back))
         .route("/runs/{run}/drop-letter", post(verbs::drop_letter))
         .route("/prune", post(verbs::prune))

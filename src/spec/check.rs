@@ -5,6 +5,7 @@
 mod agents;
 mod limits;
 mod models;
+mod routes;
 mod supervision;
 mod templates;
 mod tools;
@@ -36,6 +37,7 @@ pub(super) fn meaning(spec: &NetworkSpec, found: &mut Findings, front: Front<'_>
     let mut check = Check { spec, found, front };
     check.network();
     let reached = check.ways();
+    check.routes();
     check.supervision();
     check.models(&reached);
     check.limits();

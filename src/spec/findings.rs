@@ -129,7 +129,12 @@ impl Findings {
         self.is_broken(path) || self.touched.contains(&owned(path))
     }
 
-    /// Whether so much is wrong already that more would help nobody.
+    /// Whether anything is wrong, and not only doubtful.
+    pub(super) fn has_errors(&self) -> bool {
+        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
+    /// Whether so much is wrong that nothing more is reported.
     pub(super) fn is_full(&self) -> bool {
         self.diagnostics.len() >= MAX_DIAGNOSTICS
     }

@@ -5,7 +5,7 @@ mod mermaid;
 mod svg;
 mod text;
 
-use super::{Builtin, ModelSpec, Network, ProviderKind, ToolSpec};
+use super::{AgentSpec, Builtin, ModelSpec, Network, NetworkSpec, ProviderKind, RoomSpec, RouteSpec, TOPIC, ToolSpec};
 
 /// How a network is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +49,7 @@ struct Node {
 enum Kind {
     Entry,
     Agent,
+    Topic,
     Tool,
 }
 
@@ -56,6 +57,8 @@ struct Edge {
     from: usize,
     to: usize,
     kind: Way,
+    /// When a route is taken.
+    note: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,6 +67,10 @@ enum Way {
     HandsOver,
     /// It hands over where it can't go on.
     OnError,
+    /// A route takes its answer there.
+    Routes,
+    /// Others work for it.
+    Holds,
     Uses,
 }
 
@@ -80,6 +87,9 @@ impl Graph {
             })
             .collect();
         let mut edges = Vec::new();
+        for topic in topics(spec) {
+            nodes.push(Node { kind: Kind::Topic, name: topic.to_owned(), note: "topic".to_owned() });
+        }
         let first_tool = nodes.len();
         let used: Vec<(&String, &ToolSpec)> = spec
             .tools
@@ -94,20 +104,87 @@ impl Graph {
         for (from, agent) in spec.agents.values().enumerate() {
             let agents = |names: &[String], kind: Way| -> Vec<Edge> {
                 let found = names.iter().filter_map(|to| spec.agents.get_index_of(to));
-                found.map(|to| Edge { from, to, kind }).collect()
+                found.map(|to| Edge::new(from, to, kind)).collect()
             };
             edges.extend(agents(&agent.delegates_to, Way::Asks));
             edges.extend(agents(&agent.hands_off_to, Way::HandsOver));
             let route = agent.on_error.route().and_then(|to| spec.agents.get_index_of(to));
-            edges.extend(route.map(|to| Edge { from, to, kind: Way::OnError }));
+            edges.extend(route.map(|to| Edge::new(from, to, Way::OnError)));
+            let inner: Vec<String> = inner(agent).map(str::to_owned).collect();
+            edges.extend(agents(&inner, Way::Holds));
             let tools = agent.tools.iter().filter_map(|tool| used.iter().position(|(name, _)| *name == tool));
-            edges.extend(tools.map(|tool| Edge { from, to: first_tool + tool, kind: Way::Uses }));
+            edges.extend(tools.map(|tool| Edge::new(from, first_tool + tool, Way::Uses)));
+            for topic in agent.publishes.iter().map(|topic| format!("{TOPIC}{topic}")) {
+                let to = nodes.iter().position(|node| node.name == topic);
+                let note = "publishes".to_owned();
+                edges.extend(to.map(|to| Edge { note, ..Edge::new(from, to, Way::Routes) }));
+            }
+        }
+        let at = |name: &String| nodes[..first_tool].iter().position(|node| node.name == *name);
+        for route in &spec.routes {
+            for (from, to) in route.from.iter().flat_map(|from| route.to.iter().map(move |to| (from, to))) {
+                let Some((from, to)) = at(from).zip(at(to)) else { continue };
+                edges.push(Edge { note: condition(route), ..Edge::new(from, to, Way::Routes) });
+            }
         }
         Self { title: spec.network.name.clone(), nodes, edges }
     }
 }
 
+impl Edge {
+    fn new(from: usize, to: usize, kind: Way) -> Self {
+        Self { from, to, kind, note: String::new() }
+    }
+
+    /// Says how work goes this way; nothing for a tool that is used.
+    fn label(&self) -> &str {
+        match self.kind {
+            Way::Asks => "asks",
+            Way::HandsOver => "hands over",
+            Way::OnError => "on error",
+            Way::Routes => &self.note,
+            Way::Holds => "holds",
+            Way::Uses => "",
+        }
+    }
+}
+
+/// Returns the topics of a network, in the order in which they are named.
+fn topics(spec: &NetworkSpec) -> Vec<&str> {
+    let mut topics: Vec<&str> = Vec::new();
+    for name in spec.routes.iter().flat_map(|route| route.from.iter().chain(&route.to)) {
+        if name.starts_with(TOPIC) && !topics.contains(&name.as_str()) {
+            topics.push(name);
+        }
+    }
+    topics
+}
+
+/// Returns the agents that work for one: in its room, or those with which its inner flow begins.
+fn inner(agent: &AgentSpec) -> impl Iterator<Item = &str> {
+    agent.flow.as_deref().into_iter().chain(agent.room.iter().flat_map(RoomSpec::agents))
+}
+
+/// Says when a route is taken.
+fn condition(route: &RouteSpec) -> String {
+    let mut parts = Vec::new();
+    parts.extend(route.join.map(|join| format!("join {join}")));
+    parts.extend(route.for_each.as_ref().map(|list| format!("each of {list}")));
+    parts.extend(route.when.as_ref().map(|when| format!("if {when}")));
+    parts.extend(route.otherwise.then(|| "otherwise".to_owned()));
+    parts.extend(route.max_visits.map(|max| format!("at most {max} times")));
+    if parts.is_empty() { "then".to_owned() } else { parts.join(", ") }
+}
+
 fn model_note(network: &Network, agent: &str) -> String {
+    if let Some(spec) = network.spec().agents.get(agent).filter(|agent| agent.is_flow()) {
+        let words = match (&spec.room, &spec.network) {
+            (Some(_), _) => "room".to_owned(),
+            (None, Some(file)) => format!("network {file}"),
+            (None, None) => "inner flow".to_owned(),
+        };
+        return words;
+    }
     match network.model_of(agent) {
         Some((name, model)) => format!("{name} ({})", provider_note(model)),
         None => "simulated model".to_owned(),
@@ -136,6 +213,7 @@ fn tool_note(tool: &ToolSpec) -> String {
         Some(Builtin::MemorySearch) => "memory.search",
         Some(Builtin::MemoryForget) => "memory.forget",
         Some(Builtin::KnowledgeSearch) => "knowledge.search",
+        Some(Builtin::PersonAsk) => "person.ask",
         None => "from the program",
     };
     name.to_owned()

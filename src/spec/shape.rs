@@ -12,7 +12,7 @@ use super::findings::{Findings, Place, Said, listed, nearest};
 use super::later;
 use super::node::{Node, Value};
 use super::schema::json_schema;
-use super::{Backoff, OnError, SecretRef, Span};
+use super::{Backoff, Join, OnError, SecretRef, Span};
 
 /// Makes `tree` fit the schema, and reports where it did not.
 pub(super) fn fit(tree: &mut Node, found: &mut Findings) {
@@ -33,7 +33,16 @@ impl<'a> Shape<'a> {
         if let Some(choices) = choices(schema) {
             return self.choice(schema, &choices, node);
         }
-        match (schema["type"].as_str(), &mut node.value) {
+        match (schema["format"].as_str(), &node.value) {
+            // One is a list of one.
+            (Some("one-or-many"), Value::String(_)) => {
+                let one = node.clone();
+                node.value = Value::Array(vec![one]);
+            }
+            (Some("join"), Value::Integer(count)) => node.value = Value::String(count.to_string()),
+            _ => {}
+        }
+        match (kind(schema), &mut node.value) {
             (Some("object"), Value::Table(_)) => self.table(schema, node),
             (Some("array"), Value::Array(_)) => self.list(schema, node),
             (Some("string"), Value::String(text)) => {
@@ -67,7 +76,7 @@ impl<'a> Shape<'a> {
         let expected = expected(schema);
         let mut help = format!("write {}", example(schema, &self.path));
         if let Value::String(text) = &node.value
-            && matches!(schema["type"].as_str(), Some("integer" | "number" | "boolean"))
+            && matches!(kind(schema), Some("integer" | "number" | "boolean"))
             && text.parse::<f64>().is_ok_and(f64::is_finite)
         {
             help = "write it without the quotes".to_owned();
@@ -269,6 +278,11 @@ fn resolve<'a>(root: &'a Json, schema: &'a Json) -> &'a Json {
     target.map_or(schema, |target| resolve(root, target))
 }
 
+/// Returns the type of what a schema describes. Where there are several, all but the first are other ways to write it.
+fn kind(schema: &Json) -> Option<&str> {
+    schema["type"].as_str().or_else(|| schema["type"][0].as_str())
+}
+
 /// Returns the values of an enumeration; none if the schema is something else.
 fn choices(schema: &Json) -> Option<Vec<&str>> {
     let named = |choice: &'_ Json| choice.as_str().is_some();
@@ -284,7 +298,7 @@ fn placeholder(root: &Json, schema: &Json) -> Value {
     if let Some(first) = choices(schema).and_then(|choices| choices.first().copied()) {
         return Value::String(first.to_owned());
     }
-    match (schema["type"].as_str(), schema["format"].as_str()) {
+    match (kind(schema), schema["format"].as_str()) {
         (Some("object"), _) => {
             let required = schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str);
             Value::Table(
@@ -300,6 +314,7 @@ fn placeholder(root: &Json, schema: &Json) -> Value {
         (_, Some("span")) => Value::String("1s".to_owned()),
         (_, Some("backoff")) => Value::String(Backoff::default().to_string()),
         (_, Some("on-error")) => Value::String(OnError::default().to_string()),
+        (_, Some("join")) => Value::String(Join::All.to_string()),
         _ => Value::String(String::new()),
     }
 }
@@ -308,7 +323,7 @@ fn expected(schema: &Json) -> &'static str {
     if choices(schema).is_some() {
         return "a string";
     }
-    match (schema["type"].as_str(), schema["format"].as_str()) {
+    match (kind(schema), schema["format"].as_str()) {
         (Some("object"), _) => "a table",
         (Some("array"), _) => "a list",
         (Some("integer"), _) => "a whole number",
@@ -325,7 +340,7 @@ fn example(schema: &Json, path: &[String]) -> String {
     if let Some(choices) = choices(schema) {
         return format!("one of {}", choices.iter().map(|c| format!("\"{c}\"")).collect::<Vec<_>>().join(", "));
     }
-    match (schema["type"].as_str(), schema["format"].as_str()) {
+    match (kind(schema), schema["format"].as_str()) {
         (Some("object"), _) => match schema["required"].get(0).and_then(Json::as_str) {
             Some(inner) => format!("`{key} = {{ {inner} = … }}`"),
             None if path.len() == 1 => format!("a table, such as [{key}] or [{key}.NAME]"),
@@ -338,6 +353,7 @@ fn example(schema: &Json, path: &[String]) -> String {
         (_, Some("span")) => "a span of time in quotes, such as \"200ms\", \"10s\" or \"5m\"".to_owned(),
         (_, Some("backoff")) => format!("`{key} = \"200ms..10s\"`: {BACKOFF}"),
         (_, Some("on-error")) => format!("`{key} = \"restart\"`; it takes {ON_ERROR}"),
+        (_, Some("join")) => format!("`{key} = \"all\"`; it takes {JOIN}"),
         _ if path.last().is_some_and(|key| key.bytes().all(|byte| byte.is_ascii_digit())) => "\"…\"".to_owned(),
         _ => format!("`{key} = \"…\"`"),
     }
@@ -345,6 +361,9 @@ fn example(schema: &Json, path: &[String]) -> String {
 
 /// What a back-off says.
 const BACKOFF: &str = "the first pause and the longest one";
+
+/// How many answers may have to come together.
+const JOIN: &str = "`all`, `any`, `majority` or a number from 1";
 
 /// What may follow an error.
 const ON_ERROR: &str = "`feed_back`, `restart`, `fail_run` or `route:<agent>`";
@@ -374,6 +393,13 @@ fn wrong_text(schema: &Json, text: &str, name: &str) -> Option<Said> {
                 _ if text.starts_with("route") => "name the agent that takes over: \"route:<agent>\"".to_owned(),
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("it takes {ON_ERROR}"),
+            };
+            said("unknown_value", format!("{name} can't be `{}`", short(text)), &help)
+        }),
+        Some("join") => text.parse::<Join>().err().and_then(|_| {
+            let help = match nearest(text, ["all", "any", "majority"]) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("it takes {JOIN}"),
             };
             said("unknown_value", format!("{name} can't be `{}`", short(text)), &help)
         }),
@@ -429,7 +455,7 @@ fn missing_help(root: &Json, key: &str, schema: &Json, table: &[String]) -> Stri
     let first = description.unwrap_or_default().split(['.', ':', ';']).next().unwrap_or_default().replace('\n', " ");
     let mut path = table.to_vec();
     path.push(key.to_owned());
-    let example = match resolve(root, schema)["type"].as_str() {
+    let example = match kind(resolve(root, schema)) {
         Some("object") => format!("a table [{}]", path.join(".")),
         Some("integer" | "number") => format!("`{key} = 1.0`"),
         _ => example(resolve(root, schema), &path),
@@ -446,6 +472,8 @@ fn lower_first(text: &str) -> String {
 pub(super) fn name<S: AsRef<str>>(path: &[S]) -> String {
     match path {
         [] => "the file".to_owned(),
+        // The tables of a list have no names.
+        [.., index, key] if is_index(index.as_ref()) && !is_index(key.as_ref()) => format!("`{}`", short(key.as_ref())),
         [.., list, index] if index.as_ref().bytes().all(|byte| byte.is_ascii_digit()) => {
             format!("each item of `{}`", list.as_ref())
         }
@@ -454,9 +482,15 @@ pub(super) fn name<S: AsRef<str>>(path: &[S]) -> String {
     }
 }
 
+fn is_index(step: &str) -> bool {
+    !step.is_empty() && step.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 fn name_of_table<S: AsRef<str>>(path: &[S]) -> String {
-    if path.is_empty() {
-        return "the file".to_owned();
+    match path {
+        [] => return "the file".to_owned(),
+        [list, index] if is_index(index.as_ref()) => return format!("[[{}]]", short(list.as_ref())),
+        _ => {}
     }
     format!("[{}]", path.iter().map(|step| short(step.as_ref())).collect::<Vec<_>>().join("."))
 }

@@ -5,7 +5,8 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{MailboxSpec, OnError, RestartSpec, Scope, Span};
+use super::routes::DEFAULT_FAN_OUT;
+use super::{MAX_AGENTS, MailboxSpec, OnError, RestartSpec, RoomSpec, RouteSpec, Scope, Span};
 
 /// How long the name of a model or tool may be: what providers take as the name of a tool.
 pub const MAX_NAME: usize = 64;
@@ -33,6 +34,9 @@ pub struct NetworkSpec {
     #[serde(default)]
     #[schemars(extend("propertyNames" = { "format": "name", "pattern": "^[A-Za-z0-9_-]+$", "maxLength": MAX_AGENT_NAME }))]
     pub agents: IndexMap<String, AgentSpec>,
+    /// The routes between agents, for what does not depend on what an agent wants; in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteSpec>,
     /// The tools, by the names that agents use.
     #[serde(default)]
     #[schemars(extend("propertyNames" = { "format": "name", "pattern": "^[A-Za-z0-9_-]+$", "maxLength": MAX_NAME }))]
@@ -93,11 +97,40 @@ pub struct Limits {
     pub steps: u64,
     /// How deep delegation may go: 0 forbids it, 1 lets the entry agent delegate.
     pub depth: u32,
+    /// How many agents a `for_each` may start at once.
+    #[serde(skip_serializing_if = "Limits::is_default_fan_out")]
+    #[schemars(range(min = 1, max = MAX_AGENTS))]
+    pub fan_out: u32,
+    /// How many agents a run may have over all.
+    #[serde(skip_serializing_if = "Limits::is_default_agents")]
+    #[schemars(range(min = 1, max = MAX_AGENTS))]
+    pub agents: u32,
+}
+
+impl Limits {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+    fn is_default_fan_out(fan_out: &u32) -> bool {
+        *fan_out == DEFAULT_FAN_OUT
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+    fn is_default_agents(agents: &u32) -> bool {
+        *agents == MAX_AGENTS
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { cost_usd: None, tokens: None, deadline: None, model_calls: None, steps: 200, depth: 4 }
+        Self {
+            cost_usd: None,
+            tokens: None,
+            deadline: None,
+            model_calls: None,
+            steps: 200,
+            depth: 4,
+            fan_out: DEFAULT_FAN_OUT,
+            agents: MAX_AGENTS,
+        }
     }
 }
 
@@ -278,7 +311,9 @@ impl Default for Retry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentSpec {
-    /// The system message, a minijinja template over `input` and `vars`.
+    /// The system message, a minijinja template over `input` and `vars`. Only an agent for which others work (`flow`,
+    /// `network`, `room`) has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(min = 1))]
     pub prompt: String,
     /// What the agent is for, in words for the agents that may ask it or hand over to it.
@@ -333,6 +368,24 @@ pub struct AgentSpec {
     /// What may wait for an instance that is free.
     #[serde(default, skip_serializing_if = "MailboxSpec::is_default")]
     pub mailbox: MailboxSpec,
+    /// Makes it stand for an inner flow, which begins with this agent and goes by the routes: its answer is the flow's.
+    /// In the place of a prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub flow: Option<String>,
+    /// Makes it stand for another network, by its file, relative to this one: the answer is that network's. In the place
+    /// of a prompt. The agents, models and tools of that file are known here as `<agent>__<name>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub network: Option<String>,
+    /// Makes it a room, in which other agents speak in turn, in the place of a prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<RoomSpec>,
+    /// The topics on which it may publish; each is offered as the tool `publish_<topic>`, and whoever a route leads to from
+    /// `#<topic>` gets what it publishes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("uniqueItems" = true))]
+    pub publishes: Vec<String>,
 }
 
 impl AgentSpec {
@@ -354,7 +407,16 @@ impl AgentSpec {
             scope: Scope::default(),
             replicas: None,
             mailbox: MailboxSpec::default(),
+            flow: None,
+            network: None,
+            room: None,
+            publishes: Vec::new(),
         }
+    }
+
+    /// Whether others work for it (a flow, a network, a room), and it does nothing itself.
+    pub fn is_flow(&self) -> bool {
+        self.flow.is_some() || self.network.is_some() || self.room.is_some()
     }
 
     /// Returns how many instances may be at work at once; none where only the bounds of the run hold.
@@ -442,6 +504,8 @@ impl ToolSpec {
         match self.builtin {
             // It has a bound of its own, and takes time because it is asked to.
             Some(Builtin::ClockSleep) => self.timeout,
+            // People take the time that they take.
+            Some(Builtin::PersonAsk) => None,
             _ => Some(self.timeout.unwrap_or(Self::DEFAULT_TIMEOUT)),
         }
     }
@@ -488,6 +552,9 @@ pub enum Builtin {
     /// Searches files that were indexed.
     #[serde(rename = "knowledge.search")]
     KnowledgeSearch,
+    /// Asks a person, and waits for the answer, which may outlast the process.
+    #[serde(rename = "person.ask")]
+    PersonAsk,
 }
 
 impl Builtin {
@@ -496,6 +563,8 @@ impl Builtin {
         match self {
             Self::FsList | Self::FsRead | Self::FsSearch | Self::ClockNow | Self::ClockSleep => true,
             Self::MemorySearch | Self::KnowledgeSearch => true,
+            // What it says goes to who runs the network, and to nobody else.
+            Self::PersonAsk => true,
             Self::FsWrite | Self::ProcessRun | Self::MemoryPut | Self::MemoryForget => false,
         }
     }

@@ -33,9 +33,7 @@ impl Template {
     /// # Errors
     /// A syntax error, with its line.
     pub fn parse(source: &str) -> Result<Self, TemplateError> {
-        let mut environment = Environment::new();
-        environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        environment.set_fuel(Some(FUEL));
+        let mut environment = strict();
         environment.add_template_owned(NAME, source.to_owned()).map_err(explain)?;
         Ok(Self { environment })
     }
@@ -67,7 +65,16 @@ impl Template {
     }
 }
 
-fn explain(error: minijinja::Error) -> TemplateError {
+/// Makes an environment in which a name that is not defined is an error, and nothing runs for ever.
+pub(crate) fn strict() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_fuel(Some(FUEL));
+    environment
+}
+
+/// Says in our words what is wrong with a template or an expression.
+pub(crate) fn explain(error: minijinja::Error) -> TemplateError {
     let message = match (error.kind(), error.detail()) {
         (ErrorKind::OutOfFuel, _) => "it does more work than a template may (is there an endless loop?)".to_owned(),
         (kind, Some(detail)) => format!("{kind}: {detail}"),

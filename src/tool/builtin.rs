@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::fs::{List, Read, Root, Search, Write};
 use super::memory::{self, Memory};
-use super::{ErasedTool, Error, Shown, clock, knowledge, process};
+use super::{ErasedTool, Error, Shown, clock, knowledge, person, process};
 use crate::memory::Shelf;
 use crate::spec::{Builtin, ToolSpec};
 
@@ -35,6 +35,7 @@ pub fn builtin(spec: &ToolSpec, root: &Path, shelf: &Arc<Shelf>) -> Result<Arc<d
             let name = spec.knowledge.as_deref().unwrap_or_default();
             Arc::new(knowledge::Search::new(shelf.clone(), name, root.to_owned()))
         }
+        Builtin::PersonAsk => Arc::new(person::Ask),
     })
 }
 
@@ -53,6 +54,7 @@ pub fn shown(spec: &ToolSpec) -> Option<Shown> {
         Builtin::MemorySearch => Shown::of_builtin::<memory::Search>(memory::Search::DESCRIPTION),
         Builtin::MemoryForget => Shown::of_builtin::<memory::Forget>(memory::Forget::DESCRIPTION),
         Builtin::KnowledgeSearch => Shown::of_builtin::<knowledge::Search>(knowledge::Search::DESCRIPTION),
+        Builtin::PersonAsk => Shown::of_builtin::<person::Ask>(person::Ask::DESCRIPTION),
     })
 }
 
@@ -63,7 +65,7 @@ mod tests {
     use super::*;
     use crate::spec::Effect;
 
-    const ALL: [Builtin; 11] = [
+    const ALL: [Builtin; 12] = [
         Builtin::FsList,
         Builtin::FsRead,
         Builtin::FsSearch,
@@ -75,6 +77,7 @@ mod tests {
         Builtin::MemorySearch,
         Builtin::MemoryForget,
         Builtin::KnowledgeSearch,
+        Builtin::PersonAsk,
     ];
 
     fn opened(spec: &ToolSpec, root: &Path) -> Result<Arc<dyn ErasedTool>, Error> {
@@ -140,6 +143,7 @@ mod tests {
         assert_eq!(required(Builtin::MemorySearch), Some(json!(["query"])));
         assert_eq!(required(Builtin::MemoryForget), Some(json!(["id"])));
         assert_eq!(required(Builtin::KnowledgeSearch), Some(json!(["query"])));
+        assert_eq!(required(Builtin::PersonAsk), Some(json!(["question"])));
     }
 
     #[test]

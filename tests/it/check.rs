@@ -74,6 +74,43 @@ fn what_later_versions_bring_is_refused_as_such() {
 }
 
 #[test]
+fn mistakes_with_routes_are_each_at_its_place() {
+    insta::assert_snapshot!(rendered("routes.toml"));
+}
+
+#[test]
+fn routes() {
+    let two = |rest: &str| format!("[agents.b]\nprompt = \"x\"\n{rest}");
+    let route = |rest: &str| two(&format!("[[routes]]\nfrom = \"a\"\nto = \"b\"\n{rest}"));
+    check_tail(&route(""), &[]);
+    check_tail(&route("[[routes]]\nfrom = \"b\"\nto = \"a\"\n"), &["unbounded_loop 8:1"]);
+    check_tail(&route("[[routes]]\nfrom = \"b\"\nto = \"a\"\nmax_visits = 1\n"), &[]);
+    check_tail(&route("max_visits = 0\n"), &["out_of_range 11:14"]);
+    check_tail(&route("join = 2\n"), &["join_never_fills 11:8"]);
+    check_tail(&route("join = \"al\"\n"), &["unknown_value 11:8"]);
+    check_tail(&route("for_each = \"[1]\"\n[[routes]]\nfrom = \"b\"\njoin = 7\nanswer = \"output\"\n"), &[]);
+    check_tail(&route("timeout = \"1s\"\n"), &["contradiction 11:1"]);
+    check_tail(&route("by = \"output\"\n"), &["contradiction 11:1"]);
+    check_tail(&route("when = \"output.\"\n"), &["bad_expression 11:8"]);
+    check_tail(&route("when = \"item\"\n"), &["unknown_variable 11:8"]);
+    check_tail(&route("when = \"output.ok\"\n"), &["answer_is_text 11:8"]);
+    check_tail(&route("otherwise = true\n"), &["only_route 11:1"]);
+    check_tail(&two("[[routes]]\nfrom = \"a\"\n"), &["unreachable_agent 6:9", "leads_nowhere 8:1"]);
+    check_tail(&two("[[routes]]\nto = \"b\"\n"), &["unreachable_agent 6:9", "missing_key 8:1"]);
+    check_tail(
+        &two("[agents.c]\nroom = { members = [\"a\", \"b\"] }\n"),
+        &["unreachable_agent 6:9", "unreachable_agent 8:9", "missing_key 9:1"],
+    );
+    // Routes lead from what an agent publishes, and who is asked has not been routed to.
+    check_tail("publishes = [\"news\"]\n", &["unknown_topic 6:14"]);
+    check_tail(&format!("publishes = [\"news\"]\n{}", two("[[routes]]\nfrom = \"#news\"\nto = \"b\"\n")), &[]);
+    check_tail(&format!("delegates_to = [\"b\"]\n{}", two("[[routes]]\nfrom = \"b\"\nto = \"a\"\n")), &[]);
+    // An inner flow that asks itself has no end.
+    let inner = "delegates_to = [\"b\"]\n[agents.b]\nflow = \"a\"\n";
+    check_tail(inner, &["delegation_cycle 6:17"]);
+}
+
+#[test]
 fn what_is_no_toml_does_not_hide_other_mistakes() {
     insta::assert_snapshot!(rendered("torn.toml"));
 }
@@ -82,8 +119,8 @@ fn what_is_no_toml_does_not_hide_other_mistakes() {
 fn a_file_that_uses_everything_is_valid() {
     let loaded = Network::load(&fixtures().join("everything.toml")).unwrap();
     insta::assert_snapshot!(found(&loaded.warnings).join("\n"), @r"
-    tool_will_ask 103:8
-    tool_will_ask 108:8
+    tool_will_ask 106:8
+    tool_will_ask 111:8
     ");
     let network = loaded.network;
     assert!(network.output_schema("editor").is_some());
@@ -130,7 +167,6 @@ fn other_validators_agree_with_ours_on_the_schema() {
         ("max_deliveries = 101", false),
         ("replicas = 0", false),
         ("[agents.\"b c\"]\nprompt = \"x\"", false),
-        ("[agents.b]", false),
         ("[network.limits]\ncost_usd = -1", false),
         ("[network.limits]\ncost_usd = 1", true),
         ("[models.m]\napi_key = \"sk-123\"", false),
@@ -139,6 +175,13 @@ fn other_validators_agree_with_ours_on_the_schema() {
         ("[models.m]\nstream = 1", false),
         ("[sim.faults]\ncut = 1.5", false),
         ("[tools.t]\nbuiltin = \"fs.lst\"", false),
+        ("[[routes]]\nfrom = [\"a\"]\nto = [\"a\"]\nmax_visits = 1", true),
+        ("[[routes]]\nfrom = \"a\"\nto = \"a\"\njoin = 1\nmax_visits = 1", true),
+        ("[[routes]]\nfrom = [\"a\"]\njoin = 0", false),
+        ("[[routes]]\nfrom = [3]\nto = [\"a\"]", false),
+        ("[[routes]]\nform = [\"a\"]", false),
+        ("[[routes]]\nfrom = [\"a\"]\njoin = \"most\"", false),
+        ("[[routes]]\nfrom = [\"a\"]\nmax_visits = 0", false),
     ] {
         let text = format!("{HEAD}{tail}\n");
         let value: serde_json::Value = toml::from_str(&text).unwrap();
@@ -419,6 +462,10 @@ fn tools() {
     );
     check_tail(&used("builtin = \"fs.read\"\nallow = [\"make\"]"), &["key_without_use 9:1"]);
     check_tail(&used("builtin = \"clock.now\"\nroot = \".\""), &["key_without_use 9:1"]);
+    for key in ["effect = \"pure\"", "timeout = \"1m\"", "output_limit_bytes = 9", "root = \".\""] {
+        check_tail(&used(&format!("builtin = \"person.ask\"\n{key}")), &["key_without_use 9:1"]);
+    }
+    check_tail(&used("builtin = \"person.ask\"\n[policy]\ndefault = \"deny\""), &[]);
     check_tail(&used("builtin = \"fs.write\""), &["tool_will_ask 7:8"]);
     check_tail(&used("builtin = \"fs.write\"\n[policy]\ndefault = \"deny\""), &["tool_denied 7:8"]);
     check_tail(&used("builtin = \"fs.write\"\n[policy]\ndefault = \"allow\""), &[]);

@@ -507,9 +507,9 @@ async fn an_older_provost_would_see_that_a_forked_run_is_newer() {
         newer.map(|record| record.kind.into_owned()).collect()
     };
     assert_eq!((newer(&parent.run), newer(&report.run)), (vec![], vec!["run_forked".into(), "asked".into()]));
-    let newest = provost::journal::Record { version: 4, ..records(&parent.run).remove(0) };
+    let newest = provost::journal::Record { version: 5, ..records(&parent.run).remove(0) };
     let stream = recorder.whole_past(&parent.run).unwrap().events[0].stream.clone();
-    assert!(decode(&newest, &stream).unwrap_err().to_string().contains("has format 4, and this Provost reads up to 3"));
+    assert!(decode(&newest, &stream).unwrap_err().to_string().contains("has format 5, and this Provost reads up to 4"));
 }
 
 /// An agent that acts in each class, one thing at a time, and then says what it was told and what came of it.

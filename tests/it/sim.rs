@@ -12,8 +12,10 @@ mod disk;
 mod draw;
 mod expect;
 mod failures;
+mod flows;
 mod mail;
 mod outside;
+mod person;
 mod plan;
 #[cfg(debug_assertions)]
 mod planted;
@@ -46,7 +48,7 @@ struct Tried {
 type Lived = BTreeMap<String, u64>;
 
 /// What is lived through by some seed of each thousand: where that is not so, the simulator has become blind to it.
-const TO_BE_LIVED: [&str; 54] = [
+const TO_BE_LIVED: [&str; 62] = [
     "run_started",
     "run_resumed",
     "run_forked",
@@ -59,6 +61,12 @@ const TO_BE_LIVED: [&str; 54] = [
     "tool_returned",
     "approval_requested",
     "approval_decided",
+    "input_requested",
+    "input_given",
+    "answered there",
+    "answered under way",
+    "answered at rest",
+    "answered too late",
     "call_in_doubt",
     "call_resolved",
     "call_abandoned",
@@ -95,6 +103,8 @@ const TO_BE_LIVED: [&str; 54] = [
     "run limit",
     "run parked",
     "handoff",
+    "routed",
+    "joined",
     "snapshot",
     "process done",
     "process died",

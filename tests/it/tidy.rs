@@ -10,7 +10,7 @@ use provost::spec::Network;
 const ROOMS: [(&str, &[&str], &[&str]); 15] = [
     ("fault", &[], &["ractor", "reqwest", "axum", "clap", "tokio"]),
     ("route", &["spec"], PURE),
-    ("run", &["spec", "model", "budget", "journal", "fault"], PURE),
+    ("run", &["spec", "model", "budget", "journal", "fault", "route"], PURE),
     ("budget", &["run", "spec", "fault"], PURE),
     ("policy", &["run", "spec"], PURE),
     ("spec", &["route"], &["tokio", "tokio_util", "ractor", "reqwest", "axum"]),
@@ -20,7 +20,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 15] = [
     ("tool", &["memory", "model", "run", "spec"], &["ractor", "reqwest", "axum", "clap"]),
     (
         "runtime",
-        &["budget", "fault", "journal", "memory", "model", "policy", "run", "spec", "tool"],
+        &["budget", "fault", "journal", "memory", "model", "policy", "route", "run", "spec", "tool"],
         &["reqwest", "axum", "toml", "clap"],
     ),
     ("serve", &["journal", "model", "run", "runtime", "spec"], &["ractor", "clap"]),

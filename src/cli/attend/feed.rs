@@ -6,7 +6,7 @@ use crate::cli::Error;
 use crate::cli::door::Address;
 use crate::journal::{self, Log, Reader, Store};
 use crate::run::{Envelope, Event, RunId, RunState, Stream, decode};
-use crate::runtime::{Report, stream_of};
+use crate::runtime::{Follower, Happening, Report, RunHandle, Voice, stream_of};
 
 /// How many events are read at once.
 const READ_AT_ONCE: usize = 1_024;
@@ -15,6 +15,7 @@ const READ_AT_ONCE: usize = 1_024;
 #[derive(Default)]
 pub(in crate::cli) struct Feed {
     log: Arc<Log<Envelope>>,
+    voice: Arc<Voice>,
     state: RunState,
 }
 
@@ -28,6 +29,16 @@ impl Feed {
     /// Starts to read the run's events from the first on.
     pub(in crate::cli) fn reader(&self) -> Reader<Envelope> {
         self.log.reader()
+    }
+
+    /// Starts to follow the run: its events from the first on, and what its models say where that can be heard.
+    pub(in crate::cli) fn follow(&self) -> Follower {
+        self.voice.follow(self.log.reader())
+    }
+
+    /// Whether somebody listens to what models say.
+    pub(super) fn is_followed(&self) -> bool {
+        self.voice.is_followed()
     }
 
     /// Returns where the run stands.
@@ -53,10 +64,22 @@ impl Feed {
         }
     }
 
-    /// Takes what another reader is told, to its end.
-    pub(super) async fn forward(&mut self, mut events: Reader<Envelope>) {
-        while let Some(envelope) = events.next().await {
-            self.take(envelope);
+    /// Takes what happens in a run of this process, to its end. What its models say is passed on if somebody follows.
+    pub(super) fn forward(&mut self, run: &RunHandle) -> impl Future<Output = ()> + use<'_> {
+        let (mut events, mut follower) = (run.events(), self.voice.is_followed().then(|| run.follow()));
+        async move {
+            loop {
+                let happening = match &mut follower {
+                    Some(follower) => follower.next().await,
+                    None => events.next().await.map(Happening::Event),
+                };
+                match happening {
+                    Some(Happening::Event(envelope)) => self.take(envelope),
+                    Some(Happening::Tokens(tokens)) => self.voice.pass_on(&tokens),
+                    Some(Happening::Missed(count)) => self.voice.pass_on_missed(count),
+                    None => return,
+                }
+            }
         }
     }
 

@@ -56,8 +56,8 @@ fn put_in(models: &[ModelOverride], network: Network) -> Result<Network, Error> 
 }
 
 async fn wait(run: RunHandle, feed: &mut Feed, stop: &Stop) -> Result<Report, Error> {
-    let (controls, events) = (run.controls(), run.events());
-    let waited = async { tokio::join!(run.wait(), feed.forward(events)).0 };
+    let (controls, forward) = (run.controls(), feed.forward(&run));
+    let waited = async { tokio::join!(run.wait(), forward).0 };
     let cancelled = async {
         controls.cancel(stop.asked().await);
         std::future::pending::<std::convert::Infallible>().await

@@ -9,9 +9,11 @@ use crate::cli::follow::Screen;
 use crate::cli::follow::approve::Terminal;
 use crate::cli::{Error, print};
 use crate::journal::Store;
-use crate::run::{CallId, OpenCall, RunId};
-use crate::runtime::{Approver, Host, Question, Report};
-use crate::serve::control::{Client, ClientError, Code, ForkRun, PutBackLetter, ResumeRun, Resumption, StartRun};
+use crate::run::{CallId, Inquiry, OpenCall, RunId};
+use crate::runtime::{Approver, Host, Inquired, Question, Report};
+use crate::serve::control::{
+    AnswerRun, Client, ClientError, Code, ForkRun, PutBackLetter, ResumeRun, Resumption, StartRun,
+};
 
 /// The shortest pause between two looks at the store, right after something happened.
 const SHORTEST: Duration = Duration::from_millis(20);
@@ -176,11 +178,11 @@ fn say_silent(address: &Address) {
     ));
 }
 
-/// Asks the person at the terminal what a parked run waits for; none where the run waits for nothing, nobody can be
-/// asked, or the run is to end.
+/// Asks the person at the terminal what a parked run waits for, and hands in what is answered; returns which calls may
+/// happen. None where the run waits for nothing, nobody says anything, or the run is to end.
 ///
 /// # Errors
-/// The run is to end, and the store can't be read.
+/// The run is to end, and the store can't be read; or an answer can't be handed in.
 pub(super) async fn ask(
     client: &Client,
     address: &Address,
@@ -195,17 +197,49 @@ pub(super) async fn ask(
         subject: open.subject.clone(),
     };
     let questions: Vec<Question> = feed.state().awaiting_approval().map(question).collect();
-    let Some(terminal) = Terminal::new(screen).filter(|_| !questions.is_empty()) else { return Ok(None) };
-    let mut answers = BTreeMap::new();
-    for question in questions {
-        tokio::select! {
-            granted = terminal.ask(&question) => drop(answers.insert(question.call.clone(), granted)),
-            reason = stop.asked() => {
-                Ear::There(client).cancel(run, reason).await;
-                feed.catch_up(address, run)?;
-                return Ok(None);
+    let inquired = |(call, open): (&CallId, &OpenCall)| {
+        let inquiry = Inquiry::of(&open.subject)?;
+        Some(Inquired { run: run.clone(), call: call.clone(), inquiry, objection: None })
+    };
+    let inquiries: Vec<Inquired> = feed.state().awaiting_input().filter_map(inquired).collect();
+    let is_asked = !questions.is_empty() || !inquiries.is_empty();
+    let Some(terminal) = Terminal::new(screen).filter(|_| is_asked) else { return Ok(None) };
+    let answers = async {
+        let (mut approvals, mut are_answered) = (BTreeMap::new(), !questions.is_empty());
+        for question in questions {
+            approvals.insert(question.call.clone(), terminal.ask(&question).await);
+        }
+        for inquired in inquiries {
+            are_answered |= answer(client, &terminal, inquired).await?;
+        }
+        Ok(are_answered.then_some(approvals))
+    };
+    tokio::select! {
+        answers = answers => answers,
+        reason = stop.asked() => {
+            Ear::There(client).cancel(run, reason).await;
+            feed.catch_up(address, run)?;
+            Ok(None)
+        }
+    }
+}
+
+/// Asks the person at the terminal one thing, until it is answered, here or elsewhere. Whether it is.
+async fn answer(client: &Client, terminal: &Terminal, mut inquired: Inquired) -> Result<bool, Error> {
+    while let Some(text) = terminal.answer(&inquired).await {
+        match inquired.inquiry.answer(&text) {
+            Err(why) => inquired.objection = Some(why),
+            Ok(text) => {
+                let body = AnswerRun { call: Some(inquired.call.clone()), text };
+                return match client.answer(&inquired.run, &body).await {
+                    Ok(_) => Ok(true),
+                    // Somebody else was faster; or its process has ended, and who comes next finds out.
+                    Err(ClientError::Fault(fault)) if fault.code == Code::Unfit => Ok(true),
+                    Err(ClientError::Absent | ClientError::Broken(_)) => Ok(true),
+                    Err(error) => Err(unreachable(&error)),
+                };
             }
         }
     }
-    Ok(Some(answers))
+    Ok(false)
 }

@@ -4,57 +4,112 @@ use std::io::{BufRead, IsTerminal};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 use super::Screen;
 use crate::cli::print;
 use crate::run::Subject;
-use crate::runtime::{Approver, Question};
+use crate::runtime::{Approver, Inquired, Question};
 use crate::spec::visible;
 
 /// The person at the terminal, who is asked one question at a time.
 pub(in crate::cli) struct Terminal {
     screen: Screen,
-    turn: Mutex<()>,
+    /// Held by whose turn it is. A thread that waits at the terminal can't be called back: where nobody waits for its line
+    /// any more, what is typed after the next question is for that one.
+    turn: Mutex<Option<JoinHandle<Option<String>>>>,
 }
 
 impl Terminal {
     /// Returns the terminal, if there is one to ask at and to answer from.
     pub(in crate::cli) fn new(screen: &Screen) -> Option<Self> {
         let is_there = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-        is_there.then(|| Self { screen: screen.clone(), turn: Mutex::new(()) })
+        is_there.then(|| Self { screen: screen.clone(), turn: Mutex::default() })
+    }
+
+    /// Asks until what is typed is taken; none at the end of the input.
+    async fn put<T>(&self, question: &str, prompt: &str, take: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let mut reading = self.turn.lock().await;
+        let _asking = Asking::begin(&self.screen);
+        // What was typed when nothing was asked is no answer.
+        reading.take_if(|line| line.is_finished());
+        loop {
+            print::notice(&format!("{question}\n{prompt} "));
+            // If the run ends meanwhile, the process ends without the thread.
+            let line = reading.get_or_insert_with(|| tokio::task::spawn_blocking(read_line));
+            let typed = line.await.ok().flatten();
+            *reading = None;
+            if let Some(taken) = take(&typed?) {
+                return Some(taken);
+            }
+        }
+    }
+}
+
+/// The tree stays away while this is there.
+struct Asking<'a>(&'a Screen);
+
+impl<'a> Asking<'a> {
+    fn begin(screen: &'a Screen) -> Self {
+        screen.begin_question();
+        Self(screen)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.end_question();
     }
 }
 
 impl Approver for Terminal {
     fn ask<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, bool> {
         Box::pin(async move {
-            let _turn = self.turn.lock().await;
-            let text = words(question);
-            self.screen.begin_question();
-            // A thread that waits at the terminal can't be called back; if the run ends meanwhile, the process ends
-            // without it.
-            let granted = tokio::task::spawn_blocking(move || answer(&text)).await.unwrap_or(false);
-            self.screen.end_question();
-            granted
+            let take = |line: &str| match line.trim().to_lowercase().as_str() {
+                "y" | "yes" => Some(true),
+                "n" | "no" => Some(false),
+                _ => None,
+            };
+            self.put(&words(question), "allow it, this once? [y/n]", take).await.unwrap_or(false)
+        })
+    }
+
+    fn answer<'a>(&'a self, inquired: &'a Inquired) -> BoxFuture<'a, Option<String>> {
+        Box::pin(async move {
+            let choices = &inquired.inquiry.choices;
+            let prompt = if choices.is_empty() { "answer:" } else { "answer, or its number:" };
+            self.put(&inquiry(inquired), prompt, |line| Some(chosen(choices, line))).await
         })
     }
 }
 
-/// Asks until the answer is yes or no; the end of the input is no.
-fn answer(question: &str) -> bool {
-    loop {
-        print::notice(&format!("{question}\nallow it, this once? [y/n] "));
-        let mut line = String::new();
-        match std::io::stdin().lock().read_line(&mut line) {
-            Ok(0) | Err(_) => return false,
-            Ok(_) => {}
-        }
-        match line.trim().to_lowercase().as_str() {
-            "y" | "yes" => return true,
-            "n" | "no" => return false,
-            _ => {}
-        }
+fn read_line() -> Option<String> {
+    let mut line = String::new();
+    match std::io::stdin().lock().read_line(&mut line) {
+        Ok(0) | Err(_) => None,
+        Ok(_) => Some(line),
     }
+}
+
+/// Returns the choice that is meant by its number; else what was typed, which may be one.
+fn chosen(choices: &[String], line: &str) -> String {
+    let typed = line.trim();
+    let is_choice = choices.iter().any(|choice| choice.trim() == typed);
+    let numbered = typed.parse::<usize>().ok().and_then(|number| choices.get(number.checked_sub(1)?));
+    numbered.filter(|_| !is_choice).map_or(typed, String::as_str).to_owned()
+}
+
+/// Says what an agent asks, all of it.
+fn inquiry(inquired: &Inquired) -> String {
+    let objection = inquired.objection.as_ref().map(|why| format!("\nthe run {}", visible(&why.to_string())));
+    let mut text = format!("{}\n{} asks:", objection.unwrap_or_default(), inquired.call.agent);
+    for line in inquired.inquiry.question.trim().lines() {
+        text.push_str(&format!("\n  {}", visible(line)));
+    }
+    for (number, choice) in (1..).zip(&inquired.inquiry.choices) {
+        text.push_str(&format!("\n  {number}. {}", visible(choice)));
+    }
+    text
 }
 
 fn words(question: &Question) -> String {
@@ -65,8 +120,41 @@ fn words(question: &Question) -> String {
             format!("\n{agent} wants to call `{}` with\n  {}", visible(tool), visible(&arguments.to_string()))
         }
         Subject::Model { model, .. } => format!("\n{agent} wants to call the model `{}`", visible(model)),
-        Subject::Delegate { agent: other, message } | Subject::Handoff { agent: other, message } => {
+        Subject::Delegate { agent: other, message }
+        | Subject::Handoff { agent: other, message }
+        | Subject::Publish { topic: other, message } => {
             format!("\n{agent} wants to turn to `{}`: {}", visible(other), visible(message))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::{AgentId, CallId, Inquiry, NoAnswer, RunId};
+
+    #[test]
+    fn a_choice_is_made_by_its_words_or_its_number() {
+        let choices = ["red", "2", "blue"].map(str::to_owned);
+        for (typed, chosen_one) in
+            [("red\n", "red"), ("1", "red"), ("2", "2"), ("3", "blue"), ("0", "0"), ("4", "4"), ("x", "x")]
+        {
+            assert_eq!(chosen(&choices, typed), chosen_one);
+        }
+        assert_eq!(chosen(&[], "1"), "1");
+    }
+
+    #[test]
+    fn a_question_is_shown_whole_and_can_not_drive_the_terminal() {
+        let inquiry_of = Inquiry { question: "Which\none\u{1b}[2J?".to_owned(), choices: vec!["a\tb".to_owned()] };
+        let inquired = Inquired {
+            run: RunId::new("r"),
+            call: CallId::tool(&AgentId::new("a"), 1, 0),
+            inquiry: inquiry_of,
+            objection: Some(NoAnswer::Empty),
+        };
+        let shown = inquiry(&inquired);
+        assert!(shown.starts_with("\nthe run can't take an empty answer\na asks:\n  Which\n  one"), "{shown}");
+        assert!(!shown.contains('\u{1b}') && shown.contains("\n  1. a"), "{shown}");
     }
 }

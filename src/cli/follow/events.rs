@@ -3,30 +3,66 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use serde_json::{Map, Value, json};
 
 use crate::cli::{Error, outcome, print};
-use crate::journal::Reader;
 use crate::run::{Envelope, Event};
-use crate::runtime::Report;
+use crate::runtime::{Follower, Happening, Report, Tokens};
 
-/// Prints each event until the run has ended. The end itself is printed with the result, by [`print_end`].
+/// How much is printed in one go.
+const LINES_BYTES: usize = 64 * 1024;
+
+/// Prints each event, and what models say, until the run has ended. The end itself is printed with the result, by [`print_end`].
 ///
 /// # Errors
 /// Stdout is closed or can't take it.
-pub(in crate::cli) async fn print(mut events: Reader<Envelope>) -> Result<(), Error> {
+pub(in crate::cli) async fn print(mut follower: Follower) -> Result<(), Error> {
     // Where a run was parked and taken up again, its end is not the last event.
-    let mut held_back: Option<Arc<Envelope>> = None;
-    while let Some(envelope) = events.next().await {
-        if let Some(end) = held_back.take() {
-            print::result_beside(format!("{}\n", line(&end))).await?;
+    let (mut held_back, mut run): (Option<Arc<Envelope>>, _) = (None, None);
+    while let Some(first) = follower.next().await {
+        let (mut lines, mut happened) = (String::new(), Some(first));
+        while let Some(happening) = happened {
+            match happening {
+                Happening::Event(envelope) => {
+                    run.get_or_insert_with(|| envelope.stream.run.clone());
+                    held_back.take().iter().for_each(|end| push(&mut lines, &line(end)));
+                    match envelope.event {
+                        Event::RunEnded { .. } => held_back = Some(envelope),
+                        _ => push(&mut lines, &line(&envelope)),
+                    }
+                }
+                Happening::Tokens(tokens) => push(&mut lines, &said(&tokens)),
+                Happening::Missed(count) => {
+                    push(&mut lines, &json!({ "kind": "tokens_missed", "run": run, "count": count }))
+                }
+            }
+            // What has happened already is printed in one go.
+            happened = if lines.len() < LINES_BYTES { follower.next().now_or_never().flatten() } else { None };
         }
-        match envelope.event {
-            Event::RunEnded { .. } => held_back = Some(envelope),
-            _ => print::result_beside(format!("{}\n", line(&envelope))).await?,
+        if !lines.is_empty() {
+            print::result_beside(lines).await?;
         }
     }
     Ok(())
+}
+
+fn push(lines: &mut String, line: &Value) {
+    lines.push_str(&format!("{line}\n"));
+}
+
+/// Returns what a model says in its public shape.
+fn said(tokens: &Tokens) -> Value {
+    json!({
+        "kind": "tokens",
+        "run": tokens.run,
+        "agent": tokens.call.agent,
+        "call": tokens.call,
+        "attempt": tokens.attempt,
+        "cause": tokens.cause,
+        "offset": tokens.offset,
+        "text": tokens.text,
+    })
 }
 
 /// Prints the last event, which holds the whole result.

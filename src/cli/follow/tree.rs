@@ -55,6 +55,7 @@ fn doing(state: &RunState, id: &AgentId, agent: &Instance) -> String {
         Some(AgentOutcome::HandedOff { to }) => format!("handed over to {}", visible(to.short())),
         Some(AgentOutcome::Failed { .. }) => "failed".to_owned(),
         Some(AgentOutcome::Limit { limit, .. }) => format!("reached {limit}"),
+        Some(AgentOutcome::Cancelled { .. }) => "not waited for".to_owned(),
         None => match (state.health(id), &agent.hung) {
             (Some(Health::Hung), Some(what)) => format!("hung: {}", excerpt(what)),
             (Some(Health::Restarting), _) => "is started again".to_owned(),
@@ -69,12 +70,14 @@ fn doing(state: &RunState, id: &AgentId, agent: &Instance) -> String {
 
 /// Says what an agent waits for.
 fn waiting<'a>(open: impl Iterator<Item = (&'a CallId, &'a OpenCall)>) -> String {
-    let (mut tools, mut agents, mut mail, mut approvals) = (Vec::new(), 0, Vec::new(), 0);
+    let (mut tools, mut agents, mut mail, mut approvals, mut answers) = (Vec::new(), 0, Vec::new(), 0, 0);
     for (_, call) in open {
         match &call.subject {
             _ if call.stage == Stage::AwaitingApproval => approvals += 1,
+            _ if call.stage == Stage::AwaitingInput => answers += 1,
             Subject::Model { model, .. } => return format!("awaits model {}", visible(model)),
             Subject::Tool { tool, .. } => tools.push(visible(tool)),
+            Subject::Publish { .. } => {}
             Subject::Delegate { agent, .. } | Subject::Handoff { agent, .. } => match call.stage {
                 Stage::Sent { .. } => mail.push(visible(agent)),
                 _ => agents += 1,
@@ -84,6 +87,9 @@ fn waiting<'a>(open: impl Iterator<Item = (&'a CallId, &'a OpenCall)>) -> String
     let mut parts = Vec::new();
     if approvals > 0 {
         parts.push(format!("awaits {}", counted(approvals, "approval")));
+    }
+    if answers > 0 {
+        parts.push(format!("awaits {}", counted(answers, "answer")));
     }
     if agents > 0 {
         parts.push(format!("awaits {}", counted(agents, "agent")));

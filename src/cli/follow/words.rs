@@ -1,6 +1,6 @@
 //! What happened, in words.
 
-use crate::run::{AgentOutcome, Body, CallId, Envelope, Event, Parent, Resolution, Subject, Wait};
+use crate::run::{AgentOutcome, Body, CallId, Envelope, Event, Inquiry, Parent, Resolution, Subject, Wait};
 use crate::spec::visible;
 
 /// How much of a text is shown in a line.
@@ -14,6 +14,8 @@ pub(in crate::cli) fn is_progress(event: &Event) -> bool {
         | Event::ModelFailed { .. }
         | Event::RepairRequested { .. }
         | Event::ApprovalRequested { .. }
+        | Event::InputRequested { .. }
+        | Event::InputGiven { .. }
         | Event::CallInDoubt { .. }
         | Event::Paused
         | Event::Unpaused
@@ -21,6 +23,7 @@ pub(in crate::cli) fn is_progress(event: &Event) -> bool {
         | Event::Steered { .. }
         | Event::Asked { .. }
         | Event::DeadLettered { .. }
+        | Event::Joined { .. }
         | Event::AgentFailed { .. }
         | Event::Rejected { .. }
         | Event::Hung { .. }
@@ -38,6 +41,8 @@ pub(in crate::cli) fn is_progress(event: &Event) -> bool {
         | Event::CallQueued { .. }
         | Event::Sent { .. }
         | Event::Took { .. }
+        | Event::Routed { .. }
+        | Event::JoinDue { .. }
         | Event::CancelRequested { .. }
         | Event::RunEnded { .. } => false,
     }
@@ -88,6 +93,11 @@ fn what(event: &Event) -> String {
         Event::ApprovalDecided { call, granted } => {
             format!("{} {}", if *granted { "may make call" } else { "may not make call" }, shown(call))
         }
+        Event::InputRequested { subject, .. } => {
+            let question = Inquiry::of(subject).map(|inquiry| inquiry.question).unwrap_or_default();
+            format!("asks a person: {}", excerpt(&question))
+        }
+        Event::InputGiven { text, .. } => format!("is answered: {}", excerpt(text)),
         Event::CallInDoubt { call, asked: None } => format!("does not know what became of call {}", shown(call)),
         Event::CallInDoubt { call, asked: Some(tool) } => {
             format!("does not know what became of call {}, and neither does {}", shown(call), visible(tool))
@@ -114,6 +124,13 @@ fn what(event: &Event) -> String {
         },
         Event::Sent { to, .. } => format!("waits until {} is free", visible(to)),
         Event::Took { call } => format!("got {} through", shown(call)),
+        Event::Routed { from, starts, .. } => format!("{}: its answer goes to {starts}", visible(from.short())),
+        Event::Joined { from, lost, .. } => {
+            let from: Vec<String> = from.iter().map(|agent| visible(agent.short())).collect();
+            let stopped = if lost.is_empty() { String::new() } else { format!("; {} stopped", lost.len()) };
+            format!("joined {}{stopped}", excerpt(&from.join(", ")))
+        }
+        Event::JoinDue { .. } => "a join waits no longer".to_owned(),
         Event::DeadLettered { to, reason, .. } => {
             format!("sees a message to {} become a dead letter: {}", visible(to), excerpt(reason))
         }
@@ -130,6 +147,7 @@ fn what(event: &Event) -> String {
             AgentOutcome::HandedOff { to } => format!("handed over to {}", visible(to.short())),
             AgentOutcome::Failed { .. } => "failed".to_owned(),
             AgentOutcome::Limit { limit, .. } => format!("reached {limit}"),
+            AgentOutcome::Cancelled { .. } => "is not waited for".to_owned(),
         },
         Event::RunEnded { end, .. } => match &end.reason {
             Some(reason) => format!("the run stands at {}: {}", end.status.word(), excerpt(reason)),
@@ -145,6 +163,7 @@ pub(in crate::cli) fn wants(subject: &Subject) -> String {
         Subject::Tool { tool, arguments } => format!("calls {} {}", visible(tool), excerpt(&arguments.to_string())),
         Subject::Delegate { agent, .. } => format!("asks {}", visible(agent)),
         Subject::Handoff { agent, .. } => format!("hands over to {}", visible(agent)),
+        Subject::Publish { topic, .. } => format!("publishes on {}", visible(topic)),
     }
 }
 

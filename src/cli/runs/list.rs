@@ -19,8 +19,8 @@ const EXCERPT_CHARS: usize = 60;
 /// What `provost runs list` takes.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Only runs that stand so: running, done, failed, cancelled, limit, denied, awaiting_approval, in_doubt or
-    /// interrupted.
+    /// Only runs that stand so: running, done, failed, cancelled, limit, denied, awaiting_approval,
+    /// awaiting_input, in_doubt or interrupted.
     #[arg(long, value_name = "STATUS", value_parser = status)]
     status: Vec<Status>,
     /// Only runs of this network.

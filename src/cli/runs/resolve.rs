@@ -1,15 +1,12 @@
 //! `provost runs resolve`: what became of a call that is in doubt.
 
-use std::io::Read;
-
 use serde_json::json;
 
-use super::{act, find};
+use super::{act, find, stdin};
 use crate::cli::door::Address;
 use crate::cli::exit::Code;
 use crate::cli::{Cli, Error, print};
 use crate::run::{CallId, Resolution};
-use crate::runtime::MAX_INPUT_BYTES;
 use crate::serve::control::ResolveRun;
 use crate::spec::visible;
 
@@ -43,22 +40,11 @@ struct How {
 impl How {
     fn resolution(&self) -> Result<Resolution, Error> {
         Ok(match &self.done {
-            Some(dash) if dash == "-" => Resolution::Done { result: stdin()? },
+            Some(dash) if dash == "-" => Resolution::Done { result: stdin("the result")? },
             Some(result) => Resolution::Done { result: result.clone() },
             None if self.retry => Resolution::Retry,
             None => Resolution::Fail,
         })
-    }
-}
-
-fn stdin() -> Result<String, Error> {
-    let mut text = String::new();
-    let unreadable = |why: String| Error::Usage { message: why, hint: String::new() };
-    let read = std::io::stdin().lock().take(MAX_INPUT_BYTES as u64 + 1).read_to_string(&mut text);
-    read.map_err(|error| unreadable(format!("the result can't be read from stdin: {error}")))?;
-    match text.len() > MAX_INPUT_BYTES {
-        true => Err(unreadable(format!("the result is longer than {MAX_INPUT_BYTES} bytes"))),
-        false => Ok(text),
     }
 }
 

@@ -108,6 +108,15 @@ fn waits(report: &Report, state: &RunState) -> String {
             let _ = writeln!(out, "  {call} awaits approval: {}", subject(&open.subject));
         }
     }
+    for question in &report.questions {
+        let call = visible(&question.call.to_string());
+        let _ = writeln!(out, "  {call} asks: {}", visible(&question.question));
+        if !question.choices.is_empty() {
+            let choices: Vec<String> = question.choices.iter().map(|choice| visible(choice)).collect();
+            let _ = writeln!(out, "    one of: {}", choices.join(", "));
+        }
+        let _ = writeln!(out, "    provost runs answer {run} TEXT --call '{call}'");
+    }
     for (call, open) in state.in_doubt() {
         let call = visible(&call.to_string());
         let _ = writeln!(out, "  {call} is in doubt: {}", subject(&open.subject));

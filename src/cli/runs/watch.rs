@@ -36,11 +36,11 @@ pub(super) async fn run(cli: &Cli, address: &Address, arguments: &Arguments) -> 
     let (_, run) = find(address, &arguments.run)?;
     let form = Form::of(cli, arguments.events);
     let (screen, mut feed) = (Screen::new(), Feed::default());
-    let reader = feed.reader();
+    let (reader, follower) = (feed.reader(), (form == Form::Events).then(|| feed.follow()));
     let shown = async {
-        match form {
-            Form::Events => events::print(reader).await,
-            Form::Text | Form::Json => {
+        match follower {
+            Some(follower) => events::print(follower).await,
+            None => {
                 follow(reader, &screen).await;
                 Ok(())
             }

@@ -37,6 +37,7 @@ fn definition() -> Definition {
         fixed_bytes: 0,
         targets,
         output: None,
+        is_flow: false,
         error_route: None,
         behaviour: None,
     }

@@ -3,6 +3,7 @@
 use super::wants::{Progress, Want};
 use super::{Otherwise, Replay, words};
 use crate::run::{CallId, Envelope, Event, Labels, Resolution, Stage, Subject, ToolFailure, refused};
+use crate::spec::Builtin;
 
 impl Replay {
     /// Whether what happened to a call follows from those before; and whether it was decided, or is a result.
@@ -20,6 +21,11 @@ impl Replay {
                 self.check_stage(call, |stage| *stage == Stage::AwaitingApproval)?;
                 self.progress(call, if *granted { Progress::Granted } else { Progress::Denied })?;
             }
+            Event::InputRequested { call, subject } => {
+                self.check_inquiry(envelope, call, subject)?;
+                return Ok(true);
+            }
+            Event::InputGiven { call, .. } => self.check_stage(call, |stage| *stage == Stage::AwaitingInput)?,
             Event::TryFailed { call, .. } => {
                 if !is_owed {
                     self.check_begun(call)?;
@@ -69,6 +75,9 @@ impl Replay {
     ) -> Result<(), Otherwise> {
         let want = self.want(call)?;
         self.check_subject(envelope, want, subject)?;
+        if self.asks_person(subject) {
+            return Err(want.words());
+        }
         match want.progress {
             Progress::Nothing | Progress::Granted => {}
             Progress::Asked | Progress::Denied | Progress::Begun => return Err(want.words()),
@@ -82,6 +91,7 @@ impl Replay {
             Stage::Intended => open.is_in_doubt(None),
             Stage::InDoubt | Stage::Resolved(Resolution::Done { .. } | Resolution::Fail) => true,
             Stage::AwaitingApproval | Stage::Decided { .. } | Stage::Resolved(Resolution::Retry) => false,
+            Stage::AwaitingInput | Stage::Answered { .. } => true,
             // It waits for its turn, and is not made again.
             Stage::Sent { .. } => true,
         });
@@ -101,6 +111,28 @@ impl Replay {
             return Err(want.words());
         }
         self.progress(call, Progress::Asked)
+    }
+
+    /// Whether a question is what was wanted, and has not been put yet.
+    fn check_inquiry(&mut self, envelope: &Envelope, call: &CallId, subject: &Subject) -> Result<(), Otherwise> {
+        let want = self.want(call)?;
+        self.check_subject(envelope, want, subject)?;
+        let is_next = match want.progress {
+            Progress::Granted => true,
+            Progress::Nothing => self.fold.run.open_call(call).is_none_or(|open| open.stage.is_granted()),
+            Progress::Asked | Progress::Denied | Progress::Begun => false,
+        };
+        if !is_next || !self.asks_person(subject) {
+            return Err(want.words());
+        }
+        self.progress(call, Progress::Begun)
+    }
+
+    /// Whether a call is a question to a person.
+    fn asks_person(&self, subject: &Subject) -> bool {
+        let Subject::Tool { tool, .. } = subject else { return false };
+        let spec = self.rules.as_ref().and_then(|rules| rules.network.spec().tools.get(&**tool));
+        spec.is_some_and(|spec| spec.builtin == Some(Builtin::PersonAsk))
     }
 
     fn check_subject(&self, envelope: &Envelope, want: &Want, subject: &Subject) -> Result<(), Otherwise> {
@@ -128,6 +160,9 @@ impl Replay {
         let network = self.rules.as_ref().map(|rules| rules.network.spec());
         if let Some(known) = open.zip(network).and_then(|(open, network)| open.known_result(call, network)) {
             return if known == *event { Ok(true) } else { Err(words::event_of(Some(&call.agent), &known)) };
+        }
+        if open.is_some_and(|open| open.stage == Stage::AwaitingInput) {
+            return Err("nothing: a person is asked, and has not answered".to_owned());
         }
         match (want.progress, failure, want.subject()) {
             // The answer of an agent is owed when it ends.

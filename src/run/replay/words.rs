@@ -2,7 +2,8 @@
 
 use crate::budget::Amount;
 use crate::run::{
-    AgentId, AgentOutcome, Body, CallId, Effect, Envelope, Event, Labels, Message, Parent, RunEnd, Subject, ToolFailure,
+    AgentId, AgentOutcome, Body, CallId, Effect, Envelope, Event, Labels, Message, Parent, RunEnd, Subject,
+    ToolFailure, Visit,
 };
 
 /// How many of an agent's wants are named.
@@ -29,9 +30,10 @@ pub(super) fn several(wants: &[String]) -> String {
 pub(super) fn event(envelope: &Envelope) -> String {
     let said = event_of(envelope.agent.as_ref(), &envelope.event);
     match envelope.event {
-        Event::CallIntended { .. } | Event::ApprovalRequested { .. } | Event::AgentEnded { .. } => {
-            with_labels(said, &envelope.labels)
-        }
+        Event::CallIntended { .. }
+        | Event::ApprovalRequested { .. }
+        | Event::InputRequested { .. }
+        | Event::AgentEnded { .. } => with_labels(said, &envelope.labels),
         _ => said,
     }
 }
@@ -58,8 +60,12 @@ pub(super) fn event_of(agent: Option<&AgentId>, event: &Event) -> String {
             let by = match parent {
                 Parent::Run => "by the run".to_owned(),
                 Parent::Delegation(call) => format!("by call {call}"),
-                Parent::Handoff { call, answers: None } => format!("by call {call}, in its place"),
-                Parent::Handoff { call, answers: Some(answers) } => {
+                Parent::Route(visit) => place(visit),
+                Parent::Handoff { call, answers: None, visit: Some(visit) } => {
+                    format!("by call {call}, {}", place(visit))
+                }
+                Parent::Handoff { call, answers: None, visit: None } => format!("by call {call}, in its place"),
+                Parent::Handoff { call, answers: Some(answers), .. } => {
                     format!("by call {call}, in its place, to answer {answers}")
                 }
             };
@@ -70,6 +76,8 @@ pub(super) fn event_of(agent: Option<&AgentId>, event: &Event) -> String {
         Event::ApprovalRequested { call, subject } => format!("a person is asked about call {}", made(call, subject)),
         Event::ApprovalDecided { call, granted: true } => format!("a person allows call {call}"),
         Event::ApprovalDecided { call, granted: false } => format!("a person does not allow call {call}"),
+        Event::InputRequested { call, subject } => format!("a person is asked by call {}", made(call, subject)),
+        Event::InputGiven { call, text } => format!("a person answers call {call}: {text}"),
         Event::TryFailed { call, attempt, error, charged, .. } => {
             format!("try {attempt} of call {call} failed, charged {}: {error}", amount(charged))
         }
@@ -94,6 +102,23 @@ pub(super) fn event_of(agent: Option<&AgentId>, event: &Event) -> String {
         Event::CallQueued { call, .. } => format!("call {call} has to wait"),
         Event::Sent { call, to } => format!("the question of call {call} is in the mailbox of `{to}`"),
         Event::Took { call } => format!("the question of call {call} is taken from its mailbox"),
+        Event::Routed { from, taken, waits, starts, answer, .. } => {
+            let answer = answer.as_ref().map(|answer| format!(", and is answered: {}", answer.to_text()));
+            format!(
+                "what `{from}` says takes the routes {taken:?}, waits at the joins {waits:?}, and starts {starts}{}",
+                answer.unwrap_or_default()
+            )
+        }
+        Event::Joined { join, from, taken, lost, starts, answer, .. } => {
+            let from: Vec<&str> = from.iter().map(AgentId::as_str).collect();
+            let lost: Vec<&str> = lost.iter().map(AgentId::as_str).collect();
+            let answer = answer.as_ref().map(|answer| format!(", and is answered: {}", answer.to_text()));
+            format!(
+                "join {join} of {from:?} takes the routes {taken:?}, starts {starts}, and loses {lost:?}{}",
+                answer.unwrap_or_default()
+            )
+        }
+        Event::JoinDue { join, .. } => format!("join {join} has waited long enough"),
         Event::DeadLettered { to, reason, .. } => format!("a message to `{to}` is given up: {reason}"),
         Event::AgentFailed { reason, .. } => format!("the agent's actor failed: {reason}"),
         Event::Rejected { seq, .. } => format!("event {seq} is rejected"),
@@ -133,6 +158,7 @@ fn made(call: &CallId, subject: &Subject) -> String {
         Subject::Tool { tool, arguments } => format!("{call} to the tool `{tool}` with {arguments}"),
         Subject::Delegate { agent, message } => format!("{call} to the agent `{agent}`: {message}"),
         Subject::Handoff { agent, message } => format!("{call} that hands over to `{agent}`: {message}"),
+        Subject::Publish { topic, message } => format!("{call} that publishes on `{topic}`: {message}"),
     }
 }
 
@@ -152,6 +178,7 @@ fn ended(outcome: &AgentOutcome) -> String {
         AgentOutcome::Done(answer) => format!("the agent is done: {}", answer.to_text()),
         AgentOutcome::HandedOff { to } => format!("the agent has handed over to `{to}`"),
         AgentOutcome::Failed { reason } => format!("the agent fails: {reason}"),
+        AgentOutcome::Cancelled { reason } => format!("the agent is stopped: {reason}"),
         AgentOutcome::Limit { limit, reason } => format!("the agent reaches {limit}: {reason}"),
     }
 }
@@ -186,5 +213,13 @@ fn text(message: &Message) -> &str {
     match &message.body {
         Body::User { text } | Body::Assistant { text, .. } => text,
         Body::Tool { content, .. } => content,
+    }
+}
+
+fn place(visit: &Visit) -> String {
+    let item = visit.item.map(|item| format!(", item {item}")).unwrap_or_default();
+    match &visit.flow {
+        Some(flow) => format!("in the flow of `{flow}`, for `{}`{item}", visit.node),
+        None => format!("by a route, for `{}`{item}", visit.node),
     }
 }

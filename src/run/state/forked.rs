@@ -41,7 +41,7 @@ impl RunState {
 impl OpenCall {
     fn begin_as_fork(&mut self, parent: &RunId) {
         (self.held, self.attempt) = (Amount::default(), 0);
-        let is_begun = !matches!(self.stage, Stage::AwaitingApproval | Stage::Decided { .. });
+        let is_begun = self.stage.is_begun();
         match &self.stage {
             // What a person allowed was that the call be made once, and that was the other run's.
             Stage::Decided { granted: true } => self.stage = Stage::AwaitingApproval,

@@ -1,5 +1,7 @@
 //! A call on its way: how far it has come, and what is known of it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::budget::Amount;
@@ -46,6 +48,13 @@ pub enum Stage {
         /// Whether it may happen.
         granted: bool,
     },
+    /// A person is asked what it asks.
+    AwaitingInput,
+    /// A person answered what it asks, and its agent has not heard it yet.
+    Answered {
+        /// The answer.
+        text: Arc<str>,
+    },
     /// It has been made, or may have been.
     Intended,
     /// It was cut off, and nobody knows what became of it.
@@ -54,10 +63,22 @@ pub enum Stage {
     Resolved(Resolution),
 }
 
+impl Stage {
+    /// Whether a person has said that it may happen, and nothing has happened since.
+    pub fn is_granted(&self) -> bool {
+        matches!(self, Self::Decided { granted: true })
+    }
+
+    /// Whether what the call does to the world may have begun. That a person is asked something does nothing to it.
+    pub fn is_begun(&self) -> bool {
+        !matches!(self, Self::AwaitingApproval | Self::Decided { .. } | Self::AwaitingInput | Self::Answered { .. })
+    }
+}
+
 impl OpenCall {
     /// Whether the call goes on without a task of its own: it waits for a person or another agent.
     pub fn waits_for_others(&self) -> bool {
-        matches!(self.stage, Stage::AwaitingApproval | Stage::InDoubt)
+        matches!(self.stage, Stage::AwaitingApproval | Stage::AwaitingInput | Stage::InDoubt)
             || matches!(self.subject, Subject::Delegate { .. } | Subject::Handoff { .. })
     }
 

@@ -3,6 +3,7 @@
 use futures_util::future::BoxFuture;
 
 use super::desk::Desk;
+use super::person::Inquired;
 use crate::run::{CallId, Event, RunId, Subject};
 use crate::runtime::scope::{Over, Scope};
 use crate::spec::Permission;
@@ -11,6 +12,14 @@ use crate::spec::Permission;
 pub trait Approver: Send + Sync + 'static {
     /// Asks whether the call may happen. Dropping the future takes the question back.
     fn ask<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, bool>;
+
+    /// Asks what an agent wants to know; none where nobody can say, and the run is to wait for an answer. Dropping the
+    /// future takes the question back: somebody else has answered, or the run stops. It is asked again, with an objection,
+    /// where what is said is no answer. Says nothing where it is not implemented.
+    fn answer<'a>(&'a self, inquired: &'a Inquired) -> BoxFuture<'a, Option<String>> {
+        let _ = inquired;
+        Box::pin(async { None })
+    }
 }
 
 /// What a person is asked.

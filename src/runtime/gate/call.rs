@@ -10,6 +10,8 @@ use crate::runtime::fleet::Model;
 /// A call before the gate.
 pub(in crate::runtime) struct Call {
     pub(in crate::runtime) id: CallId,
+    /// The name of the agent that asks, which its id need not have in it.
+    pub(in crate::runtime) agent: Arc<str>,
     /// The event that it follows from.
     pub(in crate::runtime) cause: u64,
     /// What it was influenced by.
@@ -19,6 +21,8 @@ pub(in crate::runtime) struct Call {
     pub(in crate::runtime) attempt: u32,
     /// What is known of its approval already.
     pub(in crate::runtime) approval: Known,
+    /// Whether a person has been asked already what it asks.
+    pub(in crate::runtime) is_asked: bool,
     /// The run in which it was begun, where that is another than its own.
     pub(in crate::runtime) begun_in: Option<RunId>,
     /// When it was intended first, in milliseconds since 1970; none if it was not.
@@ -28,10 +32,21 @@ pub(in crate::runtime) struct Call {
 }
 
 impl Call {
-    /// Makes a call that has not been begun.
+    /// Makes a call that has not been begun. The run says whose it is when it begins it.
     pub(in crate::runtime) fn new(id: CallId, cause: u64, labels: Labels, work: Work) -> Self {
-        let (approval, begun_in, first_intended_ms) = (Known::Nothing, None, None);
-        Self { id, cause, labels, work, attempt: 1, approval, begun_in, first_intended_ms, pulse: Arc::default() }
+        Self {
+            id,
+            agent: "".into(),
+            cause,
+            labels,
+            work,
+            attempt: 1,
+            approval: Known::Nothing,
+            is_asked: false,
+            begun_in: None,
+            first_intended_ms: None,
+            pulse: Arc::default(),
+        }
     }
 }
 

@@ -9,11 +9,13 @@ use crate::budget::Amount;
 use crate::fault::{self, Bug};
 use crate::run::{CallId, Event, Labels, RunId, Wait};
 use crate::runtime::run_supervisor::RunMessage;
-use crate::runtime::scope::{Happened, Over, record};
+use crate::runtime::scope::{Happened, Intended, Over, record};
 
 /// Where a call reports: the run's supervisor, as this call sees it.
 pub(super) struct Desk {
     pub(super) id: CallId,
+    /// The name of the agent that asks.
+    pub(super) agent: Arc<str>,
     pub(super) cause: u64,
     pub(super) labels: Labels,
     /// The run in which the call was begun, where that is another than its own.
@@ -28,13 +30,20 @@ pub(super) struct Desk {
 impl Desk {
     /// Records an event, and waits until it has its number.
     pub(super) async fn record(&self, event: Event) -> Result<(), Over> {
-        record(&self.supervisor, self.happened(event), false).await
+        record(&self.supervisor, self.happened(event), false).await.map(drop)
     }
 
-    /// Records an event, and waits until it is durable.
-    pub(super) async fn record_durably(&self, event: Event) -> Result<(), Over> {
+    /// Records an event, and waits until it is durable; returns its number.
+    pub(super) async fn record_durably(&self, event: Event) -> Result<u64, Over> {
         let durable = !fault::is_planted(Bug::IntentNotDurable);
         record(&self.supervisor, self.happened(event), durable).await
+    }
+
+    /// Records the intent of a call that something is held for, and waits until it is durable.
+    pub(super) async fn intend_durably(&self, event: Event, intends: Intended) -> Result<u64, Over> {
+        let durable = !fault::is_planted(Bug::IntentNotDurable);
+        let happened = Happened { intends: Some(intends), ..self.happened(event) };
+        record(&self.supervisor, happened, durable).await
     }
 
     /// Records that the call has to wait before it can be made.
@@ -43,7 +52,7 @@ impl Desk {
     }
 
     fn happened(&self, event: Event) -> Happened {
-        Happened { call: self.id.clone(), cause: self.cause, labels: self.labels.clone(), event }
+        Happened { call: self.id.clone(), cause: self.cause, labels: self.labels.clone(), event, intends: None }
     }
 
     pub(super) fn tell(&self, message: RunMessage) -> Result<(), Over> {

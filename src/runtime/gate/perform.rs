@@ -16,17 +16,24 @@ use crate::model::{Error, Reply};
 use crate::run::{Body, CallId, Event, Labels, Message, Origin, Stream, Subject, ToolFailure, refused, tool_message};
 use crate::runtime::fleet::BoundTool;
 use crate::runtime::scope::{Hold, Scope};
+use crate::runtime::voice::Speech;
 use crate::tool;
 
-/// Makes one try of a model call. A panic in the provider is a failed try like any other.
-pub(super) async fn model(call: &ModelCall, desk: &Desk) -> Result<Reply, Error> {
+/// Makes one try of a model call, which was intended with the event `intended`. A panic in the provider is a failed try
+/// like any other.
+pub(super) async fn model(call: &ModelCall, intended: u64, desk: &Desk, scope: &Scope) -> Result<Reply, Error> {
     let timeouts = &call.model.spec.timeouts;
     let _beating = desk.pulse.begin(timeouts.connect.0 + timeouts.first_token.0.max(timeouts.between_tokens.0));
-    let beat = |_: &str| desk.pulse.beat();
-    let attempt = AssertUnwindSafe(call.model.provider.call(&call.request, &beat));
-    attempt.catch_unwind().await.unwrap_or_else(|panic| {
+    let speech = Speech::new(&scope.voice, &scope.stream.run, &desk.id, call.request.attempt, intended);
+    let progress = |piece: &str| {
+        desk.pulse.beat();
+        speech.piece(piece);
+    };
+    let attempt = AssertUnwindSafe(call.model.provider.call(&call.request, &progress));
+    let result = attempt.catch_unwind().await.unwrap_or_else(|panic| {
         Err(Error::Malformed { message: format!("the provider panicked: {}", words(&*panic)), usage: None })
-    })
+    });
+    result.inspect(|reply| speech.end(&reply.text))
 }
 
 /// Says what a try is charged: what the provider reports; in full where it may bill and does not say how much; and
@@ -122,7 +129,7 @@ fn caller(desk: &Desk, scope: &Scope) -> tool::Caller {
     let Stream { tenant, session, .. } = &*scope.stream;
     tool::Caller {
         network: scope.fleet.network.spec().network.name.as_str().into(),
-        agent: desk.id.agent.name().into(),
+        agent: desk.agent.clone(),
         tenant: tenant.clone(),
         session: session.clone(),
         labels: desk.labels.clone(),

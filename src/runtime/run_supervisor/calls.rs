@@ -92,9 +92,12 @@ impl RunLoop {
             return;
         }
         if let Some(open) = self.state.open_call(&call.id).cloned()
-            && !self.take_up_call(&mut call, &open)
+            && !self.take_up_call(&mut call, &open, me)
         {
             return;
+        }
+        if let Some(instance) = self.state.agents().get(&call.id.agent) {
+            call.agent = instance.name.clone();
         }
         self.last_task += 1;
         let (id, task, pulse) = (call.id.clone(), self.last_task, call.pulse.clone());
@@ -116,7 +119,7 @@ impl RunLoop {
         admission: Option<(Admission, Amount)>,
         me: &ActorRef<RunMessage>,
     ) {
-        let Happened { call, cause, labels: _, event } = happened;
+        let Happened { call, cause, event, .. } = happened;
         let is_news = self.ending.is_none() && !event.call().is_some_and(|call| self.state.is_over(call));
         let mishap = if is_news { self.mishap(&call, &event) } else { None };
         let event = match &mishap {
@@ -125,8 +128,10 @@ impl RunLoop {
         };
         self.goes_on(&call.agent);
         let recorded = is_news.then(|| self.record(Some(&call.agent), Some(cause), event));
-        if let Some((admission, charged)) = admission {
-            admission.settle(charged);
+        match admission {
+            Some((admission, charged)) if recorded.is_some() => admission.settle(charged),
+            // What comes too late is on record as abandoned, and charged in full; so it is when it is dropped.
+            late => drop(late),
         }
         let Some(envelope) = recorded else { return };
         let failure = |reason| Failure { exit: Exit::Failed, at: None, reason };
@@ -236,12 +241,11 @@ impl RunLoop {
         let envelope = self.record_with(Some(agent), Some(cause), labels.clone(), ended);
         self.forget(agent);
         match self.state.after_agent(agent) {
-            Some(Next::Return { call, message, failure }) => {
+            Some(Next { call, message, failure }) => {
                 let asker = call.agent.clone();
                 self.result(&asker, envelope.seq, Event::ToolReturned { call, message, failure });
             }
-            Some(Next::End(end)) => self.end(end),
-            None => {}
+            None => self.end_if_over(),
         }
     }
 

@@ -10,7 +10,7 @@ use super::mail::Outgoing;
 use super::{RunLoop, RunMessage};
 use crate::run::{
     AgentId, AgentState, CallId, Definition, Effect, Envelope, Event, Labels, NewAgent, Parent, RunEnd, Status,
-    Subject, ToolFailure, refused,
+    Subject, ToolFailure, published, refused,
 };
 use crate::runtime::agent_actor::{AgentActor, Seed};
 use crate::runtime::router::{Address, Mailbox};
@@ -97,8 +97,12 @@ impl RunLoop {
         if self.ending.is_some() || self.state.is_over(&call) {
             return;
         }
-        let max_depth = self.scope.fleet.network.spec().network.limits.depth;
-        let new = match self.state.asked(&call, &subject, &labels, max_depth) {
+        if let Subject::Publish { topic, .. } = &subject {
+            let said = published(&call, topic, labels.clone());
+            let cause = self.intend(&call, cause, subject, labels);
+            return self.result(&call.agent.clone(), cause, said);
+        }
+        let new = match self.state.asked(&call, &subject, &labels, self.scope.fleet.flow_rules()) {
             Some(Ok(new)) => new,
             Some(Err(why)) => {
                 let event = refused(&call, &subject, ToolFailure::OutOfBounds, why);

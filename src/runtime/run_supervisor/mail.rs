@@ -86,8 +86,8 @@ impl RunLoop {
         let Some(open) = open.filter(|_| self.ending.is_none() && !self.state.is_over(call)) else {
             return self.leave_mailbox(call);
         };
-        let max_depth = self.scope.fleet.network.spec().network.limits.depth;
-        let Some(Ok(mut new)) = self.state.asked(call, &open.subject, &open.labels, max_depth) else {
+        let rules = self.scope.fleet.flow_rules();
+        let Some(Ok(mut new)) = self.state.asked(call, &open.subject, &open.labels, rules) else {
             return self.leave_mailbox(call);
         };
         if let Some((key, _)) = self.mailbox_of(&new.name).filter(|(_, terms)| terms.scope != Scope::Run) {
@@ -224,9 +224,14 @@ impl RunLoop {
         Ticket { name: self.name_of(call), since_ms, awaited_by, supervisor: me.clone() }
     }
 
-    /// Returns the question that an instance is at work on, by the call that brought it into being; none if it was the run.
+    /// Returns the question that an instance is at work on, by the call that brought it or its flow into being; none if it was the run.
     fn asked_by(&self, instance: &Instance) -> Option<Name> {
-        Some(self.name_of(instance.parent.call()?))
+        match (instance.parent.call(), instance.parent.flow()) {
+            (Some(call), _) => Some(self.name_of(call)),
+            // It works for the agent that stands for its flow.
+            (None, Some(owner)) => self.asked_by(self.state.agents().get(owner)?),
+            (None, None) => None,
+        }
     }
 
     fn name_of(&self, call: &CallId) -> Name {

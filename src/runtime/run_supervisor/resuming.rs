@@ -39,9 +39,6 @@ impl RunLoop {
         self.set_deadline(me);
         self.take_up_agents(me).await;
         self.take_up_mail(me).await;
-        if let Some(end) = self.state.end_of_front() {
-            self.end(end);
-        }
     }
 
     /// Lets the agents that have not ended say what they want.
@@ -79,13 +76,23 @@ impl RunLoop {
     }
 
     /// Says how a call that is open already goes on: `call` is changed to fit, and whether it passes the gate.
-    pub(super) fn take_up_call(&mut self, call: &mut Call, open: &OpenCall) -> bool {
+    pub(super) fn take_up_call(&mut self, call: &mut Call, open: &OpenCall, me: &ActorRef<RunMessage>) -> bool {
         call.attempt = open.attempt + 1;
         call.labels = open.labels.clone();
         call.begun_in = open.begun_in.clone();
         call.first_intended_ms = open.first_intended_ms;
         match &open.stage {
             Stage::InDoubt | Stage::Sent { .. } => false,
+            Stage::AwaitingInput => {
+                call.approval = gate::Known::Decided(true);
+                call.is_asked = !fault::is_planted(Bug::AskedAgain);
+                // Where nobody is there to be asked, there is nothing to be done.
+                !call.is_asked || self.scope.approver.is_some()
+            }
+            Stage::Answered { .. } => {
+                self.hear_when_written(&call.id, me);
+                false
+            }
             Stage::AwaitingApproval => {
                 call.approval = gate::Known::Asked;
                 true

@@ -175,6 +175,38 @@ pub struct ResolveRun {
     pub resolution: Resolution,
 }
 
+/// `POST /runs/{run}/answer`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnswerRun {
+    /// The call that asks; the only one whose question is open where it is left out.
+    #[serde(default)]
+    pub call: Option<CallId>,
+    /// The answer.
+    pub text: String,
+}
+
+/// The answer that was taken; it is in the store.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AnswerTaken {
+    /// The run.
+    pub run: RunId,
+    /// The call that asked.
+    pub call: CallId,
+    /// Whether the run goes on with it by itself.
+    pub state: Standing,
+}
+
+/// Where a run stands that was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// It is under way, and goes on with the answer.
+    UnderWay,
+    /// It is to be taken up again.
+    AtRest,
+}
+
 /// That something was done with a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Acted {

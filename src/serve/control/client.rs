@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::bodies::{
-    Acted, CancelRun, DropLetter, ForkRun, ForkedOff, Health, PauseRun, Prune, PutBackLetter, Removed, ResolveRun,
-    ResumeRun, Resumed, StartRun, Started, SteerRun,
+    Acted, AnswerRun, AnswerTaken, CancelRun, DropLetter, ForkRun, ForkedOff, Health, PauseRun, Prune, PutBackLetter,
+    Removed, ResolveRun, ResumeRun, Resumed, StartRun, Started, SteerRun,
 };
 use super::fault::{Code, Fault, FaultBody};
 use super::socket::Place;
@@ -142,6 +142,14 @@ impl Client {
     /// Nobody answers, or the call is not in doubt.
     pub async fn resolve(&self, run: &RunId, body: &ResolveRun) -> Result<Acted, ClientError> {
         self.post(&format!("runs/{run}/resolve"), body).await
+    }
+
+    /// Answers what an agent asks a person. When this returns, the answer is in the store.
+    ///
+    /// # Errors
+    /// Nobody answers, or the answer can't be taken.
+    pub async fn answer(&self, run: &RunId, body: &AnswerRun) -> Result<AnswerTaken, ClientError> {
+        self.post(&format!("runs/{run}/answer"), body).await
     }
 
     /// Gives a dead letter of a run to its agent once more. When this returns, the run that begins with it is in the store.

@@ -6,6 +6,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
+use crate::run::NoAnswer;
 use crate::runtime;
 use crate::spec::OverrideError;
 
@@ -96,6 +97,13 @@ impl From<runtime::Error> for Fault {
             E::InputTooLong(_) => (Code::TooLong, ""),
             E::NoSuchRun(_) => (Code::NoSuchRun, "`provost runs list` says which there are"),
             E::Unfit { .. } => (Code::Unfit, "`provost runs show RUN` says where it stands"),
+            E::NoAnswer { why, .. } if why.is_of_run() => {
+                (Code::Unfit, "`provost runs show RUN` says what it waits for")
+            }
+            E::NoAnswer { why: NoAnswer::Several { .. }, .. } => {
+                (Code::InvalidRequest, "say which with --call; `provost runs show RUN` has the questions")
+            }
+            E::NoAnswer { .. } => (Code::InvalidRequest, "the question stays open"),
             E::NoForkPoint { .. } => (Code::InvalidRequest, "`provost runs show RUN` numbers its events"),
             E::NoLetter { .. } => (Code::InvalidRequest, "`provost runs dead-letters` says which there are"),
             E::Settled(_) => (Code::Unfit, "`provost runs dead-letters show RUN EVENT` prints it"),

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 
 use super::Desk;
 use super::bodies::{
-    Acted, CancelRun, DropLetter, ForkRun, ForkedOff, Health, PauseRun, Prune, PutBackLetter, Removed, ResolveRun,
-    ResumeRun, Resumed, Resumption, StartRun, Started, SteerRun,
+    Acted, AnswerRun, AnswerTaken, CancelRun, DropLetter, ForkRun, ForkedOff, Health, PauseRun, Prune, PutBackLetter,
+    Removed, ResolveRun, ResumeRun, Resumed, Resumption, Standing, StartRun, Started, SteerRun,
 };
 use super::fault::{Code, Fault};
 use crate::run::{LetterId, RunId};
@@ -127,6 +127,21 @@ pub(super) async fn resolve(
     let (run, asked): (_, ResolveRun) = (id(run)?, read(body)?);
     let (host, named) = (desk.host.clone(), run.clone());
     act(&desk, run, async move { host.resolve(&named, asked.call, asked.resolution).await }).await
+}
+
+pub(super) async fn answer(
+    State(desk): State<Desk>,
+    Path(run): Path<String>,
+    body: Body,
+) -> Result<Json<AnswerTaken>, Fault> {
+    let (run, asked): (_, AnswerRun) = (id(run)?, read(body)?);
+    let host = desk.host.clone();
+    let answered = desk.finish(async move {
+        let answered = host.answer(&run, asked.call, &asked.text).await?;
+        let state = if answered.is_under_way { Standing::UnderWay } else { Standing::AtRest };
+        Ok(AnswerTaken { run, call: answered.call, state })
+    });
+    Ok(Json(answered.await?))
 }
 
 pub(super) async fn put_back(

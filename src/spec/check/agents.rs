@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{Check, Front};
 use crate::route::Topology;
 use crate::spec::MAX_FILE_BYTES;
-use crate::spec::findings::{Place, listed};
+use crate::spec::findings::{Place, Said, listed};
 use crate::spec::shape::short;
 
 impl Check<'_> {
@@ -56,6 +56,9 @@ impl Check<'_> {
                 let found = self.find(&["agents", name, "on_error"], "agents", to);
                 meant.entry(to).or_insert(found);
             }
+            if agent.prompt.is_empty() && !agent.is_flow() {
+                self.no_prompt(name);
+            }
             self.clashes(name);
         }
         // A slip in a name makes no agent unreachable; but no circle is made of what was perhaps meant.
@@ -71,6 +74,20 @@ impl Check<'_> {
         self.circles(&topology);
         self.depth(&topology, entry);
         reached
+    }
+
+    fn no_prompt(&mut self, name: &str) {
+        let (agent, prompt) = (["agents", name], ["agents", name, "prompt"]);
+        if self.found.is_broken(&prompt) || self.found.is_torn_at(&agent) {
+            return;
+        }
+        let said = Said {
+            code: "missing_key",
+            message: format!("[agents.{}] has no `prompt`", short(name)),
+            label: "`prompt` is missing".to_owned(),
+            help: "add `prompt = \"…\"`: the system message, a minijinja template over `input` and `vars`".to_owned(),
+        };
+        self.found.error(&prompt, Place::Key, said);
     }
 
     fn unreachable(&mut self, reached: &[bool]) {

@@ -33,7 +33,7 @@ impl Check<'_> {
     /// Checks which model each agent uses.
     fn choices(&mut self) {
         let spec = self.spec;
-        for (name, agent) in &spec.agents {
+        for (name, agent) in spec.agents.iter().filter(|(_, agent)| !agent.is_flow()) {
             match &agent.model {
                 Some(choice) => {
                     self.find(&["agents", name, "model", "prefer"], "models", &choice.prefer);

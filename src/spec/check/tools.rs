@@ -41,7 +41,7 @@ impl Check<'_> {
                     Place::Key,
                     "no_builtin",
                     format!("the tool `{name}` doesn't say what it is"),
-                    "add `builtin`, one of \"fs.list\", \"fs.read\", \"fs.search\", \"fs.write\", \"process.run\", \"clock.now\", \"clock.sleep\", \"memory.put\", \"memory.search\", \"memory.forget\" and \"knowledge.search\"",
+                    "add `builtin`, one of \"fs.list\", \"fs.read\", \"fs.search\", \"fs.write\", \"process.run\", \"clock.now\", \"clock.sleep\", \"memory.put\", \"memory.search\", \"memory.forget\", \"knowledge.search\" and \"person.ask\"",
                 );
             }
             return;
@@ -139,6 +139,28 @@ impl Check<'_> {
                 "no_knowledge",
                 format!("the tool `{name}` doesn't say what it searches"),
                 "add `knowledge = \"NAME\"`; `provost knowledge add NAME PATH` indexes files under a name",
+            );
+        }
+        if builtin == Builtin::PersonAsk {
+            self.asks_person(name, tool);
+        }
+    }
+
+    /// A question to a person is no work that could take too long, say too much or be done twice.
+    fn asks_person(&mut self, name: &str, tool: &ToolSpec) {
+        let given = [
+            ("effect", tool.effect.is_some()),
+            ("timeout", tool.timeout.is_some()),
+            ("output_limit_bytes", tool.output_limit_bytes.is_some()),
+            ("reconcile", tool.reconcile.is_some()),
+        ];
+        for (key, _) in given.into_iter().filter(|(_, is_given)| *is_given) {
+            self.error(
+                &["tools", name, key],
+                Place::Key,
+                "key_without_use",
+                format!("the tool `{name}` asks a person, and `{key}` says nothing of that"),
+                format!("take `{key}` out"),
             );
         }
     }

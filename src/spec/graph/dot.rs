@@ -14,18 +14,22 @@ pub(super) fn draw(graph: &Graph) -> String {
         let shape = match node.kind {
             Kind::Entry => "shape = box, style = \"rounded,bold\"",
             Kind::Agent => "shape = box, style = rounded",
+            Kind::Topic => "shape = hexagon",
             Kind::Tool => "shape = note",
         };
         let _ = writeln!(out, "    n{index} [label = \"{}\\n{}\", {shape}];", escape(&node.name), escape(&node.note));
     }
     for edge in &graph.edges {
-        let look = match edge.kind {
-            Way::Asks => "label = \"asks\"",
-            Way::HandsOver => "label = \"hands over\", style = bold",
-            Way::OnError => "label = \"on error\", style = dashed",
-            Way::Uses => "style = dotted",
+        let style = match edge.kind {
+            Way::Asks => None,
+            Way::HandsOver | Way::Routes => Some("style = bold"),
+            Way::OnError => Some("style = dashed"),
+            Way::Uses | Way::Holds => Some("style = dotted"),
         };
-        let _ = writeln!(out, "    n{} -> n{} [{look}];", edge.from, edge.to);
+        let label = Some(edge.label()).filter(|label| !label.is_empty());
+        let label = label.map(|label| format!("label = \"{}\"", escape(label)));
+        let look: Vec<&str> = label.as_deref().into_iter().chain(style).collect();
+        let _ = writeln!(out, "    n{} -> n{} [{}];", edge.from, edge.to, look.join(", "));
     }
     out.push_str("}\n");
     out

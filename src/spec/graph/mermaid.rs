@@ -12,16 +12,18 @@ pub(super) fn draw(graph: &Graph) -> String {
         let _ = match node.kind {
             Kind::Entry => writeln!(out, "    n{index}([\"{label}\"])"),
             Kind::Agent => writeln!(out, "    n{index}[\"{label}\"]"),
+            Kind::Topic => writeln!(out, "    n{index}{{{{\"{label}\"}}}}"),
             Kind::Tool => writeln!(out, "    n{index}[/\"{label}\"/]"),
         };
     }
     for edge in &graph.edges {
         let arrow = match edge.kind {
-            Way::Asks => "-->|asks|",
-            Way::HandsOver => "==>|hands over|",
-            Way::OnError => "-.->|on error|",
-            Way::Uses => "-.->",
+            Way::Asks => "-->",
+            Way::HandsOver | Way::Routes => "==>",
+            Way::OnError | Way::Uses | Way::Holds => "-.->",
         };
+        let label = Some(edge.label()).filter(|label| !label.is_empty());
+        let arrow = label.map_or_else(|| arrow.to_owned(), |label| format!("{arrow}|{}|", escape(label)));
         let _ = writeln!(out, "    n{} {arrow} n{}", edge.from, edge.to);
     }
     out

@@ -49,6 +49,7 @@ pub(super) fn draw(graph: &Graph) -> String {
         let (class, radius) = match node.kind {
             Kind::Entry => ("box entry", 10),
             Kind::Agent => ("box", 10),
+            Kind::Topic => ("box", 23),
             Kind::Tool => ("box tool", 2),
         };
         let (left, top) = (spot.x - spot.width / 2.0, spot.y - HEIGHT / 2.0);
@@ -149,12 +150,13 @@ fn place(graph: &Graph, layers: &[Vec<usize>]) -> (Vec<Spot>, f64, f64) {
 }
 
 fn curve(out: &mut String, edge: &Edge, from: Spot, to: Spot) {
-    let (class, label) = match edge.kind {
-        Way::Asks => ("way", "asks"),
-        Way::HandsOver => ("way over", "hands over"),
-        Way::OnError => ("way failed", "on error"),
-        Way::Uses => ("way uses", ""),
+    let class = match edge.kind {
+        Way::Asks => "way",
+        Way::HandsOver | Way::Routes => "way over",
+        Way::OnError => "way failed",
+        Way::Uses | Way::Holds => "way uses",
     };
+    let label = escape(edge.label());
     let half = HEIGHT / 2.0;
     let (path, x, y) = if to.y > from.y {
         let (x1, y1, x2, y2) = (from.x, from.y + half, to.x, to.y - half);

@@ -14,7 +14,7 @@ use super::disk::{Disk, OnDisk};
 use super::outside::Does;
 use super::plan::{Disturbance, INPUT_NANO_USD, ModelFault, OUTPUT_NANO_USD, Plan, RunPlan, TOOLS};
 use super::world::{Deed, State, World};
-use super::{expect, failures};
+use super::{expect, failures, flows, person};
 
 /// Returns all that is wrong.
 pub(super) fn all(world: &Arc<World>) -> Vec<String> {
@@ -48,6 +48,7 @@ pub(super) fn all(world: &Arc<World>) -> Vec<String> {
             limit(world, on_disk),
             holds_still(on_disk),
             pauses(on_disk),
+            person::answers(&world.plan, plan, on_disk),
             failures::rejections(on_disk),
             failures::restarts(&world.plan, on_disk),
             failures::intensity(&world.plan, on_disk),
@@ -107,7 +108,10 @@ fn end(world: &World, plan: &RunPlan, on_disk: &OnDisk) -> Result<(), String> {
         || limits.deadline.is_some();
     let is_cancelled = matches!(plan.disturbance, Some((_, Disturbance::Cancel)));
     let is_told = plan.fork.as_ref().is_some_and(|fork| fork.is_told);
+    let comes_to_bound = flows::is_bounded(world.plan.shape) && matches!(expected, Ok(Some(_)));
     let is_right = match (&end.status, &end.answer, &expected) {
+        (Status::Limit, ..) if comes_to_bound => true,
+        (Status::Done, ..) if comes_to_bound => false,
         (Status::Done, Some(Answer::Text(answer)), Ok(Some(expected))) if *expected == **answer => true,
         // An agent whose model has failed speaks again if the fork tells it something.
         (Status::Done, _, _) => is_told && model_fails(on_disk),
@@ -282,7 +286,7 @@ fn holds_still(on_disk: &OnDisk) -> Result<(), String> {
         match &envelope.event {
             Event::Paused => paused_ms = Some(envelope.time_ms),
             Event::Unpaused | Event::RunResumed { .. } | Event::RunForked { .. } => paused_ms = None,
-            Event::CallIntended { call, .. }
+            Event::CallIntended { call, .. } | Event::InputRequested { call, .. }
                 if paused_ms.is_some_and(|since| envelope.time_ms > since + ROUNDING_MS) =>
             {
                 return Err(format!("{call} is begun while the run is paused, at {}", envelope.seq));

@@ -94,7 +94,10 @@ impl Disk {
                 Err(error) => wrong.push(format!("run {run} can't be read: {error}")),
                 Ok(records) => {
                     match known.fold.extend(&run, &records) {
-                        Ok(events) => known.add(events),
+                        Ok(events) => {
+                            wrong.extend(heard_too_soon(&run, &events));
+                            known.add(events);
+                        }
                         Err(error) => wrong.push(format!("run {run} can't be folded: {error}")),
                     }
                     added.extend(records.into_iter().map(|record| (info.name.clone(), record)));
@@ -147,6 +150,22 @@ impl Disk {
         let mark = self.store.stream(&stream_of(run)).ok()?.mark?;
         Some((mark.state.to_string(), mark.closed))
     }
+}
+
+/// Says which answer its agent heard before it was on disk: then both come in one commit. In what a fork has copied they may.
+fn heard_too_soon(run: &RunId, events: &[Arc<Envelope>]) -> Option<String> {
+    let is_fork = |envelope: &Arc<Envelope>| matches!(envelope.event, Event::RunForked { .. });
+    let own = events.iter().rposition(is_fork).map_or(0, |place| place + 1);
+    let given: Vec<&CallId> = events[own..]
+        .iter()
+        .filter_map(|envelope| match &envelope.event {
+            Event::InputGiven { call, .. } => Some(call),
+            _ => None,
+        })
+        .collect();
+    let is_heard = |envelope: &&Arc<Envelope>| matches!(&envelope.event, Event::ToolReturned { call, failure: None, .. } if given.contains(&call));
+    let heard = events[own..].iter().find(is_heard)?;
+    Some(format!("{run} hears an answer before it is on disk, at {}", heard.seq))
 }
 
 /// Says which limit a run has gone beyond.

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use provost::run::{AgentId, CallId, Envelope, Event, Resolution, RunId, ToolFailure};
 use provost::spec::{OnError, Permission};
 
-use super::plan::{Ask, Plan, Says, TOOLS, ToolEnd, answer, tool_result};
+use super::flows;
+use super::plan::{Ask, Plan, Says, TOOLS, ToolEnd, answer, is_probe, tool_result};
 
 /// What an agent comes to: its answer, or none if it fails.
 pub(super) type Outcome = Option<String>;
@@ -56,7 +57,13 @@ impl Losses {
 /// Works out what a run comes to.
 pub(super) fn outcome(plan: &Plan, run: &RunId, lost: &Losses) -> Result<Outcome, FailsRun> {
     let entry = &plan.network.network.entry;
-    Model { plan, run, lost }.agent(&AgentId::new(entry.as_str()), entry)
+    let model = Model { plan, run, lost };
+    let answer = model.agent(&AgentId::new(entry.as_str()), entry)?;
+    if answer.is_none() || is_probe(run) {
+        return Ok(answer);
+    }
+    // What comes to a bound is looked at apart.
+    Ok(flows::outcome(&model, plan.shape)?.unwrap_or(answer))
 }
 
 /// Whether a call can't but fail: its model refuses it, or its tool does not return.
@@ -67,14 +74,18 @@ pub(super) fn fails(plan: &Plan, run: &RunId, call: &CallId) -> bool {
     }
 }
 
-struct Model<'a> {
+pub(super) struct Model<'a> {
     plan: &'a Plan,
     run: &'a RunId,
     lost: &'a Losses,
 }
 
 impl Model<'_> {
-    fn agent(&self, id: &AgentId, name: &str) -> Result<Outcome, FailsRun> {
+    pub(super) fn is_given_up(&self, agent: &str) -> bool {
+        self.lost.agents.iter().any(|lost| lost.as_str() == agent)
+    }
+
+    pub(super) fn agent(&self, id: &AgentId, name: &str) -> Result<Outcome, FailsRun> {
         if self.lost.agents.contains(id) {
             return Ok(None);
         }
@@ -118,6 +129,7 @@ impl Model<'_> {
         match ask {
             _ if self.lost.calls.contains(call) => Ok(None),
             Ask::Tool(tool) => self.tool(call, tool),
+            Ask::Person => Ok(Some(self.plan.words(self.run, call).answer.to_owned())),
             Ask::Delegate(to) => self.agent(&AgentId::delegate(call, to), to),
             Ask::Handoff(_) | Ask::Unknown | Ask::Misused(_) => Ok(None),
         }

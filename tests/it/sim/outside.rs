@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use provost::model::{Error, Provider, Reply, Request};
-use provost::runtime::{Approver, Question};
+use provost::runtime::{Approver, Inquired, Question};
 use provost::tool::{self, Effect, Tool};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -203,5 +203,9 @@ impl Approver for Person {
             sleep(after).await;
             granted
         })
+    }
+
+    fn answer<'a>(&'a self, inquired: &'a Inquired) -> BoxFuture<'a, Option<String>> {
+        Box::pin(self.world.say(inquired))
     }
 }

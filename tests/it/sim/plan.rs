@@ -10,7 +10,8 @@ use provost::spec::{
 };
 
 use super::draw::Draw;
-use super::supervised;
+use super::flows::{self, Shape};
+use super::{person, supervised};
 
 /// The tools of every network: name and effect class.
 pub(super) const TOOLS: [(&str, Effect); 3] =
@@ -40,6 +41,8 @@ const MAX_OUTPUT_TOKENS: u32 = 200;
 pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) network: NetworkSpec,
+    /// What becomes of the entry's answer.
+    pub(super) shape: Shape,
     pub(super) runs: Vec<RunPlan>,
     /// How many events there are between two snapshots at least.
     pub(super) events_per_snapshot: u64,
@@ -122,6 +125,8 @@ pub(super) enum Ask {
     Unknown,
     /// A tool, with arguments that it does not take.
     Misused(&'static str),
+    /// A question to a person.
+    Person,
 }
 
 /// What becomes of a tool call.
@@ -136,13 +141,15 @@ pub(super) enum ToolEnd {
 impl Plan {
     pub(super) fn of(seed: u64) -> Self {
         let mut draw = Draw::of(seed, "plan", &"");
-        let network = network(&mut draw);
+        let mut network = network(&mut draw);
+        person::join(&mut network, seed);
+        let shape = flows::draw(&mut network, &mut Draw::of(seed, "flow", &""));
         let mut runs: Vec<RunPlan> = (0..draw.between(1, 3)).map(|number| run(number, &mut draw)).collect();
         let forks: Vec<RunPlan> = (0..runs.len()).filter_map(|of| fork(of, &mut draw)).collect();
         runs.extend(forks);
         let ends = (0..draw.below(5)).map(|_| process_end(&mut draw)).collect();
         let events_per_snapshot = draw.between(4, 40);
-        Self { seed, network, runs, events_per_snapshot, has_poison: draw.happens(25), ends }
+        Self { seed, network, shape, runs, events_per_snapshot, has_poison: draw.happens(25), ends }
     }
 
     pub(super) fn draw(&self, purpose: &str, run: &RunId, of: &dyn std::fmt::Display) -> Draw {
@@ -181,6 +188,9 @@ impl Plan {
             0 if step == 1 => asks.push(Ask::Unknown),
             1 if step == 1 => asks.push(Ask::Misused("put")),
             _ => {}
+        }
+        if self.asks_person(run, &CallId::model(agent, step)) {
+            asks.push(Ask::Person);
         }
         Says::Calls(asks)
     }
@@ -318,6 +328,7 @@ fn tool_call(ask: &Ask) -> ToolCall {
         Ask::Handoff(agent) => (format!("transfer_to_{agent}"), r#"{"message": "go on"}"#),
         Ask::Unknown => ("no_such_tool".to_owned(), "{}"),
         Ask::Misused(name) => ((*name).to_owned(), r#"{"what": 7}"#),
+        Ask::Person => (person::TOOL.to_owned(), person::ARGUMENTS),
     };
     ToolCall { name, arguments: arguments.to_owned() }
 }

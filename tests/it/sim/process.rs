@@ -203,11 +203,11 @@ async fn work(world: &Arc<World>, recorder: &Arc<Recorder>) -> Ended {
     }
 }
 
-struct Process<'a> {
-    world: &'a Arc<World>,
+pub(super) struct Process<'a> {
+    pub(super) world: &'a Arc<World>,
     recorder: &'a Arc<Recorder>,
     runtime: Runtime,
-    host: Host,
+    pub(super) host: Host,
 }
 
 impl Process<'_> {
@@ -228,6 +228,10 @@ impl Process<'_> {
                 Some(past) if !past.state.status().can_go_on() => return Ok(()),
                 Some(past) if past.state.status() == Status::InDoubt => {
                     self.resolve(run, &past).await.map_err(|error| self.unless_store(error))?;
+                    continue;
+                }
+                Some(past) if past.state.status() == Status::AwaitingInput => {
+                    self.answer_at_rest(run, &past).await.map_err(|error| self.unless_store(error))?;
                     continue;
                 }
                 Some(past) => {
@@ -336,7 +340,7 @@ impl Process<'_> {
     /// Waits for the end of a run, and disturbs it meanwhile if that is to happen.
     async fn accompany(&self, run: &RunPlan, handle: RunHandle) -> Result<Report, Error> {
         let controls = handle.controls();
-        let mut waits = Box::pin(handle.wait());
+        let mut waits = Box::pin(self.answering(run, controls.clone(), handle.wait()));
         let is_due = !self.world.state().runs.get(&run.id).is_some_and(|known| known.is_disturbed);
         if let (Some((after, disturbance)), true) = (run.disturbance, is_due) {
             let disturb = async {
@@ -365,7 +369,8 @@ impl Process<'_> {
         let mut state = self.world.state();
         let events = state.disk.iter().filter_map(|disk| disk.runs.get(run)).flat_map(|run| &run.events);
         let is_late = |envelope: &&Arc<Envelope>| {
-            matches!(envelope.event, Event::CallIntended { .. }) && envelope.time_ms > after_ms
+            let begins = matches!(envelope.event, Event::CallIntended { .. } | Event::InputRequested { .. });
+            begins && envelope.time_ms > after_ms
         };
         let late = events.filter(is_late).map(|envelope| envelope.seq).next();
         if let Some(seq) = late {

@@ -124,7 +124,7 @@ impl Plan {
 
     /// What the network says of the agent of an instance.
     pub(super) fn spec_of(&self, agent: &AgentId) -> &AgentSpec {
-        let name = agent.short().split('.').next().unwrap_or_default();
+        let name = agent.short().split(['.', '@']).next().unwrap_or_default();
         &self.network.agents[name]
     }
 
