@@ -118,7 +118,7 @@ impl View<'_> {
         let of = |agent: &&AgentId| &*self.run.agents()[*agent].name == next;
         let since = said.iter().rposition(of).map_or(0, |last| last + 1);
         let asked = self.of.and_then(|owner| self.run.agents().get(owner)?.task.last());
-        let asked = asked.filter(|_| self.state.visits.get(next).is_none()).map(|asked| asked.text().to_owned());
+        let asked = asked.filter(|_| !self.state.visits.contains_key(next)).map(|asked| asked.text().to_owned());
         let lines = said[since..].iter().filter_map(|agent| self.line(agent));
         asked.into_iter().chain(lines).collect::<Vec<_>>().join("\n\n").into()
     }

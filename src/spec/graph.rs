@@ -209,11 +209,11 @@ fn tool_note(tool: &ToolSpec) -> String {
         Some(Builtin::ProcessRun) => "process.run",
         Some(Builtin::ClockNow) => "clock.now",
         Some(Builtin::ClockSleep) => "clock.sleep",
+        Some(Builtin::PersonAsk) => "person.ask",
         Some(Builtin::MemoryPut) => "memory.put",
         Some(Builtin::MemorySearch) => "memory.search",
         Some(Builtin::MemoryForget) => "memory.forget",
         Some(Builtin::KnowledgeSearch) => "knowledge.search",
-        Some(Builtin::PersonAsk) => "person.ask",
         None => "from the program",
     };
     name.to_owned()

@@ -540,6 +540,9 @@ pub enum Builtin {
     /// Comes back when a span of time is over, which may outlast the process.
     #[serde(rename = "clock.sleep")]
     ClockSleep,
+    /// Asks a person, and waits for the answer, which may outlast the process.
+    #[serde(rename = "person.ask")]
+    PersonAsk,
     /// Keeps a fact for later runs.
     #[serde(rename = "memory.put")]
     MemoryPut,
@@ -552,9 +555,6 @@ pub enum Builtin {
     /// Searches files that were indexed.
     #[serde(rename = "knowledge.search")]
     KnowledgeSearch,
-    /// Asks a person, and waits for the answer, which may outlast the process.
-    #[serde(rename = "person.ask")]
-    PersonAsk,
 }
 
 impl Builtin {
@@ -562,9 +562,9 @@ impl Builtin {
     pub fn is_read_only(self) -> bool {
         match self {
             Self::FsList | Self::FsRead | Self::FsSearch | Self::ClockNow | Self::ClockSleep => true,
-            Self::MemorySearch | Self::KnowledgeSearch => true,
             // What it says goes to who runs the network, and to nobody else.
             Self::PersonAsk => true,
+            Self::MemorySearch | Self::KnowledgeSearch => true,
             Self::FsWrite | Self::ProcessRun | Self::MemoryPut | Self::MemoryForget => false,
         }
     }

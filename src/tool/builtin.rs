@@ -28,6 +28,7 @@ pub fn builtin(spec: &ToolSpec, root: &Path, shelf: &Arc<Shelf>) -> Result<Arc<d
         Builtin::ProcessRun => Arc::new(process::Run::new(&spec.allow, Root::open(root)?.path())?),
         Builtin::ClockNow => Arc::new(clock::Now),
         Builtin::ClockSleep => Arc::new(clock::Sleep),
+        Builtin::PersonAsk => Arc::new(person::Ask),
         Builtin::MemoryPut => Arc::new(memory::Put(memory())),
         Builtin::MemorySearch => Arc::new(memory::Search(memory())),
         Builtin::MemoryForget => Arc::new(memory::Forget(memory())),
@@ -35,7 +36,6 @@ pub fn builtin(spec: &ToolSpec, root: &Path, shelf: &Arc<Shelf>) -> Result<Arc<d
             let name = spec.knowledge.as_deref().unwrap_or_default();
             Arc::new(knowledge::Search::new(shelf.clone(), name, root.to_owned()))
         }
-        Builtin::PersonAsk => Arc::new(person::Ask),
     })
 }
 
@@ -50,11 +50,11 @@ pub fn shown(spec: &ToolSpec) -> Option<Shown> {
         Builtin::ProcessRun => Shown::of_builtin::<process::Run>(process::Run::description_of(&spec.allow.join(", "))),
         Builtin::ClockNow => Shown::of_builtin::<clock::Now>(clock::Now::DESCRIPTION),
         Builtin::ClockSleep => Shown::of_builtin::<clock::Sleep>(clock::Sleep::DESCRIPTION),
+        Builtin::PersonAsk => Shown::of_builtin::<person::Ask>(person::Ask::DESCRIPTION),
         Builtin::MemoryPut => Shown::of_builtin::<memory::Put>(memory::Put::DESCRIPTION),
         Builtin::MemorySearch => Shown::of_builtin::<memory::Search>(memory::Search::DESCRIPTION),
         Builtin::MemoryForget => Shown::of_builtin::<memory::Forget>(memory::Forget::DESCRIPTION),
         Builtin::KnowledgeSearch => Shown::of_builtin::<knowledge::Search>(knowledge::Search::DESCRIPTION),
-        Builtin::PersonAsk => Shown::of_builtin::<person::Ask>(person::Ask::DESCRIPTION),
     })
 }
 
@@ -73,11 +73,11 @@ mod tests {
         Builtin::ProcessRun,
         Builtin::ClockNow,
         Builtin::ClockSleep,
+        Builtin::PersonAsk,
         Builtin::MemoryPut,
         Builtin::MemorySearch,
         Builtin::MemoryForget,
         Builtin::KnowledgeSearch,
-        Builtin::PersonAsk,
     ];
 
     fn opened(spec: &ToolSpec, root: &Path) -> Result<Arc<dyn ErasedTool>, Error> {
@@ -139,11 +139,11 @@ mod tests {
         assert_eq!(required(Builtin::FsWrite), Some(json!(["path", "text"])));
         assert_eq!(required(Builtin::ProcessRun), Some(json!(["argv"])));
         assert_eq!(required(Builtin::ClockSleep), Some(json!(["duration"])));
+        assert_eq!(required(Builtin::PersonAsk), Some(json!(["question"])));
         assert_eq!(required(Builtin::MemoryPut), Some(json!(["text"])));
         assert_eq!(required(Builtin::MemorySearch), Some(json!(["query"])));
         assert_eq!(required(Builtin::MemoryForget), Some(json!(["id"])));
         assert_eq!(required(Builtin::KnowledgeSearch), Some(json!(["query"])));
-        assert_eq!(required(Builtin::PersonAsk), Some(json!(["question"])));
     }
 
     #[test]
