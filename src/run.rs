@@ -13,6 +13,7 @@ mod health;
 mod id;
 mod letter;
 mod message;
+mod outcome;
 mod replay;
 mod room;
 mod routing;
@@ -26,15 +27,13 @@ pub use asking::{Inquiry, MAX_ANSWER_BYTES, MAX_CHOICE_CHARS, MAX_CHOICES, MAX_Q
 pub use behaviour::{Agent, Move, Turn};
 pub use definition::{Compaction, Definition, OutputSchema, Target, TargetKind};
 pub use diff::{Diff, Pair, Parting, StepCost, What};
-pub use event::{
-    AgentOutcome, Answer, Envelope, Event, Parent, Resolution, RunEnd, Status, Stream, Subject, ToolFailure, Visit,
-    Wait,
-};
+pub use event::{Envelope, Event, Parent, Resolution, Stream, Subject, ToolFailure, Visit, Wait};
 pub use fork::{ForkPoint, NoForkPoint};
 pub use health::Health;
 pub use id::{AgentId, CallId, NotACall, RunId};
 pub use letter::{LetterId, PutBack};
 pub use message::{Body, Labels, Message, Origin, ToolCall, Usage};
+pub use outcome::{AgentOutcome, Answer, RunEnd, Status};
 pub use replay::{Divergence, Replay, Replayed, Rules};
 pub use routing::{FlowRules, LOST, Routing, Step};
 pub use start::{NewAgent, gave_up, no_room, published, question, refused, unusable};

@@ -13,7 +13,7 @@ pub use search::{Passage, Ranking};
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Transaction};
 use serde::Serialize;
 
 use super::Error;
@@ -82,6 +82,7 @@ pub struct Embeddings {
 /// A collection's row.
 struct Row {
     id: i64,
+    name: String,
     embeddings: Option<Embeddings>,
 }
 
@@ -120,6 +121,7 @@ impl Knowledge {
     /// # Errors
     /// The file is at fault.
     pub fn list(&self) -> Result<Vec<Collection>, Error> {
+        let _moment = self.moment()?;
         let names = self.read(|connection| {
             let mut select = connection.prepare("SELECT name FROM collections ORDER BY name")?;
             select.query_map((), |row| row.get(0))?.collect::<Result<Vec<String>, _>>()
@@ -132,6 +134,7 @@ impl Knowledge {
     /// # Errors
     /// Nothing is, or the file is at fault.
     pub fn collection(&self, name: &str) -> Result<Collection, Error> {
+        let _moment = self.moment()?;
         let row = self.row(name)?;
         self.read(|connection| {
             let count = |from: String| {
@@ -164,6 +167,13 @@ impl Knowledge {
         found.ok_or_else(|| Error::NotIndexed { name: name.to_owned() })
     }
 
+    /// Lets all that is read until it is dropped be of one moment, whatever other processes change meanwhile; none where that
+    /// is so already.
+    fn moment(&self) -> Result<Option<Transaction<'_>>, Error> {
+        let begun = self.connection.is_autocommit().then(|| self.connection.unchecked_transaction()).transpose();
+        begun.map_err(|source| Error::sqlite(&self.path, "read", source))
+    }
+
     fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>) -> Result<T, Error> {
         read(&self.connection).map_err(|source| Error::sqlite(&self.path, "read", source))
     }
@@ -174,7 +184,7 @@ fn find(connection: &Connection, name: &str) -> Result<Option<Row>, rusqlite::Er
     let read = |row: &rusqlite::Row<'_>| {
         let (model, key) = (row.get(2)?, row.get::<_, Option<String>>(3)?.map(SecretRef));
         let url: Option<String> = row.get(1)?;
-        Ok(Row { id: row.get(0)?, embeddings: url.map(|url| Embeddings { url, model, key }) })
+        Ok(Row { id: row.get(0)?, name: name.to_owned(), embeddings: url.map(|url| Embeddings { url, model, key }) })
     };
     connection.prepare_cached(select)?.query_row([name], read).optional()
 }

@@ -188,8 +188,7 @@ impl Flow {
             let error = agent.on_error.route().map(str::to_owned);
             agent.hands_off_to.iter().cloned().chain(error).map(Arc::from)
         });
-        let published = agent.into_iter().flat_map(|agent| &agent.publishes).map(|topic| topic_node(topic));
-        routed.chain(handed).chain(published).collect::<Vec<_>>().into_iter()
+        routed.chain(handed).chain(published(spec, name)).collect::<Vec<_>>().into_iter()
     }
 
     /// Returns what follows the answers of an agent.
@@ -212,6 +211,11 @@ impl Flow {
         self.nodes.get(name).is_some_and(|node| node.inner.is_some() || node.room.is_some())
     }
 
+    /// Whether there are routes at all.
+    pub fn has_routes(&self) -> bool {
+        !self.routes.is_empty()
+    }
+
     /// Whether any agent stands for an inner flow or a room.
     pub fn has_inner(&self) -> bool {
         self.nodes.values().any(|node| node.inner.is_some() || node.room.is_some())
@@ -226,6 +230,16 @@ impl Flow {
     pub fn joins(&self) -> &[Join] {
         &self.joins
     }
+}
+
+/// Returns the topics on which an agent may publish, or whom it asks: what they publish is taken in its flow.
+fn published(spec: &NetworkSpec, name: &str) -> Vec<Arc<str>> {
+    let (mut topics, mut seen, mut open) = (Vec::new(), HashSet::new(), vec![name.to_owned()]);
+    while let Some(agent) = open.pop().and_then(|name| spec.agents.get(&name)) {
+        topics.extend(agent.publishes.iter().map(|topic| topic_node(topic)));
+        open.extend(agent.delegates_to.iter().filter(|to| seen.insert((*to).clone())).cloned());
+    }
+    topics
 }
 
 /// Returns the name under which a topic stands among agents.

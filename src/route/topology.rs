@@ -99,11 +99,16 @@ impl<'a> Topology<'a> {
     /// Returns the circles that some of a network's routes make between agents, one for each knot of them. Each begins and
     /// ends with the same agent.
     pub fn route_cycles(spec: &'a NetworkSpec, routes: &[&RouteSpec]) -> Vec<Vec<&'a str>> {
-        let ways = |name: &str| -> Vec<(usize, Pass)> {
-            let to = routed_to(routes, name).into_iter();
-            to.filter_map(|to| Some((spec.agents.get_index_of(to)?, Pass::Route))).collect()
+        let ways = |(name, agent): (&'a String, &AgentSpec)| {
+            let mut to = routed_to(routes, name);
+            to.extend(agent.publishes.iter().flat_map(|topic| routed_to(routes, &topic_node(topic))));
+            let routed = to.into_iter().map(|to| (to, Pass::Route));
+            let handed = agent.hands_off_to.iter().map(|to| (to.as_str(), Pass::Handoff));
+            let failed = agent.on_error.route().map(|to| (to, Pass::OnError));
+            let all = routed.chain(handed).chain(failed);
+            (name.as_str(), all.filter_map(|(to, pass)| Some((spec.agents.get_index_of(to)?, pass))).collect())
         };
-        let agents: Vec<_> = spec.agents.keys().map(|name| (name.as_str(), ways(name))).collect();
+        let agents: Vec<(&str, Vec<(usize, Pass)>)> = spec.agents.iter().map(ways).collect();
         let topology = Self { count: agents.len(), agents };
         topology.cycles_of(Pass::Route, |_| true, |_| true)
     }

@@ -79,11 +79,6 @@ impl AgentId {
         last.split_once('~').and_then(|(_, rest)| rest.split_once('.')).map_or(last, |(_, name)| name)
     }
 
-    /// Returns the name that the agent has in its network.
-    pub fn name(&self) -> &str {
-        self.short().split('.').next().unwrap_or_default()
-    }
-
     /// Returns the last part of the path, and where it begins.
     fn last(&self) -> (usize, &str) {
         let place = self.0.rfind('/').map_or(0, |slash| slash + 1);
@@ -232,6 +227,5 @@ mod tests {
             [scout.short(), reader.short(), clerk.short(), below.short()],
             ["scout", "reader.2.0", "clerk", "aid.1.4"]
         );
-        assert_eq!([scout.name(), reader.name(), clerk.name(), below.name()], ["scout", "reader", "clerk", "aid"]);
     }
 }

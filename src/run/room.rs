@@ -30,7 +30,7 @@ impl View<'_> {
             Some(room) if room.selector.is_some() => self.whose_turn(room, &asked.text),
             _ => asked.text.clone(),
         };
-        Ok(vec![Composer::new(self).agent(&first, &text, asked, None)])
+        Ok(vec![Composer::new(self).agent(&first, &text, asked, Vec::new())])
     }
 
     /// Says what follows a turn in a room.
@@ -61,15 +61,15 @@ impl View<'_> {
             Err(over) => return self.over(over, labels),
         };
         let is_selector = room.selector.as_ref() == Some(&next);
-        let heard = match (is_selector && self.state.visits.contains_key(&next), said.last()) {
+        let heard = match (is_selector && self.state.visits.contains_key(&*next), said.last()) {
             // It has heard what came before.
             (true, Some(last)) => self.line(last).unwrap_or_default().into(),
             _ => self.heard_since(&said, &next),
         };
         let labels = self.labels(&said);
         let text = if is_selector { self.whose_turn(room, &heard) } else { heard };
-        let payload = Payload { output: Value::Null, text, from: agent, labels: labels.clone() };
-        let starts = vec![Composer::new(self).agent(&next, &payload.text, &payload, None)];
+        let payload = Payload { text, ..Payload::of(agent, Value::Null, labels.clone()) };
+        let starts = vec![Composer::new(self).agent(&next, &payload.text, &payload, Vec::new())];
         self.routed(agent, Taken { starts, ..Taken::default() }, Vec::new(), None, labels)
     }
 
@@ -96,7 +96,8 @@ impl View<'_> {
         let text = answer.to_text();
         let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
         let mut words = text.split(|c: char| !is_word(c));
-        let member = words.find_map(|word| room.members.iter().find(|member| local(member, member) == word));
+        let member =
+            words.find_map(|word| room.members.iter().find(|member| local(member, member).eq_ignore_ascii_case(word)));
         let said: String = text.chars().take(80).collect();
         member.cloned().ok_or_else(|| failed(format!("the selector of the room named no member: `{said}`")))
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 pub(super) use self::compose::Composer;
-use super::state::{FlowState, Joining, Live, Published};
+use super::state::{FlowState, Joining, Live, Published, visit_key};
 use super::{
     AgentId, AgentOutcome, Answer, CallId, Event, Instance, Labels, NewAgent, Parent, RunEnd, RunState, Status, Visit,
 };
@@ -49,6 +49,9 @@ pub struct Step {
     /// These start.
     pub starts: Vec<NewAgent>,
 }
+
+/// How much of a value is shown in a reason.
+const EXCERPT_CHARS: usize = 80;
 
 /// Why one is stopped whose answer would come too late.
 pub const LOST: &str = "its answer is not waited for: the join has gone on";
@@ -92,6 +95,17 @@ pub(super) struct Payload<'a> {
     pub(super) text: Arc<str>,
     pub(super) from: &'a AgentId,
     pub(super) labels: Labels,
+    /// The item that it is about, and the join that it comes from, as [`Visit`] has them.
+    pub(super) item: Vec<u32>,
+    pub(super) since: u64,
+}
+
+impl<'a> Payload<'a> {
+    /// Makes what is passed on as it is, from the beginning of a flow.
+    pub(super) fn of(from: &'a AgentId, output: Value, labels: Labels) -> Self {
+        let text = Answer::from(output.clone()).to_text();
+        Self { output, text, from, labels, item: Vec::new(), since: 0 }
+    }
 }
 
 impl RunState {
@@ -121,8 +135,7 @@ impl RunState {
         let (id, instance) = self.agents().iter().find(begins)?;
         let view = View { run: self, rules, of: Some(id), state: &FlowState::default() };
         let asked = instance.task.last()?;
-        let payload =
-            Payload { output: Value::Null, text: asked.text().into(), from: id, labels: asked.labels.clone() };
+        let payload = Payload::of(id, Value::from(asked.text()), asked.labels.clone());
         Some(match view.first(&payload) {
             Ok(starts) => view.routed(id, Taken { starts, ..Taken::default() }, Vec::new(), None, payload.labels),
             Err(over) => view.over(over, payload.labels),
@@ -177,21 +190,25 @@ impl<'a> View<'a> {
         if let Some(room) = self.room() {
             return Some(self.next_turn(room, agent, instance));
         }
-        let inherited = self.run.visit(agent)?.node;
-        let name = if self.rules.flow.leads_on(&instance.name) { &instance.name } else { &inherited };
+        let visit = self.run.visit(agent)?;
+        let name = if self.rules.flow.leads_on(&instance.name) { &instance.name } else { &visit.node };
         let node = self.rules.flow.of_agent(name).filter(|_| self.rules.flow.leads_on(name));
-        let Some(node) = node else { return self.leaf(instance, outcome) };
+        let Some(node) = node else { return self.leaf(agent, instance, outcome) };
         let AgentOutcome::Done(answer) = outcome else {
-            let joins = || node.joins.iter().filter_map(|join| self.rules.flow.joins().get(*join));
-            let is_borne = node.routes.is_empty() && joins().all(Join::is_tolerant);
+            // Whose answer nothing but such a join wants may fail.
+            let is_borne = self.rules.flow.joins().iter().any(|join| join.is_tolerant() && join.is_all_of(name));
             return Some(match is_borne {
                 true => self.routed(agent, Taken::default(), Vec::new(), None, labels),
                 false => self.over(outcome.clone(), labels),
             });
         };
-        let payload = Payload { output: answer.to_value(), text: answer.to_text(), from: agent, labels };
-        let waits: Vec<u32> = node.joins.iter().map(|join| *join as u32).collect();
+        let (item, since) = (visit.item, visit.since);
+        let payload = Payload { item, since, ..Payload::of(agent, answer.to_value(), labels) };
+        let is_in_time = |join: &u32| self.state.joined.get(join).is_none_or(|joined| since >= *joined);
+        let waits: Vec<u32> = node.joins.iter().map(|join| *join as u32).filter(is_in_time).collect();
+        let is_late = waits.len() < node.joins.len();
         Some(match self.take(&node.routes, &payload) {
+            Ok(taken) if is_late && waits.is_empty() && taken.routes.is_empty() => self.late(agent, payload.labels),
             Err(over) => self.over(over, payload.labels),
             Ok(Taken { routes, exhausted: Some(reason), .. }) if routes.is_empty() && waits.is_empty() => {
                 self.over(limit("max_visits", reason), payload.labels)
@@ -202,13 +219,18 @@ impl<'a> View<'a> {
 
     /// What ends and leads nowhere: a failure ends the flow, unless others stand for the run beside it. Of those that
     /// all began with the run, the first one to answer answers for it.
-    fn leaf(&self, instance: &Instance, outcome: &AgentOutcome) -> Option<Routing> {
+    fn leaf(&self, agent: &AgentId, instance: &Instance, outcome: &AgentOutcome) -> Option<Routing> {
         let began = |instance: &Instance| matches!(instance.parent, Parent::Run);
         let has_others = began(instance) && !self.state.live.is_empty();
         let all_began = || self.state.live.keys().all(|agent| self.run.agents().get(agent).is_some_and(began));
         match outcome {
             AgentOutcome::Done(_) if has_others && all_began() => {
                 Some(self.over(outcome.clone(), instance.labels.clone()))
+            }
+            // It is set aside, so that it need not be looked at again.
+            AgentOutcome::Done(_) if self.of.is_some() || self.rules.flow.has_routes() => {
+                let labels = instance.labels.clone();
+                Some(self.routed(agent, Taken::default(), Vec::new(), None, labels))
             }
             AgentOutcome::Failed { .. } | AgentOutcome::Limit { .. } if !has_others => {
                 let answered = |agent: &AgentId| self.answer_of(agent).is_some();
@@ -222,8 +244,9 @@ impl<'a> View<'a> {
     fn pass_on_published(&self, published: &'a Published) -> Routing {
         let from = &published.call.agent;
         let labels = published.labels.clone();
-        let text: Arc<str> = published.message.as_str().into();
-        let payload = Payload { output: Value::from(&*text), text, from, labels: labels.clone() };
+        let (item, since) = self.run.visit(from).map(|visit| (visit.item, visit.since)).unwrap_or_default();
+        let output = Value::from(published.message.as_str());
+        let payload = Payload { item, since, ..Payload::of(from, output, labels.clone()) };
         let topic = crate::route::topic_node(&published.topic);
         match self.take(self.rules.flow.topic(&topic), &payload) {
             Err(over) => self.over(over, labels),
@@ -240,7 +263,11 @@ impl<'a> View<'a> {
         labels: Labels,
     ) -> Routing {
         let Taken { routes, starts, answer, .. } = taken;
+        if let Some(over) = self.too_many(&starts) {
+            return self.over(over, labels);
+        }
         let event = Event::Routed {
+            is_late: false,
             flow: self.of.cloned(),
             from: from.clone(),
             taken: routes,
@@ -252,17 +279,34 @@ impl<'a> View<'a> {
         Routing::Go(Box::new(Step { event, labels, lost: Vec::new(), starts }))
     }
 
+    /// Takes note of an answer that came after its join had gone on.
+    fn late(&self, from: &AgentId, labels: Labels) -> Routing {
+        let event = Event::Routed {
+            flow: self.of.cloned(),
+            from: from.clone(),
+            taken: Vec::new(),
+            waits: Vec::new(),
+            starts: 0,
+            answer: None,
+            published: None,
+            is_late: true,
+        };
+        Routing::Go(Box::new(Step { event, labels, lost: Vec::new(), starts: Vec::new() }))
+    }
+
+    /// Says which limit is reached where these would start.
+    fn too_many(&self, starts: &[NewAgent]) -> Option<Over> {
+        let (total, max) = (self.run.agents().len() + starts.len(), self.rules.limits.agents);
+        let is_beyond = !starts.is_empty() && total > max as usize;
+        is_beyond.then(|| limit("agents", format!("a run may have {max} agents, and this one would have {total}")))
+    }
+
     /// Works out which of some routes take what is passed on, and who starts with it.
     fn take(&self, routes: &[usize], payload: &Payload<'_>) -> Result<Taken, Over> {
         let mut taken = Taken::default();
         let mut composer = Composer::new(self);
         self.take_into(routes, payload, &mut taken, &mut composer)?;
-        let total = self.run.agents().len() + taken.starts.len();
-        let max = self.rules.limits.agents;
-        match total > max as usize {
-            true => Err(limit("agents", format!("a run may have {max} agents, and this one would have {total}"))),
-            false => Ok(taken),
-        }
+        Ok(taken)
     }
 
     fn take_into(
@@ -314,7 +358,10 @@ impl<'a> View<'a> {
             Some(list) => match list.value(&values).map_err(|error| wrong("for_each", error))? {
                 Value::Array(items) if items.is_empty() => return Ok(()),
                 Value::Array(items) => Some(items),
-                other => return Err(failed(format!("{}: `for_each` gives no list, but {other}", route.words))),
+                other => {
+                    let shown: String = other.to_string().chars().take(EXCERPT_CHARS).collect();
+                    return Err(failed(format!("{}: `for_each` gives no list, but {shown}", route.words)));
+                }
             },
         };
         let max = self.rules.limits.fan_out as usize;
@@ -324,6 +371,7 @@ impl<'a> View<'a> {
                 format!("{} would start {count} agents at once, and {max} may be", route.words),
             ));
         }
+        let at = taken.routes.len();
         taken.routes.push(index as u32);
         if let Some(answer) = &route.answer {
             taken.answer = Some(Answer::from(answer.value(&values).map_err(|error| wrong("answer", error))?));
@@ -335,6 +383,11 @@ impl<'a> View<'a> {
                 continue;
             }
             composer.compose(to, route, payload, items.as_deref(), &values, taken)?;
+        }
+        // A topic on which nobody wants it is no way on.
+        let leads_to_topics = route.answer.is_none() && route.to.iter().all(|to| to.starts_with(TOPIC));
+        if leads_to_topics && taken.routes.len() == at + 1 {
+            taken.routes.truncate(at);
         }
         Ok(())
     }
@@ -370,25 +423,40 @@ impl<'a> View<'a> {
 
     /// Lets the first join go on that can.
     fn join(&self) -> Option<Routing> {
-        self.state.joins.iter().find_map(|(index, joining)| {
-            let join = self.rules.flow.joins().get(*index as usize)?;
-            if joining.is_due && joining.waiting.is_empty() {
-                let timeout = join.timeout.map(|timeout| timeout.to_string()).unwrap_or_default();
-                let reason = format!("{} had no answer within {timeout}", words_of(join));
-                return Some(self.over(failed(reason), Labels::default()));
-            }
-            let from = self.come_together(join, joining)?;
-            Some(self.joined(*index, join, self.in_order(from, &join.from)))
-        })
+        let goes_on = |is_behind: bool| {
+            self.state.joins.iter().find_map(|(index, joining)| {
+                let join = self.rules.flow.joins().get(*index as usize)?;
+                if joining.is_due && joining.waiting.is_empty() {
+                    let timeout = join.timeout.map(|timeout| timeout.to_string()).unwrap_or_default();
+                    let reason = format!("{} had no answer within {timeout}", words_of(join));
+                    return Some(self.over(failed(reason), Labels::default()));
+                }
+                let from = self.come_together(*index, join, joining, is_behind)?;
+                Some(self.joined(*index, join, self.in_order(from, &join.from)))
+            })
+        };
+        // Joins that wait for one another, in a loop, go on all the same when nobody is at work.
+        goes_on(false).or_else(|| self.state.live.is_empty().then(|| goes_on(true)).flatten())
+    }
+
+    /// Whether answers wait at another join that will come to this one.
+    fn is_behind_another(&self, index: u32, join: &Join) -> bool {
+        let leads_here = |(other, joining): (&u32, &Joining)| {
+            let routes = || self.rules.flow.joins().get(*other as usize).into_iter().flat_map(|other| &other.routes);
+            let to = || routes().filter_map(|route| self.rules.flow.route(*route)).flat_map(|route| &route.to);
+            *other != index && !joining.waiting.is_empty() && to().any(|to| join.may_come_from(to))
+        };
+        self.state.joins.iter().any(leads_here)
     }
 
     /// Returns whose answers a join goes on with now, if it does.
-    fn come_together(&self, join: &Join, joining: &'a Joining) -> Option<&'a [AgentId]> {
+    fn come_together(&self, index: u32, join: &Join, joining: &'a Joining, is_behind: bool) -> Option<&'a [AgentId]> {
         let waiting = joining.waiting.as_slice();
         let may_come = |live: &Live| join.may_come_from(&live.names.0) || join.may_come_from(&live.names.1);
         let all_are_there = || {
             let is_awaited = self.state.live.values().any(may_come);
-            !is_awaited || fault::is_planted(Bug::JoinTooSoon)
+            let waits = is_awaited || (!is_behind && self.is_behind_another(index, join));
+            !waits || fault::is_planted(Bug::JoinTooSoon)
         };
         let goes_on = joining.is_due
             || match join.kind {
@@ -409,9 +477,9 @@ impl<'a> View<'a> {
     fn in_order(&self, agents: &[AgentId], names: &[Arc<str>]) -> Vec<AgentId> {
         let place = |agent: &AgentId| {
             let (at, _, instance) = self.run.agents().get_full(agent)?;
-            let node = self.run.visit(agent).map(|visit| visit.node);
-            let name = names.iter().position(|name| *name == instance.name || Some(name) == node.as_ref());
-            Some((name, at))
+            let visit = self.run.visit(agent)?;
+            let name = names.iter().position(|name| *name == instance.name || *name == visit.node);
+            Some((name, visit.item, at))
         };
         let mut agents = agents.to_vec();
         agents.sort_by_key(place);
@@ -450,7 +518,7 @@ impl<'a> View<'a> {
             coming += 1;
         }
         let most = self.votes(join, waiting).iter().map(|(_, count)| *count).max().unwrap_or_default();
-        most * 2 > waiting.len() + coming
+        most * 2 > (waiting.len() + coming).max(join.from.len())
     }
 
     fn joined(&self, index: u32, join: &Join, from: Vec<AgentId>) -> Routing {
@@ -473,7 +541,9 @@ impl<'a> View<'a> {
             spec::Join::All | spec::Join::Count(_) => self.sections(&from).into(),
         };
         let Some(first) = from.first() else { return self.over(failed(words_of(join)), labels) };
-        let payload = Payload { output, text: text.clone(), from: first, labels: labels.clone() };
+        // What starts here comes from here: what comes later of what was before is too late.
+        let since = self.run.head() + 1;
+        let payload = Payload { text, since, ..Payload::of(first, output, labels.clone()) };
         let taken = match self.take(&join.routes, &payload) {
             Err(over) => return self.over(over, labels),
             Ok(Taken { routes, exhausted: Some(reason), .. }) if routes.is_empty() => {
@@ -481,9 +551,20 @@ impl<'a> View<'a> {
             }
             Ok(taken) => taken,
         };
-        let is_lost = |(agent, live): &(&AgentId, &Live)| {
-            join.is_all_of(&live.names.0) && join.is_all_of(&live.names.1) && !from.contains(agent)
+        if let Some(over) = self.too_many(&taken.starts) {
+            return self.over(over, labels);
+        }
+        let goes_on_without = |live: &Live| {
+            let is_sender = join.from.contains(&live.names.0) || join.from.contains(&live.names.1);
+            is_sender || (join.is_all_of(&live.names.0) && join.is_all_of(&live.names.1))
         };
+        // Whoever is at work on what comes after an earlier round of the join is not of this one.
+        let is_of_round = |agent: &AgentId| {
+            let since = self.run.visit(agent).map(|visit| visit.since).unwrap_or_default();
+            self.state.joined.get(&index).is_none_or(|joined| since >= *joined)
+        };
+        let is_lost =
+            |(agent, live): &(&AgentId, &Live)| goes_on_without(live) && is_of_round(agent) && !from.contains(agent);
         let lost: Vec<AgentId> = self.state.live.iter().filter(is_lost).map(|(agent, _)| agent.clone()).collect();
         let lost = if fault::is_planted(Bug::LosersGoOn) { Vec::new() } else { lost };
         let Taken { routes, starts, answer, .. } = taken;
@@ -509,7 +590,8 @@ impl<'a> View<'a> {
 
     fn result_of_vote(&self, join: &Join, from: &[AgentId]) -> Value {
         let votes = self.votes(join, from);
-        let of = from.len();
+        // Who failed or came too late has no vote, and was asked all the same.
+        let of = from.len().max(join.from.len());
         let best = votes.iter().max_by_key(|(_, count)| *count).filter(|(_, count)| count * 2 > of);
         let each: Vec<Value> = from
             .iter()
@@ -526,8 +608,8 @@ impl<'a> View<'a> {
     pub(super) fn sections(&self, from: &[AgentId]) -> String {
         let section = |agent: &AgentId| {
             let name = self.name_of(agent)?;
-            let item = self.run.visit(agent).and_then(|visit| visit.item);
-            let head = item.map_or_else(|| name.to_string(), |item| format!("{name} {}", item + 1));
+            let item = self.run.visit(agent).map(|visit| visit.item).unwrap_or_default();
+            let head = visit_key(name, &item).replacen('.', " ", 1);
             Some(format!("## {head}\n\n{}", self.answer_of(agent)?.to_text()))
         };
         from.iter().filter_map(section).collect::<Vec<_>>().join("\n\n")
@@ -558,10 +640,12 @@ impl<'a> View<'a> {
             [] => {
                 let last = self.state.failed.as_ref().or(self.state.ended.back());
                 let outcome = last.and_then(|agent| self.run.agents().get(agent)?.outcome.clone());
-                match outcome? {
-                    AgentOutcome::Done(_) | AgentOutcome::HandedOff { .. } => None,
-                    outcome => Some(self.over(outcome, labels)),
-                }
+                Some(match outcome {
+                    Some(outcome @ (AgentOutcome::Failed { .. } | AgentOutcome::Limit { .. })) => {
+                        self.over(outcome, labels)
+                    }
+                    _ => self.over(failed("nobody was left to answer".to_owned()), labels),
+                })
             }
             [(_, answer)] => Some(self.over(AgentOutcome::Done((*answer).clone()), labels)),
             several => Some(self.over(AgentOutcome::Done(self.together(several)), labels)),
@@ -612,8 +696,8 @@ impl<'a> View<'a> {
     }
 
     /// Where an instance stands that starts in this flow.
-    pub(super) fn place(&self, node: &Arc<str>, item: Option<u32>) -> Visit {
-        Visit { flow: self.of.cloned(), node: node.clone(), item }
+    pub(super) fn place(&self, node: &Arc<str>, item: Vec<u32>, since: u64) -> Visit {
+        Visit { flow: self.of.cloned(), node: node.clone(), item, since }
     }
 }
 

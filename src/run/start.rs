@@ -81,7 +81,9 @@ impl RunState {
         let text = format!("{} hands over to you: {message}", asker.name);
         task.push(question(text.into(), labels, origin));
         // Who has nothing to inherit stands in the run's own flow, as it did before there were others.
-        let inherits = |visit: &Visit| visit.flow.is_some() || visit.item.is_some() || rules.flow.leads_on(&visit.node);
+        let inherits = |visit: &Visit| {
+            visit.flow.is_some() || !visit.item.is_empty() || visit.since > 0 || rules.flow.leads_on(&visit.node)
+        };
         let visit = asker.parent.visit(&asker.name).filter(inherits);
         let parent = Parent::Handoff { call: call.clone(), answers: asker.parent.answers().cloned(), visit };
         Some(Ok(NewAgent { id: call.agent.successor(&name), name, parent, depth, task }))

@@ -20,6 +20,7 @@ use crate::budget::Amount;
 use crate::fault::{self, Bug};
 use crate::spec::Effect;
 
+pub(crate) use self::flow::visit_key;
 pub use self::flow::{FlowState, Joining, Live, Published};
 pub use self::forked::Lineage;
 pub use self::open::{OpenCall, Stage};

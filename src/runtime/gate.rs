@@ -60,8 +60,8 @@ impl Admission {
 /// Takes a call through the gate to its end, and tells the run's supervisor what became of it. Dropping the future at
 /// any point stops the call and gives back what it held.
 pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<RunMessage>) -> Result<(), Over> {
-    let Call { id, cause, labels, work, attempt, approval, is_asked, begun_in, first_intended_ms, pulse } = call;
-    let desk = Desk { id, cause, labels, begun_in, first_intended_ms, pulse, supervisor };
+    let Call { id, agent, cause, labels, work, attempt, approval, is_asked, begun_in, first_intended_ms, pulse } = call;
+    let desk = Desk { id, agent, cause, labels, begun_in, first_intended_ms, pulse, supervisor };
     let subject = match &work {
         Work::Model(call) => call.subject(),
         Work::Act(subject) => subject.clone(),

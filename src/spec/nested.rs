@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::findings::{Findings, Place, Said};
 use super::shape::short;
-use super::{AgentSpec, Invalid, Limits, MAX_AGENT_NAME, ModelChoice, Network, NetworkSpec, OnError, Severity, TOPIC};
+use super::{
+    AgentSpec, Invalid, Limits, MAX_AGENT_NAME, ModelChoice, Network, NetworkSpec, OnError, Permission, Severity, TOPIC,
+};
 
 /// Stands between the name of the agent that is a network and the names in that network.
 pub(crate) const WITHIN: &str = "--";
@@ -53,6 +55,13 @@ fn take_in_one(
         return Err((format!("networks lie more than {MAX_DEPTH} deep in one another"), "take some out".to_owned()));
     }
     let inner = Network::load_within(&path, files).map_err(|invalid| wrong(file, &invalid))?.network;
+    if !inner.spec.tools.is_empty() && strictness(inner.spec.policy.default) > strictness(network.spec.policy.default) {
+        let help = "give this network a `[policy] default` that is as strict: it holds for all of it".to_owned();
+        return Err((
+            format!("the policy of `{}` is stricter than this network's, and would not hold", short(file)),
+            help,
+        ));
+    }
     if inner.spec.network.limits != Limits::default() {
         let said = Said {
             code: "nested_limits",
@@ -63,6 +72,14 @@ fn take_in_one(
         found.warning(&["agents", name, "network"], Place::Value, said);
     }
     merge(network, name, inner)
+}
+
+fn strictness(default: Permission) -> u8 {
+    match default {
+        Permission::Allow => 0,
+        Permission::Ask => 1,
+        Permission::Deny => 2,
+    }
 }
 
 fn wrong(file: &str, invalid: &Invalid) -> (String, String) {
@@ -82,6 +99,15 @@ fn merge(network: &mut Network, name: &str, inner: Network) -> Result<(), (Strin
         return Err((format!("the name `{long}` is longer than {MAX_AGENT_NAME} characters"), help));
     }
     let spec = &mut network.spec;
+    let is_taken = |inner: &&String| {
+        let known = within(name, inner);
+        spec.agents.contains_key(&known) || spec.models.contains_key(&known) || spec.tools.contains_key(&known)
+    };
+    if let Some(taken) = inner.agents.keys().chain(inner.models.keys()).chain(inner.tools.keys()).find(is_taken) {
+        let help =
+            format!("its `{taken}` is known here as `{}`: give what has that name another one", within(name, taken));
+        return Err((format!("this network has a `{}` already", within(name, taken)), help));
+    }
     match (inner.models.len(), spec.models.len()) {
         // Its agents take the only model there is, as those of this network do.
         (0, 0 | 1) => {}

@@ -26,11 +26,11 @@ pub const TOPIC: char = '#';
 pub struct RouteSpec {
     /// Whose answers it takes: an agent, several, or a topic such as `"#alerts"`. Without `join` each answer is taken for
     /// itself.
-    #[schemars(extend("format" = "one-or-many", "type" = ["array", "string"]))]
+    #[schemars(extend("format" = "one-or-many", "type" = ["array", "string"], "uniqueItems" = true))]
     pub from: Vec<String>,
     /// Who gets them: each of these agents, or whoever takes what is published on a topic such as `"#alerts"`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("format" = "one-or-many", "type" = ["array", "string"]))]
+    #[schemars(extend("format" = "one-or-many", "type" = ["array", "string"], "uniqueItems" = true))]
     pub to: Vec<String>,
     /// Whether the route is taken: an expression over `output`, `outputs`, `input`, `vars` and `visits`.
     #[serde(skip_serializing_if = "Option::is_none")]

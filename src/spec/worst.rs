@@ -77,6 +77,9 @@ fn model_calls(spec: &NetworkSpec) -> Bound<u64> {
         && entry.delegates_to.is_empty()
         && entry.hands_off_to.is_empty()
         && entry.on_error.route().is_none()
+        && entry.publishes.is_empty()
+        && !entry.is_flow()
+        && spec.routes.iter().all(|route| !route.from.contains(&spec.network.entry))
         && u64::from(entry.max_steps) * calls < bound.0
     {
         let why = format!("`max_steps` of the agent `{}`{and}", spec.network.entry);

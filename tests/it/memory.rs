@@ -148,6 +148,57 @@ fn the_network_that_is_shipped_remembers() {
     assert_eq!(world.ask_for(0, &["run", "n.toml", "What of trains?"]), "I know nothing of that.\n");
 }
 
+/// An agent that comes by twice in a loop, each time as another instance, and by delegation a third time.
+const LOOP: &str = r#"
+[network]
+name = "loop"
+entry = "first"
+[agents.first]
+prompt = "You begin."
+delegates_to = ["clerk"]
+[agents.clerk]
+prompt = "You keep what you hear."
+tools = ["keep", "find"]
+[agents.last]
+prompt = "You pass it on."
+[[routes]]
+from = "first"
+to = ["clerk"]
+[[routes]]
+from = "clerk"
+to = ["last"]
+[[routes]]
+from = "last"
+to = ["clerk"]
+when = "'2' in output"
+max_visits = 3
+[tools.keep]
+builtin = "memory.put"
+[tools.find]
+builtin = "memory.search"
+[sim.script]
+first = ['{"calls": [{"name": "ask_clerk", "arguments": {"message": "hear"}}]}', "go"]
+clerk = ['{"calls": [{"name": "keep", "arguments": {"text": "The tide turns."}}, {"name": "find", "arguments": {"query": "tide"}}]}',
+  '{"calls": [{"name": "find", "arguments": {"query": "tide"}}]}', "{{ results[0].content.facts | length }}"]
+last = ["{{ messages[-1].text }}"]
+"#;
+
+#[test]
+fn all_instances_of_an_agent_have_one_memory() {
+    let world = World::new(LOOP);
+    world.ask_for(0, &["run", "n.toml", "go"]);
+    let report = &world.runs()[0];
+    let ids: Vec<&str> =
+        report["agents"].as_array().unwrap().iter().map(|agent| agent["agent"].as_str().unwrap()).collect();
+    assert!(ids.contains(&"clerk") && ids.contains(&"clerk@2") && ids.contains(&"first/clerk.1.0"), "{ids:?}");
+    let run = report["run"].as_str().unwrap().to_owned();
+    let events = world.ask_for(0, &["runs", "show", &run, "--events"]);
+    let last = events.lines().rfind(|line| line.contains("\"kind\":\"tool_returned\"")).unwrap();
+    let last: Value = serde_json::from_str(last).unwrap();
+    let found: Value = serde_json::from_str(last["message"]["body"]["tool"]["content"].as_str().unwrap()).unwrap();
+    assert_eq!(found["facts"].as_array().unwrap().len(), 3, "{found}");
+}
+
 /// An agent that reads a file whose content is private, and keeps what it read; and one that finds it.
 const PRIVATE: &str = r#"
 [network]

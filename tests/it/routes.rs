@@ -125,7 +125,7 @@ async fn each_item_of_a_list_goes_to_an_agent_of_its_own_and_they_are_reduced() 
     let text = network("split", &[("split", split), ("work", &work), ("sum", &sum)], routes);
     let (report, _) = live(&text, "x").await;
     assert_eq!(report.answer_text().as_deref(), Some("sum(work(a)+work(b)+work({\"c\":1}))"));
-    assert_eq!(agents(&report), ["split", "work", "work@2", "work@3", "sum"]);
+    assert_eq!(agents(&report), ["split", "work.1", "work.2", "work.3", "sum"]);
 }
 
 #[tokio::test]
@@ -315,4 +315,77 @@ async fn who_takes_over_takes_the_routes_along() {
         .replace("'''go'''", &format!("'''{over}'''"))
         .replace("You are a.\"", "You are a.\"\nhands_off_to = [\"b\"]");
     assert_eq!(answer(&text, "x").await, "c(b answers)");
+}
+
+const NAPS: &str = "[tools.nap]\nbuiltin = \"clock.sleep\"\n[policy]\ndefault = \"allow\"\n";
+
+#[tokio::test]
+async fn what_comes_after_a_join_has_gone_on_begins_no_new_round() {
+    let b = "{% if step == 1 %}{\"calls\": [{\"name\": \"nap\", \"arguments\": {\"duration\": \"200ms\"}}]}{% else %}b{% endif %}";
+    let routes = "[[routes]]\nfrom = \"a\"\nto = [\"b\", \"c\"]\n[[routes]]\nfrom = \"b\"\nto = [\"x\", \"y\"]\n\
+                  [[routes]]\nfrom = [\"x\", \"c\"]\njoin = \"any\"\nto = \"end\"\n";
+    let end = ECHO.replace("SELF", "end");
+    let agents = [("a", "go"), ("b", b), ("c", "c"), ("x", "x"), ("y", "y"), ("end", &end)];
+    let text = network("a", &agents, &format!("{routes}{NAPS}"));
+    let text = text.replace("You are b.\"", "You are b.\"\ntools = [\"nap\"]");
+    // `b` has other things to do, and what comes of it at the join is too late.
+    assert_eq!(answer(&text, "x").await, "## end\n\nend(c)\n\n## y\n\ny");
+}
+
+#[tokio::test]
+async fn who_would_come_too_late_is_stopped_although_it_could_hand_over() {
+    let slow = "{\"calls\": [{\"name\": \"nap\", \"arguments\": {\"duration\": \"1h\"}}]}";
+    let routes = "[[routes]]\nfrom = \"a\"\nto = [\"b\", \"c\"]\n\
+                  [[routes]]\nfrom = [\"b\", \"c\"]\njoin = \"any\"\nto = \"end\"\n";
+    let end = ECHO.replace("SELF", "end");
+    let agents = [("a", "go"), ("b", slow), ("c", "c"), ("t", "t"), ("end", &end)];
+    let text = network("a", &agents, &format!("{routes}{NAPS}"));
+    let could = "You are b.\"\ntools = [\"nap\"]\nhands_off_to = [\"t\"]";
+    let text = text.replace("You are b.\"\noutput_schema = \"any.json\"", could);
+    assert_eq!(answer(&text, "x").await, "end(c)");
+}
+
+#[tokio::test]
+async fn joins_behind_one_another_go_on_in_turn_whatever_their_order() {
+    let joins = [
+        "[[routes]]\nfrom = [\"c\", \"d\"]\njoin = \"all\"\nto = \"f\"\n",
+        "[[routes]]\nfrom = [\"a\", \"b\"]\njoin = \"all\"\nto = \"c\"\n",
+    ];
+    let names = ["e", "a", "b", "c", "d", "f"];
+    let said = "f(## c\n\nc(## a\n\na(e(x))\n\n## b\n\nb(e(x)))\n\n## d\n\nd(e(x)))";
+    for order in [[0, 1], [1, 0]] {
+        let routes: String = order.iter().map(|at| joins[*at]).collect();
+        let routes = format!("[[routes]]\nfrom = \"e\"\nto = [\"a\", \"b\", \"d\"]\n{routes}");
+        assert_eq!(answer(&echoes("e", &names, &routes), "x").await, said);
+    }
+}
+
+#[tokio::test]
+async fn lists_within_lists_keep_their_order() {
+    let routes = "[[routes]]\nfrom = \"a\"\nto = \"b\"\nfor_each = \"[1, 2, 3]\"\n\
+                  [[routes]]\nfrom = \"b\"\nto = \"c\"\nfor_each = \"['x', 'y']\"\n\
+                  [[routes]]\nfrom = \"c\"\nto = \"d\"\n\
+                  [[routes]]\nfrom = \"d\"\njoin = \"all\"\nanswer = \"output\"\n";
+    let repeats = "It is {{ messages[-1].text }}";
+    let text = network("a", &[("a", "go"), ("b", "b"), ("c", repeats), ("d", repeats)], routes);
+    let (report, _) = live(&text, "x").await;
+    let wanted = ["x", "y", "x", "y", "x", "y"].map(|item| format!("It is It is {item}"));
+    assert_eq!(report.answer.clone().unwrap().to_value(), serde_json::json!(wanted));
+    let mut last: Vec<&str> = agents(&report).into_iter().filter(|agent| agent.starts_with('d')).collect();
+    last.sort_unstable();
+    assert_eq!(last, ["d.1.1", "d.1.2", "d.2.1", "d.2.2", "d.3.1", "d.3.2"]);
+}
+
+#[tokio::test]
+async fn a_topic_that_nobody_wants_is_no_way_on() {
+    let routes = "[[routes]]\nfrom = \"a\"\nto = \"#t\"\n\
+                  [[routes]]\nfrom = \"#t\"\nto = \"b\"\nwhen = \"'zzz' in output\"\n";
+    assert_eq!(answer(&echoes("a", &["a", "b"], routes), "x").await, "a(x)");
+}
+
+#[tokio::test]
+async fn rooms_count_against_the_agents_of_the_run() {
+    let room = "[agents.room.room]\nmembers = [\"a\", \"b\"]\nmax_turns = 8\n[network.limits]\nagents = 3\n";
+    let (report, _) = live(&echoes("room", &["a", "b"], room), "x").await;
+    assert_eq!((report.status, report.agents.len()), (Status::Limit, 3), "{:?}", report.reason);
 }

@@ -97,7 +97,7 @@ impl Knowledge {
             }
             batch.take(file, known.remove(&path), &mut added);
             if batch.is_full() {
-                self.commit(&row, name, &mut batch, &mut added)?;
+                self.commit(&row, &mut batch, &mut added)?;
             }
         }
         // Where something could not be looked at, what was not seen may still be there.
@@ -105,7 +105,7 @@ impl Knowledge {
         let gone: Vec<i64> = known.iter().filter(|(path, _)| is_gone(path)).map(|(_, known)| known.id).collect();
         added.removed += gone.len() as u64;
         batch.changes.extend(gone.into_iter().map(Change::Remove));
-        self.commit(&row, name, &mut batch, &mut added)?;
+        self.commit(&row, &mut batch, &mut added)?;
         Ok(added)
     }
 
@@ -116,7 +116,7 @@ impl Knowledge {
     pub fn remove(&mut self, name: &str, paths: &[PathBuf]) -> Result<u64, Error> {
         let row = self.row(name)?;
         if paths.is_empty() {
-            return self.write(|change| drop_all(change, &row));
+            return self.write_to(&row, |change| drop_all(change, &row));
         }
         // What is gone has no path to resolve any more.
         let absolute = |path: &PathBuf| resolved(path).or_else(|_| std::path::absolute(path)).unwrap_or(path.clone());
@@ -125,7 +125,7 @@ impl Knowledge {
         if files.is_empty() {
             return Err(Error::NotAmong { name: name.to_owned(), path: paths[0].clone() });
         }
-        self.write(|change| {
+        self.write_to(&row, |change| {
             for file in files.values() {
                 remove_file(change, &row, file.id)?;
             }
@@ -148,7 +148,7 @@ impl Knowledge {
         let is_other = space(row.embeddings.as_ref()) != space(embeddings);
         let key = embeddings.and_then(|embeddings| embeddings.key.as_ref()).map(|key| &key.0);
         let (url, model) = (embeddings.map(|of| &of.url), embeddings.and_then(|of| of.model.as_ref()));
-        self.write(|change| {
+        self.write_to(&row, |change| {
             if is_other {
                 change.execute(&format!("DELETE FROM {}", row.vectors()), ())?;
             }
@@ -175,10 +175,10 @@ impl Knowledge {
         Ok(all.into_iter().filter(|(path, _)| is_beneath(path)).collect())
     }
 
-    fn commit(&mut self, row: &Row, name: &str, batch: &mut Batch, added: &mut Added) -> Result<(), Error> {
+    fn commit(&mut self, row: &Row, batch: &mut Batch, added: &mut Added) -> Result<(), Error> {
         let changes = std::mem::take(batch).changes;
         let passages: usize = changes.iter().map(Change::passages).sum();
-        let fits = self.write(|change| {
+        let fits = self.write_to(row, |change| {
             let count = "SELECT count(*) FROM passages WHERE collection = ?1";
             let count: i64 = change.query_row(count, [row.id], |row| row.get(0))?;
             let fits = count.cast_unsigned() + passages as u64 <= MAX_PASSAGES;
@@ -188,14 +188,24 @@ impl Knowledge {
             Ok(fits)
         })?;
         added.passages += passages as u64;
-        if fits { Ok(()) } else { Err(Error::TooManyPassages { name: name.to_owned() }) }
+        if fits { Ok(()) } else { Err(Error::TooManyPassages { name: row.name.clone() }) }
+    }
+
+    /// Changes something of a collection in one transaction, unless another process has taken the collection out.
+    pub(super) fn write_to<T>(
+        &mut self,
+        row: &Row,
+        change: impl FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, Error> {
+        let done = self.write(|transaction| {
+            let is_there = find(transaction, &row.name)?.is_some_and(|found| found.id == row.id);
+            is_there.then(|| change(transaction)).transpose()
+        })?;
+        done.ok_or_else(|| Error::NotIndexed { name: row.name.clone() })
     }
 
     /// Changes something in one transaction.
-    pub(super) fn write<T>(
-        &mut self,
-        change: impl FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error>,
-    ) -> Result<T, Error> {
+    fn write<T>(&mut self, change: impl FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error>) -> Result<T, Error> {
         let done = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).and_then(|transaction| {
             let done = change(&transaction)?;
             transaction.commit()?;
@@ -315,7 +325,7 @@ fn open(change: &Transaction<'_>, name: &str, roots: &[PathBuf]) -> Result<Row, 
         Some(row) => row,
         None => {
             change.execute("INSERT INTO collections (name) VALUES (?1)", [name])?;
-            let row = Row { id: change.last_insert_rowid(), embeddings: None };
+            let row = Row { id: change.last_insert_rowid(), name: name.to_owned(), embeddings: None };
             change.execute_batch(&format!(
                 "CREATE VIRTUAL TABLE {words} USING fts5 (
                     path, heading, text, parts, content = '', contentless_delete = 1,

@@ -70,6 +70,7 @@ impl Knowledge {
         limit: usize,
     ) -> Result<(Vec<Passage>, Ranking), Error> {
         let words = expression(query)?;
+        let _moment = self.moment()?;
         let row = self.row(name)?;
         let candidates = CANDIDATES.max(limit);
         let by_words = self.by_words(&row, &words, candidates)?;

@@ -19,6 +19,7 @@ impl Knowledge {
     /// # Errors
     /// Nothing is indexed under the name, or the file is at fault.
     pub fn without_vectors(&self, name: &str, limit: usize) -> Result<Vec<(i64, String)>, Error> {
+        let _moment = self.moment()?;
         let row = self.row(name)?;
         self.read(|connection| {
             let select = format!(
@@ -43,7 +44,7 @@ impl Knowledge {
         let row = self.row(name)?;
         let packed = vectors.iter().map(|(id, vector)| Some((*id, pack(vector)?))).collect::<Option<Vec<_>>>();
         let packed = packed.ok_or(Error::NoVector)?;
-        self.write(|change| {
+        self.write_to(&row, |change| {
             let insert = format!(
                 "INSERT OR REPLACE INTO {} (passage, vector) SELECT id, ?2 FROM passages WHERE id = ?1",
                 row.vectors()

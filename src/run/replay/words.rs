@@ -106,6 +106,7 @@ pub(super) fn event_of(agent: Option<&AgentId>, event: &Event) -> String {
         Event::CallQueued { call, .. } => format!("call {call} has to wait"),
         Event::Sent { call, to } => format!("the question of call {call} is in the mailbox of `{to}`"),
         Event::Took { call } => format!("the question of call {call} is taken from its mailbox"),
+        Event::Routed { from, is_late: true, .. } => format!("what `{from}` says comes too late"),
         Event::Routed { from, taken, waits, starts, answer, .. } => {
             let answer = answer.as_ref().map(|answer| format!(", and is answered: {}", answer.to_text()));
             format!(
@@ -223,7 +224,7 @@ fn text(message: &Message) -> &str {
 }
 
 fn place(visit: &Visit) -> String {
-    let item = visit.item.map(|item| format!(", item {item}")).unwrap_or_default();
+    let item = if visit.item.is_empty() { String::new() } else { format!(", item {:?}", visit.item) };
     match &visit.flow {
         Some(flow) => format!("in the flow of `{flow}`, for `{}`{item}", visit.node),
         None => format!("by a route, for `{}`{item}", visit.node),

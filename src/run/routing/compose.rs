@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{Over, Payload, Taken, View, failed};
 use crate::route::{Route, Values};
+use crate::run::state::visit_key;
 use crate::run::{AgentId, Answer, Body, Labels, Message, NewAgent, Origin, Parent, question};
 use crate::spec::local;
 
@@ -14,7 +15,7 @@ use crate::spec::local;
 pub(in crate::run) struct Composer<'a> {
     view: &'a View<'a>,
     /// How many instances of each agent start with this step.
-    started: BTreeMap<Arc<str>, u32>,
+    started: BTreeMap<String, u32>,
 }
 
 impl<'a> Composer<'a> {
@@ -34,14 +35,19 @@ impl<'a> Composer<'a> {
     ) -> Result<(), Over> {
         let Some(items) = items else {
             let text = told(route, values, payload.text.clone())?;
-            taken.starts.push(self.agent(to, &text, payload, None));
+            taken.starts.push(self.agent(to, &text, payload, payload.item.clone()));
             return Ok(());
         };
+        let mut values = route.message.is_some().then(|| values.clone());
         for (index, item) in items.iter().enumerate() {
-            let mut values = values.clone();
-            values.insert("item".to_owned(), item.clone());
-            let text = told(route, &values, Answer::from(item.clone()).to_text())?;
-            taken.starts.push(self.agent(to, &text, payload, Some(index as u32)));
+            let mut text = Answer::from(item.clone()).to_text();
+            if let Some(values) = &mut values {
+                values.insert("item".to_owned(), item.clone());
+                text = told(route, values, text)?;
+            }
+            let mut path = payload.item.clone();
+            path.push(index as u32);
+            taken.starts.push(self.agent(to, &text, payload, path));
         }
         Ok(())
     }
@@ -53,25 +59,27 @@ impl<'a> Composer<'a> {
         name: &Arc<str>,
         text: &Arc<str>,
         payload: &Payload<'_>,
-        item: Option<u32>,
+        item: Vec<u32>,
     ) -> NewAgent {
-        let started = self.started.entry(name.clone()).or_default();
+        let key = visit_key(name, &item);
+        let before = self.view.state.visits.get(&key).copied().unwrap_or_default();
+        let started = self.started.entry(key).or_default();
         *started += 1;
-        let nth = self.view.state.visits.get(name).copied().unwrap_or_default() + *started;
+        let nth = before + *started;
         let mut id = self.view.of.map(|owner| format!("{owner}/")).unwrap_or_default();
         // Where it stands says whose network it is in.
-        id.push_str(if self.view.of.is_some() { local(name, name) } else { name });
+        id.push_str(&visit_key(if self.view.of.is_some() { local(name, name) } else { name }, &item));
         if nth > 1 {
             id.push_str(&format!("@{nth}"));
         }
-        let mut task = if item.is_none() { self.history(name) } else { Vec::new() };
+        let mut task = if item.is_empty() { self.history(name) } else { Vec::new() };
         let origin = match self.view.of {
             // An inner flow begins with what its agent was asked.
             Some(owner) if payload.from == owner => self.asked_by(owner),
             _ => Origin::Agent(payload.from.clone()),
         };
         task.push(question(text.clone(), payload.labels.clone(), origin));
-        let parent = Parent::Route(self.view.place(name, item));
+        let parent = Parent::Route(self.view.place(name, item, payload.since));
         NewAgent { id: AgentId::new(id), name: name.clone(), parent, depth: self.view.depth(), task }
     }
 
@@ -86,7 +94,7 @@ impl<'a> Composer<'a> {
         let Some((last, answer)) = last.and_then(|last| Some((last, self.view.answer_of(last)?))) else {
             return Vec::new();
         };
-        if self.view.run.visit(last).is_none_or(|visit| visit.item.is_some()) {
+        if self.view.run.visit(last).is_none_or(|visit| !visit.item.is_empty()) {
             return Vec::new();
         }
         let mut history = agents[last].task.clone();

@@ -11,8 +11,8 @@ use crate::run::{AgentId, AgentOutcome, Answer, CallId, Envelope, Event, Labels,
 /// Where a flow stands: the run's own, or an inner one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FlowState {
-    /// How many instances of each agent there have been.
-    pub visits: BTreeMap<Arc<str>, u32>,
+    /// How many instances of each agent there have been, by its name and, where there is one, the item.
+    pub visits: BTreeMap<String, u32>,
     /// Who is at work.
     pub live: BTreeMap<AgentId, Live>,
     /// Who has ended, and has not been passed on; the first to end first.
@@ -23,6 +23,8 @@ pub struct FlowState {
     pub taken: BTreeMap<u32, u32>,
     /// The joins at which something waits.
     pub joins: BTreeMap<u32, Joining>,
+    /// The number of the event at which each join went on last.
+    pub joined: BTreeMap<u32, u64>,
     /// Who answered each agent's visits last.
     pub latest: BTreeMap<Arc<str>, AgentId>,
     /// What the flow answers, in the order in which it came.
@@ -107,12 +109,12 @@ impl RunState {
                 let (Some(id), Some(visit)) = (&envelope.agent, parent.visit(name)) else { return };
                 let flow = self.flow_mut(visit.flow.as_ref());
                 flow.starting = flow.starting.saturating_sub(1);
-                *flow.visits.entry(name.clone()).or_default() += 1;
+                *flow.visits.entry(visit_key(name, &visit.item)).or_default() += 1;
                 let live = Live { names: (name.clone(), visit.node), since_ms: envelope.time_ms };
                 flow.live.insert(id.clone(), live);
             }
             Event::AgentEnded { outcome } => self.visit_ended(envelope, outcome),
-            Event::Routed { flow, from, taken, waits, starts, answer, published } => {
+            Event::Routed { flow, from, taken, waits, starts, answer, published, is_late } => {
                 let done = self.agents.get(from).is_some_and(|agent| is_done(agent.outcome.as_ref()));
                 let flow = self.flow_mut(flow.as_ref());
                 flow.starting = *starts;
@@ -124,7 +126,7 @@ impl RunState {
                 for join in waits {
                     flow.joins.entry(*join).or_default().waiting.push(from.clone());
                 }
-                let is_left = taken.is_empty() && waits.is_empty() && published.is_none();
+                let is_left = taken.is_empty() && waits.is_empty() && published.is_none() && !is_late;
                 match done {
                     true if is_left || answer.is_some() => flow.left.push((from.clone(), answer.clone())),
                     false if published.is_none() => flow.failed = Some(from.clone()),
@@ -136,6 +138,7 @@ impl RunState {
                 (flow.starting, flow.losing) = (*starts, lost.iter().cloned().collect());
                 taken.iter().for_each(|route| *flow.taken.entry(*route).or_default() += 1);
                 flow.joins.remove(join);
+                flow.joined.insert(*join, envelope.seq);
                 if let (Some(answer), Some(first)) = (answer, from.first()) {
                     flow.left.push((first.clone(), Some(answer.clone())));
                 }
@@ -190,6 +193,14 @@ impl RunState {
             }
         }
     }
+}
+
+/// Returns under which name the instances of an agent are counted that work on an item: `work.1.3` for the third item of
+/// what came of the first.
+pub(crate) fn visit_key(name: &str, item: &[u32]) -> String {
+    let mut key = name.to_owned();
+    item.iter().for_each(|item| key.push_str(&format!(".{}", item + 1)));
+    key
 }
 
 fn is_done(outcome: Option<&AgentOutcome>) -> bool {

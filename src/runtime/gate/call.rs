@@ -10,6 +10,8 @@ use crate::runtime::fleet::Model;
 /// A call before the gate.
 pub(in crate::runtime) struct Call {
     pub(in crate::runtime) id: CallId,
+    /// The name of the agent that asks, which its id need not have in it.
+    pub(in crate::runtime) agent: Arc<str>,
     /// The event that it follows from.
     pub(in crate::runtime) cause: u64,
     /// What it was influenced by.
@@ -30,10 +32,11 @@ pub(in crate::runtime) struct Call {
 }
 
 impl Call {
-    /// Makes a call that has not been begun.
+    /// Makes a call that has not been begun. The run says whose it is when it begins it.
     pub(in crate::runtime) fn new(id: CallId, cause: u64, labels: Labels, work: Work) -> Self {
         Self {
             id,
+            agent: "".into(),
             cause,
             labels,
             work,

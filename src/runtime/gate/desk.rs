@@ -14,6 +14,8 @@ use crate::runtime::scope::{Happened, Intended, Over, record};
 /// Where a call reports: the run's supervisor, as this call sees it.
 pub(super) struct Desk {
     pub(super) id: CallId,
+    /// The name of the agent that asks.
+    pub(super) agent: Arc<str>,
     pub(super) cause: u64,
     pub(super) labels: Labels,
     /// The run in which the call was begun, where that is another than its own.

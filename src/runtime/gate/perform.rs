@@ -131,7 +131,7 @@ fn caller(desk: &Desk, scope: &Scope) -> tool::Caller {
     let Stream { tenant, session, .. } = &*scope.stream;
     tool::Caller {
         network: scope.fleet.network.spec().network.name.as_str().into(),
-        agent: desk.id.agent.name().into(),
+        agent: desk.agent.clone(),
         tenant: tenant.clone(),
         session: session.clone(),
         labels: desk.labels.clone(),

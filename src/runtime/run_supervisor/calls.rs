@@ -123,6 +123,9 @@ impl RunLoop {
         {
             return;
         }
+        if let Some(instance) = self.state.agents().get(&call.id.agent) {
+            call.agent = instance.name.clone();
+        }
         self.last_task += 1;
         let (id, task, pulse) = (call.id.clone(), self.last_task, call.pulse.clone());
         let (scope, supervisor) = (self.scope.clone(), me.clone());

@@ -34,6 +34,10 @@ impl RunLoop {
         if self.ending.is_some() || !self.live.is_empty() || !self.all_mail_is_dealt_with() {
             return;
         }
+        // A join that waits no longer than until some time goes on then, whoever is asked beside it.
+        if !self.state.join_deadlines(&self.scope.fleet.flow).is_empty() {
+            return;
+        }
         if let Some(end) = self.state.parked() {
             self.end(end);
         }

@@ -53,7 +53,7 @@ impl Check<'_> {
                 self.error(&["routes", at], Place::Key, "leads_nowhere", "the route leads nowhere", help);
             }
             (false, Some(_)) => {
-                let message = "`answer` ends the flow, and `to` goes on with it";
+                let message = "`answer` is what the run answers, and `to` goes on with it";
                 self.error(&["routes", at, "answer"], Place::Key, "contradiction", message, "take one of the two out");
             }
             _ => {}
@@ -183,7 +183,7 @@ impl Check<'_> {
             let help = "lower `join`, name more agents in `from`, or let a `for_each` start several of them";
             self.error(&path("join"), Place::Value, "join_never_fills", message, help);
         }
-        if join != Join::All {
+        if join != Join::All || route.timeout.is_some() {
             self.other_ways(at, route);
         }
     }
@@ -228,9 +228,14 @@ impl Check<'_> {
         let unbounded: Vec<&RouteSpec> = spec.routes.iter().filter(|route| route.max_visits.is_none()).collect();
         for cycle in Topology::route_cycles(spec, &unbounded) {
             let [first, second, ..] = cycle.as_slice() else { continue };
+            let published = self.spec.agents.get(*first).map(|agent| agent.publishes.as_slice()).unwrap_or_default();
+            let is_of_first = |from: &String| {
+                from == first
+                    || from.strip_prefix(TOPIC).is_some_and(|topic| published.iter().any(|known| known == topic))
+            };
             let leads = |route: &RouteSpec| {
                 route.max_visits.is_none()
-                    && route.from.iter().any(|from| from == first)
+                    && route.from.iter().any(is_of_first)
                     && route.to.iter().any(|to| to == second)
             };
             let at = spec.routes.iter().position(leads).unwrap_or_default().to_string();
@@ -263,6 +268,15 @@ impl Check<'_> {
         let path = |key| ["agents", name, "room", key];
         for (index, member) in room.members.iter().enumerate() {
             self.find(&["agents", name, "room", "members", &index.to_string()], "agents", member);
+        }
+        for member in &room.members {
+            let agent = self.spec.agents.get(member);
+            let strays = agent.is_some_and(|agent| !agent.publishes.is_empty() || !agent.hands_off_to.is_empty());
+            if strays {
+                let message = format!("`{}` speaks in a room, and could publish or hand over there", short(member));
+                let help = "take its `publishes` and `hands_off_to` out, or let another agent speak";
+                self.error(&path("members"), Place::Value, "contradiction", message, help);
+            }
         }
         if room.members.is_empty() && !self.found.is_broken(&path("members")) {
             let message = "nobody speaks in this room";

@@ -11,7 +11,7 @@ impl Check<'_> {
         self.shutdown();
         for (name, agent) in &spec.agents {
             match agent.replicas() {
-                Some(_) if *name == spec.network.entry && !self.is_passed_work(name) => self.never_asked(name, agent),
+                Some(_) if !self.is_passed_work(name) && self.is_begun(name) => self.never_asked(name, agent),
                 Some(_) => {}
                 None => self.unused_mailbox(name),
             }
@@ -39,15 +39,25 @@ impl Check<'_> {
         self.spec.agents.values().any(passes)
     }
 
-    /// The run's input goes to an instance of its own.
+    /// Whether the agent is the entry, or gets work by routes.
+    fn is_begun(&self, name: &str) -> bool {
+        let is_routed = || self.spec.routes.iter().any(|route| route.to.iter().any(|to| to == name));
+        name == self.spec.network.entry || is_routed()
+    }
+
+    /// The run's input goes to an instance of its own, and so does what a route brings.
     fn never_asked(&mut self, name: &str, agent: &AgentSpec) {
         let key = if agent.replicas.is_some() { "replicas" } else { "scope" };
+        let (code, why, other) = match name == self.spec.network.entry {
+            true => ("entry_is_not_asked", "it is the entry alone", "let another agent be the entry, with"),
+            false => ("routed_is_not_asked", "it gets work by routes", "let another agent ask it, with"),
+        };
         self.error(
             &["agents", name, key],
             Place::Value,
-            "entry_is_not_asked",
-            format!("`{key}` holds for what other agents pass to `{name}`, and none does: it is the entry alone"),
-            format!("take it out, or let another agent be the entry, with `delegates_to = [\"{name}\"]`"),
+            code,
+            format!("`{key}` holds for what other agents pass to `{name}`, and none does: {why}"),
+            format!("take it out, or {other} `delegates_to = [\"{name}\"]`"),
         );
         if agent.replicas.is_some() && agent.scope != Scope::Run {
             self.found.mark(&["agents", name, "scope"]);

@@ -1,10 +1,11 @@
 //! What a seed says of routes: which shape the work takes once the entry has answered, and what it comes to.
 
 use provost::run::AgentId;
-use provost::spec::{AgentSpec, Join, NetworkSpec, RoomAnswer, RoomSpec, RouteSpec, Span};
+use provost::spec::{AgentSpec, Join, NetworkSpec, Permission, RoomAnswer, RoomSpec, RouteSpec, Span};
 
 use super::draw::Draw;
 use super::expect::{FailsRun, Model, Outcome};
+use super::person;
 
 /// The agents that get work by routes alone.
 const ROUTED: [&str; 3] = ["p", "q", "r"];
@@ -90,7 +91,9 @@ pub(super) fn draw(spec: &mut NetworkSpec, draw: &mut Draw) -> Shape {
         ],
         Shape::All => vec![fan_out, joined(Join::All, &["p", "q"], &["r"])],
         Shape::InTime => {
-            let timeout = Some(Span::from_millis(600_000));
+            // Nobody is waited for: a person may take longer than that.
+            let waits = spec.policy.default == Permission::Ask || spec.tools.contains_key(person::TOOL);
+            let timeout = (!waits).then(|| Span::from_millis(600_000));
             vec![fan_out, RouteSpec { timeout, ..joined(Join::All, &["p", "q"], &["r"]) }]
         }
         Shape::Any => vec![fan_out, joined(Join::Any, &["p", "q"], &["r"])],
@@ -140,7 +143,7 @@ pub(super) fn draw(spec: &mut NetworkSpec, draw: &mut Draw) -> Shape {
 /// Works out what a shape comes to: each agent's instance has an answer, or none. None if there are no routes.
 pub(super) fn outcome(model: &Model<'_>, shape: Shape) -> Result<Option<Outcome>, FailsRun> {
     let agent = |id: &str| {
-        let name = id.rsplit('/').next().and_then(|last| last.split('@').next()).unwrap_or_default();
+        let name = id.rsplit('/').next().and_then(|last| last.split(['@', '.']).next()).unwrap_or_default();
         model.agent(&AgentId::new(id), name)
     };
     // What one agent says in its turn is what the next one begins with, and an answer holds only who gives it.
@@ -163,7 +166,7 @@ pub(super) fn outcome(model: &Model<'_>, shape: Shape) -> Result<Option<Outcome>
             (None, None) => Ok(None),
             _ => agent("r"),
         },
-        Shape::Each => last_of(&["p", "p@2", "p@3", "r"]),
+        Shape::Each => last_of(&["p.1", "p.2", "p.3", "r"]),
         Shape::Loop => last_of(&["p", "q", "p@2", "q@2", "r"]),
         Shape::Bounded => last_of(&["p", "q", "p@2", "q@2", "p@3"]),
         Shape::Sinks => together(&[("p", agent("p")?), ("q", agent("q")?), ("r", agent("r")?)]),
