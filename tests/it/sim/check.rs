@@ -48,6 +48,7 @@ pub(super) fn all(world: &Arc<World>) -> Vec<String> {
             limit(world, on_disk),
             holds_still(on_disk),
             pauses(on_disk),
+            flows::joins(world.plan.shape, on_disk),
             person::answers(&world.plan, plan, on_disk),
             failures::rejections(on_disk),
             failures::restarts(&world.plan, on_disk),

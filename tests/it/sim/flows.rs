@@ -1,8 +1,11 @@
 //! What a seed says of routes: which shape the work takes once the entry has answered, and what it comes to.
 
-use provost::run::AgentId;
+use std::collections::BTreeSet;
+
+use provost::run::{AgentId, Event};
 use provost::spec::{AgentSpec, Join, NetworkSpec, Permission, RoomAnswer, RoomSpec, RouteSpec, Span};
 
+use super::disk::OnDisk;
 use super::draw::Draw;
 use super::expect::{FailsRun, Model, Outcome};
 use super::person;
@@ -182,6 +185,36 @@ fn together(answers: &[(&str, Outcome)]) -> Result<Outcome, FailsRun> {
     let section = |(name, answer): &(&str, Outcome)| answer.as_ref().map(|answer| format!("## {name}\n\n{answer}"));
     let sections: Option<Vec<String>> = answers.iter().map(section).collect();
     Ok(sections.map(|sections| sections.join("\n\n")))
+}
+
+/// A join that wants all goes on when all have ended, and nobody of whom it has no answer then goes on at anything.
+pub(super) fn joins(shape: Shape, on_disk: &OnDisk) -> Result<(), String> {
+    if !matches!(shape, Shape::All | Shape::InTime | Shape::Any | Shape::Each | Shape::Vote) {
+        return Ok(());
+    }
+    let (mut at_work, mut joined) = (BTreeSet::new(), None);
+    for envelope in &on_disk.events {
+        let is_sender = |agent: &&AgentId| agent.as_str().starts_with(['p', 'q']);
+        let Some(agent) = envelope.agent.as_ref().filter(is_sender) else {
+            if let Event::Joined { .. } = envelope.event {
+                let wants_all = matches!(shape, Shape::All | Shape::InTime | Shape::Each);
+                if let Some(agent) = at_work.iter().next().filter(|_| wants_all) {
+                    return Err(format!("its join goes on at {}, and {agent} is at work", envelope.seq));
+                }
+                joined = Some(envelope.seq);
+            }
+            continue;
+        };
+        match (&envelope.event, joined) {
+            (Event::AgentStarted { .. }, None) => _ = at_work.insert(agent.clone()),
+            (Event::AgentEnded { .. }, _) => _ = at_work.remove(agent),
+            (Event::AgentStarted { .. } | Event::CallIntended { .. }, Some(joined)) => {
+                return Err(format!("{agent} goes on at {}, and its join has at {joined}", envelope.seq));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whether a shape comes to a bound, and ends the run with a limit.
