@@ -31,7 +31,10 @@ const MAX_SCHEMA_ERRORS: usize = 5;
 pub struct AgentState {
     id: AgentId,
     transcript: Vec<Arc<Message>>,
-    /// How many messages at the beginning of it are what the instance was asked: they stay as they are.
+    /// How many messages at the beginning of it are from before the instance was asked: of earlier visits or runs.
+    #[serde(default)]
+    past: usize,
+    /// How many are that, and what the instance was asked: what it was asked stays as it is.
     #[serde(default)]
     task: usize,
     step: u32,
@@ -61,7 +64,12 @@ enum Phase {
     /// The model failed for good, and the agent that was to take over can't.
     NotRouted { error: String },
     /// A summary of the older messages is there, or why there is none.
-    Summarised { summary: Result<String, String> },
+    Summarised {
+        summary: Result<String, String>,
+        /// The messages that it sums up, from the first to the one after the last.
+        #[serde(default)]
+        covers: Option<(u32, u32)>,
+    },
     /// It is over.
     Ended,
 }
@@ -84,6 +92,8 @@ pub enum Effect {
         model: Arc<str>,
         /// What it is told.
         messages: Vec<Arc<Message>>,
+        /// The messages of the transcript that it sums up, from the first to the one after the last.
+        covers: (u32, u32),
     },
     /// Write down what takes the place of the older messages.
     Compact {
@@ -130,6 +140,7 @@ impl AgentState {
         Self {
             id,
             transcript: Vec::new(),
+            past: 0,
             task: 0,
             step: 0,
             summarised: 0,
@@ -161,13 +172,14 @@ impl AgentState {
             Event::AgentStarted { task, .. } => {
                 task.iter().for_each(|message| self.say(message));
                 self.task = self.transcript.len();
+                self.past = self.task.saturating_sub(1);
                 self.phase = Phase::Thinking;
             }
-            Event::ModelReplied { call, message, finish, .. } if call.is_compaction => {
-                self.take_summary(call, compaction::summary(message.text(), *finish));
+            Event::ModelReplied { call, message, finish, covers, .. } if call.is_compaction => {
+                self.take_summary(call, compaction::summary(message.text(), *finish), *covers);
             }
             Event::ModelFailed { call, error, .. } if call.is_compaction => {
-                self.take_summary(call, Err(error.clone()));
+                self.take_summary(call, Err(error.clone()), None);
             }
             Event::Compacted { from, upto, message, .. } => self.compact(*from as usize..*upto as usize, message),
             Event::ModelReplied { call, message, finish, malformed, .. } => {
@@ -271,8 +283,8 @@ pub fn decide(definition: &Definition, state: &AgentState, event: &Event) -> Vec
             | Event::Compacted { .. }
             | Event::Decided { .. },
         ) => vec![think(definition, state)],
-        (Phase::Summarised { summary }, Event::ModelReplied { .. } | Event::ModelFailed { .. }) => {
-            vec![compaction::compact(definition, state, summary)]
+        (Phase::Summarised { summary, covers }, Event::ModelReplied { .. } | Event::ModelFailed { .. }) => {
+            vec![compaction::compact(definition, state, summary, *covers)]
         }
         (Phase::Acting { .. }, Event::ModelReplied { call, message, .. } | Event::Decided { call, message }) => {
             act(definition, state, call, message)
@@ -296,7 +308,9 @@ pub fn take_up(definition: &Definition, state: &AgentState) -> Vec<Effect> {
     match (&state.phase, last) {
         _ if definition.is_flow => Vec::new(),
         (Phase::Thinking, _) => vec![think(definition, state)],
-        (Phase::Summarised { summary }, _) => vec![compaction::compact(definition, state, summary)],
+        (Phase::Summarised { summary, covers }, _) => {
+            vec![compaction::compact(definition, state, summary, *covers)]
+        }
         (Phase::Acting { results, .. }, Some(message)) => {
             let wanted = act(definition, state, &CallId::model(&state.id, state.step), message);
             let has_no_result = |(_, result): &(Effect, &Option<Arc<Message>>)| {

@@ -142,6 +142,10 @@ pub enum Event {
         usage: Option<Usage>,
         /// What it was charged.
         charged: Amount,
+        /// The messages of the agent's transcript that it sums up, from the first to the one after the last; none where it is
+        /// no summary.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        covers: Option<(u32, u32)>,
     },
     /// An agent written in Rust said what it does next.
     Decided {
@@ -257,6 +261,9 @@ pub enum Event {
         /// How it is to end.
         end: RunEnd,
     },
+    /// Somebody did something with the run that no process had under way: what follows up to its next process was written
+    /// then, and the time since the event before counts for nothing.
+    AtRest,
     /// A call has to wait before it can be made, and holds nothing meanwhile.
     CallQueued {
         /// The call.
@@ -401,6 +408,7 @@ impl Event {
             | Self::RunResumed { .. }
             | Self::RunForked { .. }
             | Self::AgentStarted { .. }
+            | Self::AtRest
             | Self::Paused
             | Self::Unpaused
             | Self::Steered { .. }
@@ -442,6 +450,7 @@ impl Event {
             Self::CallInDoubt { .. } => "call_in_doubt",
             Self::CallResolved { .. } => "call_resolved",
             Self::CallAbandoned { .. } => "call_abandoned",
+            Self::AtRest => "at_rest",
             Self::Paused => "paused",
             Self::Unpaused => "unpaused",
             Self::Steered { .. } => "steered",

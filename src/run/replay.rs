@@ -201,6 +201,7 @@ impl Replay {
             | Event::AgentEnded { .. }
             | Event::CallAbandoned { .. }
             | Event::CancelRequested { .. }
+            | Event::AtRest
             | Event::Paused
             | Event::Unpaused
             | Event::Steered { .. }
@@ -261,6 +262,7 @@ impl Replay {
         let may_follow = matches!(
             event,
             Event::RunResumed { .. }
+                | Event::AtRest
                 | Event::RunForked { .. }
                 | Event::TryFailed { .. }
                 | Event::ApprovalDecided { .. }

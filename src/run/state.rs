@@ -413,7 +413,8 @@ impl RunState {
             Event::Routed { .. } | Event::Joined { .. } | Event::JoinDue { .. } => self.evolve_flows(envelope),
             Event::CancelRequested { end } => self.cancelling = Some(end.clone()),
             Event::RunEnded { end, .. } => self.end = Some(end.clone()),
-            Event::Rejected { call: None, .. }
+            Event::AtRest
+            | Event::Rejected { call: None, .. }
             | Event::RepairRequested { .. }
             | Event::Compacted { .. }
             | Event::Steered { .. }
@@ -427,7 +428,7 @@ impl RunState {
         match envelope.event {
             Event::RunStarted { .. } => *started_ms = envelope.time_ms,
             Event::RunForked { .. } => (*started_ms, *active_ms) = (envelope.time_ms, 0),
-            Event::RunResumed { .. } => {}
+            Event::RunResumed { .. } | Event::AtRest => {}
             // The machine's clock may have been set back.
             _ => *active_ms += envelope.time_ms.saturating_sub(*last_ms),
         }

@@ -47,7 +47,7 @@ fn version(event: &Event) -> u16 {
         | Event::CallIntended { subject: Subject::Publish { .. }, .. }
         | Event::ApprovalRequested { subject: Subject::Publish { .. }, .. }
         | Event::AgentEnded { outcome: AgentOutcome::Cancelled { .. } } => 4,
-        Event::InputRequested { .. } | Event::InputGiven { .. } => 4,
+        Event::InputRequested { .. } | Event::InputGiven { .. } | Event::AtRest => 4,
         Event::CancelRequested { end } | Event::RunEnded { end, .. } if end.status == Status::AwaitingInput => 4,
         _ => 1,
     }

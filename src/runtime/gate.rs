@@ -88,18 +88,20 @@ pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<Run
 }
 
 async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope) -> Result<(), Over> {
+    let wanted = call.request.max_output_tokens;
     let mut tries = retry::Tries::new(&call.model.spec.retry, &scope.stream.run, &desk.id, attempt);
     loop {
         scope.may_begin().await?;
-        let admission = match admit(&call, tries.attempt(), desk, scope).await? {
+        let admission = match admit(&call, wanted, tries.attempt(), desk, scope).await? {
             Ok(admission) => admission,
+            // An agent goes on without a summary that can't be paid for.
+            Err(limit) if desk.id.is_compaction => return desk.over(perform::unpaid(desk, limit), None),
             Err(limit) => return desk.tell(RunMessage::LimitReached { call: desk.id.clone(), limit }),
         };
         if scope.pause.is_set() {
             // It was paused while the call waited for its turn; all that was taken is given back.
             continue;
         }
-        // Rates per minute are not limited yet: what holds a permit and a reservation goes on.
         call.request.attempt = tries.attempt();
         call.request.max_output_tokens = admission.hold.max_output_tokens;
         crash::point("before_intent", "model");
@@ -125,14 +127,20 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
 }
 
 /// Takes a permit and a reservation for one try, or says which limit forbids it for good. A call that has to wait says so.
-async fn admit(call: &ModelCall, attempt: u32, desk: &Desk, scope: &Scope) -> Result<Result<Admission, Limit>, Over> {
+async fn admit(
+    call: &ModelCall,
+    wanted: u32,
+    attempt: u32,
+    desk: &Desk,
+    scope: &Scope,
+) -> Result<Result<Admission, Limit>, Over> {
     let ModelCall { model, request, fixed_bytes, .. } = call;
     let counts = match (attempt, desk.id.is_compaction) {
         (1, false) => Amount::ONE_STEP,
         (1, true) => Amount::ONE_CALL,
         _ => Amount::default(),
     };
-    let (input, wanted) = (request.input_token_bound(*fixed_bytes), model.spec.max_output_tokens);
+    let input = request.input_token_bound(*fixed_bytes);
     loop {
         let permit = match permit::try_take(model, &scope.fleet) {
             Some(permit) => permit,

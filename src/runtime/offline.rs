@@ -36,6 +36,13 @@ impl<'a> Offline<'a> {
 
     /// Adds an event.
     pub(super) fn record(&mut self, agent: Option<&AgentId>, event: Event) {
+        if self.records.is_empty() {
+            self.add(None, Event::AtRest);
+        }
+        self.add(agent, event);
+    }
+
+    fn add(&mut self, agent: Option<&AgentId>, event: Event) {
         let Some(stream) = self.stream.clone() else { return };
         let incarnation = agent.and_then(|id| self.state.agents().get(id)).map_or(0, |instance| instance.incarnation);
         let envelope = Envelope {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use provost::model::{Error as ModelError, Request, estimated_tokens};
 use provost::run::{Body, Event, RunId, Status};
 use provost::runtime::{Answers, Builder, Past, Recorder, ReplayError, Replayer, Report, RunRequest, new_run_id};
-use provost::spec::{AgentSpec, CompactionSpec, Effect, ModelSpec, NetworkSpec, Permission, ProviderKind};
+use provost::spec::{AgentSpec, CompactionSpec, Effect, ModelSpec, NetworkSpec, Permission, Price, ProviderKind};
 use provost::tool::{self, Tool};
 use serde_json::{Value, json};
 
@@ -125,6 +125,7 @@ async fn a_long_loop_stays_within_its_bound_and_the_named_model_sums_up() {
         assert!(request.call.is_compaction && request.tools.is_empty() && request.attempt == 1);
         assert!(said(request)[0].starts_with("Task: x\n\n"));
         assert!(estimated_tokens(&request.messages) <= BOUND);
+        assert_eq!(u64::from(request.max_output_tokens), BOUND / 4);
         let next = asked.iter().find(|next| step(next) == step(request)).unwrap();
         assert!(said(next)[1].ends_with(&format!("summed up before step {}", step(request))), "{:?}", said(next));
     }
@@ -173,23 +174,40 @@ async fn an_agent_goes_on_without_a_summary_and_it_is_on_record_why() {
         let lost: Vec<String> = past.events.iter().filter_map(|envelope| lost(&envelope.event)).collect();
         assert!(!lost.is_empty() && lost.iter().all(|lost| lost.starts_with(why)), "{lost:?}");
         let last = model.asked().pop().unwrap();
-        assert!(
-            said(&last)[1].starts_with("[Older steps were left out here: there is no summary"),
-            "{:?}",
-            said(&last)
-        );
+        assert!(said(&last)[1].starts_with("[Older steps were left out here."), "{:?}", said(&last));
         assert_same(&replayer(), &past);
     }
 }
 
 #[tokio::test]
+async fn an_agent_goes_on_without_a_summary_that_can_not_be_paid_for() {
+    let (model, small) = (listens(20), sums_up());
+    let price = |dollars| {
+        let (input_usd_per_mtok, output_usd_per_mtok) = (dollars, dollars);
+        Some(Price { input_usd_per_mtok, output_usd_per_mtok, cached_input_usd_per_mtok: None })
+    };
+    let mut spec = spec(CompactionSpec::new(BOUND));
+    spec.models["m"].price = price(0.0);
+    spec.models["small"].price = price(1_000.0);
+    spec.network.limits.cost_usd = Some(0.001);
+    let report = run_and_replay(&builder(spec, &model, &small).start().await.unwrap(), &replayer(), "x").await;
+    assert_eq!((report.status, small.asked().len(), report.usage.cost_usd), (Status::Done, 0, 0.0), "{report:?}");
+    model.asked().iter().for_each(check);
+    assert!(said(&model.asked().pop().unwrap())[1].starts_with("[Older steps were left out here."));
+}
+
+#[tokio::test]
 async fn what_can_not_fit_ends_the_run_at_a_limit() {
     let (model, small) = (listens(3), sums_up());
-    let runtime = builder(spec(CompactionSpec::new(1_500)), &model, &small).start().await.unwrap();
-    let report = run_and_replay(&runtime, &replayer(), "x").await;
+    let runtime =
+        builder(spec(CompactionSpec { move_out_over_bytes: 300, ..CompactionSpec::new(100) }), &model, &small)
+            .start()
+            .await
+            .unwrap();
+    let report = run_and_replay(&runtime, &replayer(), &"x".repeat(60)).await;
     assert_eq!(report.status, Status::Limit);
     let reason = report.reason.unwrap();
-    assert!(reason.contains("its last step come to about") && reason.contains("at_tokens = 1500"), "{reason}");
+    assert!(reason.contains("its last step come to about") && reason.contains("at_tokens = 100"), "{reason}");
     assert_eq!(model.asked().len(), 1);
 }
 

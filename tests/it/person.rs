@@ -116,7 +116,7 @@ async fn an_older_provost_would_see_that_a_run_that_asks_is_newer() {
     let records = store.read(&provost::runtime::stream_of(&report.run), 0, 1_000).unwrap();
     let newer = records.into_iter().filter(|record| record.version > 3).map(|record| record.kind.into_owned());
     let kinds: std::collections::BTreeSet<String> = newer.collect();
-    let expected = ["cancel_requested", "input_given", "input_requested", "run_ended"];
+    let expected = ["at_rest", "cancel_requested", "input_given", "input_requested", "run_ended"];
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), expected);
 }
 
@@ -544,6 +544,21 @@ fn events(world: &World, kind: &str) -> usize {
         .map(|line| serde_json::from_str::<Value>(line).unwrap())
         .filter(|event| event["kind"] == kind)
         .count()
+}
+
+#[test]
+fn the_time_in_which_no_process_has_a_run_counts_for_nothing() {
+    let world = World::new(&NETWORK.replace("entry = \"a\"", "entry = \"a\"\n[network.limits]\ndeadline = \"2s\""));
+    world.ask_for(6, &["run", "n.toml", "go"]);
+    std::thread::sleep(std::time::Duration::from_millis(2_100));
+    let done: Value = serde_json::from_str(&world.ask_for(0, &["runs", "answer", "last", "red", "--json"])).unwrap();
+    assert_eq!(done["answer"], "it is red");
+    world.ask_for(6, &["run", "n.toml", "go"]);
+    std::thread::sleep(std::time::Duration::from_millis(2_100));
+    world.ask_for(0, &["runs", "cancel", "last"]);
+    let cancelled = &world.runs()[0];
+    assert!(cancelled["duration_ms"].as_u64().unwrap() < 2_000, "{cancelled}");
+    world.ask_for(0, &["runs", "replay", "last"]);
 }
 
 #[test]

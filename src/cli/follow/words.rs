@@ -34,6 +34,7 @@ pub(in crate::cli) fn is_progress(event: &Event) -> bool {
         Event::AgentEnded { outcome } => !matches!(outcome, AgentOutcome::HandedOff { .. }),
         Event::RunStarted { .. }
         | Event::RunResumed { .. }
+        | Event::AtRest
         | Event::ModelReplied { .. }
         | Event::Decided { .. }
         | Event::ApprovalDecided { .. }
@@ -118,6 +119,7 @@ fn what(event: &Event) -> String {
             format!("learns that call {} {how}", shown(call))
         }
         Event::CallAbandoned { call, .. } => format!("does not wait for call {} any more", shown(call)),
+        Event::AtRest => "somebody looks after the run, which no process has".to_owned(),
         Event::Paused => "the run is paused".to_owned(),
         Event::Unpaused => "the run goes on".to_owned(),
         Event::Steered { message } | Event::Asked { message } | Event::RepairRequested { message } => {

@@ -1,8 +1,9 @@
 //! How a transcript is kept within a bound: what is sent of it, what is summarised, and what is left out where there is no
 //! summary.
 //!
-//! The transcript falls into the task, what stands in the place of older steps, and steps: what the model said, with all
-//! that came of it. It is only ever cut between steps, so that each call keeps its result.
+//! The transcript falls into the past, which is what the instance heard on earlier visits or in earlier runs; the task; what
+//! stands in the place of older steps; and steps: what the model said, with all that came of it. It is only ever cut between
+//! steps, so that each call keeps its result.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -51,10 +52,22 @@ pub(super) fn next(definition: &Definition, state: &AgentState) -> Effect {
     let call = CallId::model(&state.id, state.step + 1);
     let Some(rules) = definition.compaction.as_ref() else { return ask(call, state.transcript.clone()) };
     let view = View::of(state, rules);
-    match view.fits() {
-        true => ask(call, view.sent),
-        false if state.summarised < call.step && view.older().is_some() => view.summarise(state),
-        false => view.leave_out(definition, state, "they took too much room"),
+    if view.fits() {
+        return ask(call, view.sent);
+    }
+    if state.summarised < call.step
+        && let Some(older) = view.older()
+    {
+        return view.summarise(state, older);
+    }
+    if let Some(left_out) = view.leave_out(state, "they took too much room") {
+        return left_out;
+    }
+    // What was just found out is shown in part, too, before the agent ends.
+    let all_moved_out = View::keeping(0, state, rules);
+    match all_moved_out.fits() {
+        true => ask(call, all_moved_out.sent),
+        false => all_moved_out.leave_out(state, "they took too much room").unwrap_or_else(|| view.limit(definition)),
     }
 }
 
@@ -66,21 +79,32 @@ fn ask(call: CallId, mut messages: Vec<Arc<Message>>) -> Effect {
 }
 
 /// Says what takes the place of the older messages, now that there is a summary of them, or none.
-pub(super) fn compact(definition: &Definition, state: &AgentState, summary: &Result<String, String>) -> Effect {
+pub(super) fn compact(
+    definition: &Definition,
+    state: &AgentState,
+    summary: &Result<String, String>,
+    covers: Option<(u32, u32)>,
+) -> Effect {
     let Some(rules) = definition.compaction.as_ref() else { return next(definition, state) };
     let view = View::of(state, rules);
-    let (text, older) = match (summary, view.older()) {
+    let without = |why: &str| {
+        let left_out = view.leave_out(state, &format!("there is no summary of them: {why}"));
+        left_out.unwrap_or_else(|| next(definition, state))
+    };
+    // What was asked to be summed up is what the summary stands for, by whatever rules the agent goes now.
+    let covered = covers.map(|(from, upto)| from as usize..upto as usize);
+    let covered = covered.filter(|covered| covered.start < covered.end && covered.end <= state.transcript.len());
+    let (text, older) = match (summary, covered) {
         (Ok(text), Some(older)) => (text, older),
-        (Err(why), _) => return view.leave_out(definition, state, &format!("there is no summary of them: {why}")),
-        // Something was moved meanwhile, by other rules: nothing is left out, and it is looked at anew.
-        (Ok(_), None) => return next(definition, state),
+        (Ok(_), None) => return without("nobody knows what it covers"),
+        (Err(why), _) => return without(why),
     };
     let labels = view.labels(&older);
     let text = format!("{SUMMARY}\n\n{}", text.trim());
     let message = Message { body: Body::User { text }, labels, origin: Origin::Model(rules.model.to_string()) };
     let message = Arc::new(message);
     if estimated_tokens([&message]) >= estimated_tokens(&view.sent[older.clone()]) {
-        return view.leave_out(definition, state, "there is no summary of them: it was not shorter than they are");
+        return without("it was not shorter than they are");
     }
     view.replace(state, older, message, None)
 }
@@ -90,16 +114,17 @@ pub(super) fn summary(text: &str, finish: Finish) -> Result<String, String> {
     match (finish, text.trim()) {
         (Finish::Filtered, _) => Err("its provider withheld it".to_owned()),
         (_, "") => Err("it was empty".to_owned()),
+        (Finish::Length, text) => Ok(format!("{text}\n[The summary was cut off here.]")),
         (_, text) => Ok(text.to_owned()),
     }
 }
 
 impl AgentState {
     /// Takes up that a model was asked for a summary, and what came of it.
-    pub(super) fn take_summary(&mut self, call: &CallId, summary: Result<String, String>) {
+    pub(super) fn take_summary(&mut self, call: &CallId, summary: Result<String, String>, covers: Option<(u32, u32)>) {
         if self.phase == Phase::Thinking {
             self.summarised = call.step;
-            self.phase = Phase::Summarised { summary };
+            self.phase = Phase::Summarised { summary, covers };
         }
     }
 
@@ -108,6 +133,11 @@ impl AgentState {
         let is_awaited = matches!(self.phase, Phase::Thinking | Phase::Summarised { .. });
         if is_awaited && replaced.start <= replaced.end && replaced.end <= self.transcript.len() {
             self.labels.join(&message.labels);
+            if replaced.start < self.past {
+                // One message stands in the place of all that was before the task.
+                self.task = (self.task + 1).saturating_sub(replaced.len());
+                self.past = 1;
+            }
             self.transcript.splice(replaced, [message.clone()]);
             self.hear();
             self.phase = Phase::Thinking;
@@ -120,6 +150,8 @@ struct View<'a> {
     rules: &'a Compaction,
     /// The messages, those moved out that are to be.
     sent: Vec<Arc<Message>>,
+    /// Where what was before the task ends; 1 where one message stands for it.
+    past: usize,
     /// Where the task ends.
     task: usize,
     /// Where the steps begin.
@@ -128,16 +160,21 @@ struct View<'a> {
 
 impl<'a> View<'a> {
     fn of(state: &AgentState, rules: &'a Compaction) -> Self {
+        Self::keeping(rules.keep_steps, state, rules)
+    }
+
+    /// Shows the results of so many of the last steps whole.
+    fn keeping(steps_whole: usize, state: &AgentState, rules: &'a Compaction) -> Self {
         let is_step = |&place: &usize| matches!(state.transcript[place].body, Body::Assistant { .. });
         let steps: Vec<usize> = (state.task..state.transcript.len()).filter(is_step).collect();
-        let recent = steps.len().saturating_sub(rules.keep_steps);
+        let recent = steps.len().saturating_sub(steps_whole);
         let recent = steps.get(recent).copied().unwrap_or(state.transcript.len());
         let show = |(place, message): (usize, &Arc<Message>)| match state.task <= place && place < recent {
             true => moved_out(message, rules.move_out_over_bytes).unwrap_or_else(|| message.clone()),
             false => message.clone(),
         };
         let sent = state.transcript.iter().enumerate().map(show).collect();
-        Self { rules, sent, task: state.task, steps }
+        Self { rules, sent, past: state.past, task: state.task, steps }
     }
 
     fn fits(&self) -> bool {
@@ -149,9 +186,16 @@ impl<'a> View<'a> {
         estimated_tokens(self.sent[..from].iter().chain([more]).chain(&self.sent[upto..]))
     }
 
-    /// Returns what can be summarised: all between the task and the last steps. Of these as many stay as leave room for a
-    /// summary and for what comes, and the very last in any case.
+    /// Returns what is summarised next: what was before the task, or the older steps, whichever is more.
     fn older(&self) -> Option<Range<usize>> {
+        let past = (self.past > 1).then_some(0..self.past);
+        let tokens = |range: &Range<usize>| estimated_tokens(&self.sent[range.clone()]);
+        past.into_iter().chain(self.older_steps()).max_by_key(tokens)
+    }
+
+    /// Returns all between the task and the last steps. Of these as many stay as leave room for a summary and for what
+    /// comes, and the very last in any case.
+    fn older_steps(&self) -> Option<Range<usize>> {
         let first_kept = self.steps.len().saturating_sub(self.rules.keep_steps);
         let room = self.rules.at_tokens / ROOM;
         let leaves_room = |&&upto: &&usize| {
@@ -168,20 +212,21 @@ impl<'a> View<'a> {
         labels
     }
 
-    fn summarise(&self, state: &AgentState) -> Effect {
-        let older = self.older().unwrap_or(self.task..self.task);
+    fn summarise(&self, state: &AgentState, older: Range<usize>) -> Effect {
         // What is told of the task counts as read, too.
-        let labels = self.labels(&(0..older.end));
+        let mut labels = self.labels(&(self.past..self.task));
+        labels.join(&self.labels(&older));
+        let covers = (older.start as u32, older.end as u32);
         let body = Body::User { text: self.told(older) };
         let message = Arc::new(Message { body, labels, origin: Origin::Runtime });
         let (call, model) = (CallId::compaction(&state.id, state.step + 1), self.rules.model.clone());
-        Effect::Summarise { call, model, messages: vec![message] }
+        Effect::Summarise { call, model, messages: vec![message], covers }
     }
 
     /// Returns what the summarising model is told. It fits into the bound as well: where it is too much, the longest parts
     /// are cut.
     fn told(&self, older: Range<usize>) -> String {
-        let task = self.sent[..self.task].iter().map(|message| format!("Task: {}", message.text()));
+        let task = self.sent[self.past..self.task].iter().map(|message| format!("Task: {}", message.text()));
         let parts: Vec<String> = task.chain(self.sent[older].iter().flat_map(told)).collect();
         let bytes = usize::try_from(self.rules.at_tokens).unwrap_or(usize::MAX).saturating_mul(BYTES_PER_TOKEN);
         let bytes = bytes.saturating_sub(BYTES_AROUND);
@@ -190,8 +235,13 @@ impl<'a> View<'a> {
         cut.collect::<Vec<_>>().join("\n\n")
     }
 
-    /// Leaves out the oldest steps, with a note in their place: as few as make room.
-    fn leave_out(&self, definition: &Definition, state: &AgentState, why: &str) -> Effect {
+    /// Leaves out what was before the task; or else the oldest steps, as few as make room. A note stands in their place. None
+    /// where that would not do.
+    fn leave_out(&self, state: &AgentState, why: &str) -> Option<Effect> {
+        let without_past = || self.replace(state, 0..self.past, self.note(0..self.past), Some(why.to_owned()));
+        if self.past > 1 {
+            return Some(without_past());
+        }
         let first = self.steps.first().copied().unwrap_or(self.sent.len());
         // A note that is there already is replaced. A summary stays, as long as there is room for it.
         let is_note = |&place: &usize| self.sent[place].origin == Origin::Runtime;
@@ -203,28 +253,37 @@ impl<'a> View<'a> {
             .into_iter()
             .flat_map(|upto| [(from, upto, self.rules.at_tokens), (self.task, upto, self.rules.at_tokens)]);
         for (from, upto, most) in ways.chain(last_ways).filter(|(from, upto, _)| from < upto) {
-            let note = self.note(from..upto, why);
+            let note = self.note(from..upto);
             if self.tokens_without(from, upto, &note) <= most {
-                return self.replace(state, from..upto, note, Some(why.to_owned()));
+                return Some(self.replace(state, from..upto, note, Some(why.to_owned())));
             }
         }
+        let has_past = self.past > 0 && self.sent[0].origin != Origin::Runtime;
+        has_past.then(without_past)
+    }
+
+    /// Ends the agent: not even the task and its last step have room.
+    fn limit(&self, definition: &Definition) -> Effect {
+        let last = self.steps.last().copied().unwrap_or(self.task);
         let reason = format!(
             "what agent `{}` was asked and its last step come to about {} tokens, and compaction.at_tokens = {}",
             definition.name,
-            estimated_tokens(self.sent[..self.task].iter().chain(&self.sent[all_but_last.unwrap_or(self.task)..])),
+            estimated_tokens(self.sent[..self.task].iter().chain(&self.sent[last..])),
             self.rules.at_tokens
         );
         Effect::End(AgentOutcome::Limit { limit: "at_tokens".to_owned(), reason })
     }
 
-    fn note(&self, left_out: Range<usize>, why: &str) -> Arc<Message> {
+    /// Returns what stands in the place of what is left out. Why it is, is on record, and for no model to read.
+    fn note(&self, left_out: Range<usize>) -> Arc<Message> {
         let handle = |message: &Arc<Message>| match &message.body {
             Body::Tool { id, .. } => Some(id.clone()),
             _ => None,
         };
         let last = self.sent[left_out.clone()].iter().rev().find_map(handle);
-        let last = last.map(|last| format!(" The last result among them has the handle {last} for `{READ_AGAIN}`."));
-        let text = format!("[Older steps were left out here: {why}.{}]", last.unwrap_or_default());
+        let what = if left_out.start < self.past { "What was said before this was" } else { "Older steps were" };
+        let last = last.map(|last| format!(" The last result among them: `{READ_AGAIN}`, handle {last}."));
+        let text = format!("[{what} left out here.{}]", last.unwrap_or_default());
         let labels = self.labels(&left_out);
         Arc::new(Message { body: Body::User { text }, labels, origin: Origin::Runtime })
     }

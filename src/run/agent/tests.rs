@@ -54,6 +54,8 @@ pub(super) struct Life {
     pub(super) model: Option<CallId>,
     /// What its model was sent last, or the one that summarises.
     pub(super) sent: Vec<Arc<Message>>,
+    /// What the summary covers that it asked for last.
+    pub(super) covers: Option<(u32, u32)>,
     pub(super) end: Option<AgentOutcome>,
 }
 
@@ -63,6 +65,11 @@ impl Life {
     }
 
     pub(super) fn begin_as(definition: Definition) -> Self {
+        Self::begin_after(&[], definition)
+    }
+
+    /// Begins with what was asked and answered before.
+    pub(super) fn begin_after(past: &[String], definition: Definition) -> Self {
         let id = AgentId::new("one");
         let mut life = Self {
             definition,
@@ -72,10 +79,14 @@ impl Life {
             handoffs: 0,
             model: None,
             sent: Vec::new(),
+            covers: None,
             end: None,
         };
-        let body = Body::User { text: "go".to_owned() };
-        let task = vec![Arc::new(Message { body, labels: Labels::default(), origin: Origin::Input })];
+        let user = |text: &str| {
+            let body = Body::User { text: text.to_owned() };
+            Arc::new(Message { body, labels: Labels::default(), origin: Origin::Input })
+        };
+        let task = past.iter().map(|text| user(text)).chain([user("go")]).collect();
         life.happen(Event::AgentStarted { name: "one".into(), parent: Parent::Run, depth: 0, task });
         life
     }
@@ -102,8 +113,9 @@ impl Life {
                     assert_eq!(self.model.replace(call), None, "two model calls at once");
                     self.sent = messages;
                 }
-                Effect::Summarise { call, messages, .. } => {
+                Effect::Summarise { call, messages, covers, .. } => {
                     assert!(call.is_compaction);
+                    self.covers = Some(covers);
                     assert_eq!(self.model.replace(call), None, "two model calls at once");
                     self.sent = messages;
                 }
@@ -134,7 +146,7 @@ impl Life {
         let body = Body::Assistant { text: String::new(), tool_calls };
         let message = Arc::new(Message { body, labels: Labels::default(), origin: Origin::Model("m".to_owned()) });
         let (finish, malformed, usage, charged) = (Finish::Stop, None, None, Amount::default());
-        self.happen(Event::ModelReplied { call, message, finish, malformed, usage, charged });
+        self.happen(Event::ModelReplied { call, message, finish, malformed, usage, charged, covers: None });
     }
 
     /// What a restart in another process would find: the state folded from stored events, and what it wants.
@@ -158,6 +170,10 @@ impl Life {
         });
         let wanted = wanted.collect();
         (folded, wanted)
+    }
+
+    pub(super) fn change_rules(&mut self, rules: super::super::Compaction) {
+        self.definition.compaction = Some(rules);
     }
 
     fn tool_says(&mut self, call: CallId) {
@@ -263,7 +279,7 @@ fn what_an_agent_is_told_it_hears_before_its_answer_counts() {
     let body = Body::Assistant { text: "a long answer".to_owned(), tool_calls: Vec::new() };
     let message = Arc::new(Message { body, labels: Labels::default(), origin: Origin::Model("m".to_owned()) });
     let (finish, malformed, usage, charged) = (Finish::Stop, None, None, Amount::default());
-    life.happen(Event::ModelReplied { call, message, finish, malformed, usage, charged });
+    life.happen(Event::ModelReplied { call, message, finish, malformed, usage, charged, covers: None });
     assert_eq!((life.end.clone(), life.model.as_ref().map(|call| call.step)), (None, Some(2)));
     let last = life.state.transcript().last().unwrap();
     assert!(matches!(&last.body, Body::User { text } if text == "be brief"));
@@ -314,6 +330,7 @@ fn what_an_agent_is_asked_comes_after_the_results_and_before_all_else() {
             finish: Finish::Stop,
             malformed: None,
             usage: None,
+            covers: None,
             charged: Amount::default(),
         },
         Event::ModelFailed {

@@ -67,6 +67,8 @@ pub(in crate::runtime) struct ModelCall {
     /// What the agent's tools and schema add to each request at most.
     pub(in crate::runtime) fixed_bytes: usize,
     pub(in crate::runtime) request: Request,
+    /// The messages that it sums up, if it is there for that.
+    pub(in crate::runtime) covers: Option<(u32, u32)>,
 }
 
 impl ModelCall {

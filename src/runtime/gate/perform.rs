@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::ModelCall;
 use super::desk::Desk;
-use crate::budget::{Amount, Rates};
+use crate::budget::{Amount, Limit, Rates};
 use crate::fault::{self, Bug};
 use crate::model::{Error, Reply};
 use crate::run::{Body, CallId, Event, Labels, Message, Origin, Stream, Subject, ToolFailure, refused, tool_message};
@@ -50,6 +50,12 @@ pub(super) fn charge(result: &Result<Reply, Error>, hold: &Hold, rates: &Rates) 
     usage.map_or(hold.held, |usage| hold.counts.with_usage(&usage, rates))
 }
 
+/// Writes down that a model call can't be paid for.
+pub(super) fn unpaid(desk: &Desk, limit: Limit) -> Event {
+    let error = format!("the limit `{limit}` is reached");
+    Event::ModelFailed { call: desk.id.clone(), error, charged: Amount::default() }
+}
+
 /// Writes down how a model call ended.
 pub(super) fn model_event(desk: &Desk, call: &ModelCall, result: Result<Reply, Error>, charged: Amount) -> Event {
     let id = desk.id.clone();
@@ -68,6 +74,7 @@ pub(super) fn model_event(desk: &Desk, call: &ModelCall, result: Result<Reply, E
         finish: reply.finish,
         malformed: reply.malformed,
         usage: reply.usage,
+        covers: call.covers,
         charged,
     }
 }

@@ -49,7 +49,9 @@ impl RunLoop {
         for effect in effects {
             match effect {
                 Effect::CallModel { call, messages } => self.begin_model_call(call, messages, cause, me),
-                Effect::Summarise { call, model, messages } => self.begin_summary(call, &model, messages, cause, me),
+                Effect::Summarise { call, model, messages, covers } => {
+                    self.begin_summary(call, &model, messages, covers, cause, me);
+                }
                 Effect::Compact { event } => self.result(agent, cause, *event),
                 Effect::Decide { call, message } => self.result(agent, cause, Event::Decided { call, message }),
                 Effect::Act { call, subject, labels } => {
@@ -69,7 +71,7 @@ impl RunLoop {
         let Some(model) = self.scope.fleet.models.get(&definition.model).cloned() else { return };
         let name = definition.model.clone();
         let request = self.request(&definition, id.clone(), messages, model.spec.max_output_tokens);
-        let work = Work::Model(ModelCall { model, name, fixed_bytes: definition.fixed_bytes, request });
+        let work = Work::Model(ModelCall { model, name, fixed_bytes: definition.fixed_bytes, request, covers: None });
         self.begin_call(Call::new(id, cause, Labels::default(), work), me);
     }
 
@@ -80,6 +82,7 @@ impl RunLoop {
         id: CallId,
         name: &Arc<str>,
         messages: Vec<Arc<Message>>,
+        covers: (u32, u32),
         cause: u64,
         me: &ActorRef<RunMessage>,
     ) {
@@ -94,7 +97,13 @@ impl RunLoop {
             output_schema: None,
             ..self.request(&definition, id.clone(), messages, max_output_tokens)
         };
-        let work = Work::Model(ModelCall { model, name: name.clone(), fixed_bytes: fixed_bytes(&[], None), request });
+        let work = Work::Model(ModelCall {
+            model,
+            name: name.clone(),
+            fixed_bytes: fixed_bytes(&[], None),
+            request,
+            covers: Some(covers),
+        });
         self.begin_call(Call::new(id, cause, Labels::default(), work), me);
     }
 

@@ -47,7 +47,7 @@ impl Run {
         let message = Arc::new(Message { body, labels: Labels::default(), origin });
         let (finish, charged) = (Finish::Stop, Default::default());
         let call = call.clone();
-        self.event(Event::ModelReplied { call, message, finish, malformed: None, usage: None, charged });
+        self.event(Event::ModelReplied { call, message, finish, malformed: None, usage: None, charged, covers: None });
     }
 
     fn speech<'a>(&'a self, call: &'a CallId, attempt: u32, cause: u64) -> Speech<'a> {

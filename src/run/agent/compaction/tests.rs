@@ -37,6 +37,7 @@ fn summarises(life: &mut Life, sums: &Sums) {
         finish,
         malformed: None,
         usage: None,
+        covers: life.covers,
         charged: Amount::default(),
     };
     let event = match sums {
@@ -78,8 +79,11 @@ proptest! {
             prop_oneof![(0usize..1_000).prop_map(Sums::Up), Just(Sums::Fails), Just(Sums::IsWithheld)], 1..8,
         ),
         told in prop::collection::vec(any::<bool>(), 64),
+        past in prop::collection::vec("[a-z ]{0,300}", 0..6),
     ) {
-        let mut life = life(Compaction { at_tokens, keep_steps, model: "small".into(), move_out_over_bytes });
+        let rules_of_life = Compaction { at_tokens, keep_steps, model: "small".into(), move_out_over_bytes };
+        let definition_of_life = Definition { compaction: Some(rules_of_life), max_steps: 1_000, ..definition() };
+        let mut life = Life::begin_after(&past, definition_of_life);
         let (mut sums, mut told) = (sums.into_iter().cycle(), told.into_iter());
         for results in steps {
             while life.model.as_ref().is_some_and(|call| call.is_compaction) {
@@ -99,12 +103,14 @@ proptest! {
                 prop_assert!(is_limit, "{:?}", end);
                 // No more than the last step is left, and that is too much.
                 let last = life.state.transcript.iter().rposition(|message| matches!(message.body, Body::Assistant { .. }));
-                prop_assert!(estimated_tokens(&life.state.transcript[last.unwrap()..]) + 200 > at_tokens);
+                let last = last.unwrap_or(life.state.past);
+                prop_assert!(estimated_tokens(&life.state.transcript[last..]) + 200 > at_tokens);
+                prop_assert!(life.state.past <= 1);
                 prop_assert_eq!(take_up(&Definition { compaction: Some(rules(at_tokens)), ..definition() }, &life.state).len(), 1);
                 return Ok(());
             }
             prop_assert!(estimated_tokens(&life.sent) <= at_tokens, "{}", estimated_tokens(&life.sent));
-            prop_assert_eq!(life.sent[0].text(), "go");
+            prop_assert!(life.sent.iter().take(past.len() + 1).any(|message| message.text() == "go"));
             let (folded, wanted) = life.folded();
             prop_assert_eq!(&folded, &life.state);
             prop_assert_eq!(Some(&wanted[..]), life.model.as_ref().map(std::slice::from_ref));
@@ -203,9 +209,7 @@ fn without_a_summary_the_oldest_steps_are_left_out_and_it_is_said_why() {
         let note = life.sent[1].text();
         assert_eq!(
             note,
-            format!(
-                "[Older steps were left out here: {why}. The last result among them has the handle s00030000 for `read_again`.]"
-            )
+            format!("[Older steps were left out here. The last result among them: `read_again`, handle s00030000.]")
         );
         assert_eq!(life.sent.len(), 4, "the task, the note, and what is left");
 
@@ -225,9 +229,61 @@ fn without_a_summary_the_oldest_steps_are_left_out_and_it_is_said_why() {
 fn what_was_asked_and_the_last_step_have_to_fit() {
     let mut life = life(rules(300));
     step(&mut life, 5_000);
+    assert_eq!(life.end, None, "what takes too much of the last step is moved out as well");
+    assert!(life.sent.last().unwrap().text().starts_with("one#1.0\n[7 of 5008 bytes are shown"));
+    let call = life.model.take().unwrap();
+    life.model_says(call, &[(0, true); 6]);
+    while let Some(call) = life.calls.pop() {
+        life.tool_says_so(call, "x".repeat(5_000));
+    }
+    summarises(&mut life, &Sums::Fails);
     let Some(AgentOutcome::Limit { limit, reason }) = &life.end else { panic!("{:?}", life.end) };
     assert_eq!(limit, "at_tokens");
     assert!(reason.contains("agent `one`") && reason.ends_with("compaction.at_tokens = 300"), "{reason}");
+}
+
+#[test]
+fn what_was_said_before_the_task_is_summed_up_too_and_the_task_stays() {
+    let past: Vec<String> = (0..8).map(|number| format!("{number} {}", "p".repeat(400))).collect();
+    let compacts = || Definition { compaction: Some(rules(600)), max_steps: 1_000, ..definition() };
+    let mut life = Life::begin_after(&past, compacts());
+    assert_eq!((life.covers, life.model.as_ref().unwrap().is_compaction), (Some((0, 8)), true));
+    let told = life.sent[0].text();
+    assert!(told.starts_with("Task: go\n\nThe agent is told: 0 ppp") && told.contains("told: 7 pp"), "{told}");
+    summarises(&mut life, &Sums::Up(30));
+    assert!(life.sent[0].text().starts_with(SUMMARY));
+    assert_eq!((life.sent[1].text(), life.sent.len()), ("go", 2));
+    (0..12).for_each(|_| {
+        step(&mut life, 300);
+        if life.model.as_ref().unwrap().is_compaction {
+            summarises(&mut life, &Sums::Up(40));
+        }
+        assert!(life.sent[0].text().starts_with(SUMMARY));
+        assert_eq!(life.sent[1].text(), "go");
+    });
+
+    let mut life = Life::begin_after(&past, compacts());
+    summarises(&mut life, &Sums::Fails);
+    assert_eq!(compacted(&life), [(0, 8, Some("there is no summary of them: it is down"))]);
+    assert_eq!(life.sent[0].text(), "[What was said before this was left out here.]");
+    assert_eq!((life.sent[1].text(), life.sent.len()), ("go", 2));
+}
+
+#[test]
+fn a_summary_stands_for_what_it_was_asked_to_cover_by_whatever_rules() {
+    let mut life = life(Compaction { keep_steps: 3, move_out_over_bytes: 4_000, ..rules(1_000) });
+    while !life.model.as_ref().unwrap().is_compaction {
+        step(&mut life, 700);
+    }
+    let covers = life.covers.unwrap();
+    life.change_rules(Compaction { keep_steps: 1, move_out_over_bytes: 4_000, ..rules(1_000) });
+    summarises(&mut life, &Sums::Up(30));
+    assert_eq!(compacted(&life), [(covers.0, covers.1, None)]);
+}
+
+#[test]
+fn a_summary_that_was_cut_off_says_so() {
+    assert_eq!(summary(" half ", Finish::Length).unwrap(), "half\n[The summary was cut off here.]");
 }
 
 #[test]
@@ -236,7 +292,7 @@ fn a_reply_of_another_time_is_no_summary_and_a_cut_beyond_the_end_changes_nothin
     let call = life.model.take().unwrap();
     life.model_says(call.clone(), &[(0, true)]);
     let before = life.state.clone();
-    life.state.take_summary(&CallId::compaction(&call.agent, 1), Ok("s".to_owned()));
+    life.state.take_summary(&CallId::compaction(&call.agent, 1), Ok("s".to_owned()), None);
     let note = tool_message(&call, "t", String::new(), false, Labels::default(), Origin::Runtime);
     life.state.compact(0..1, &note);
     assert_eq!(life.state, before, "its tools are at work");
