@@ -146,7 +146,7 @@ fn main() {
             bare.query_map([words.join(" OR ")], |row| row.get::<_, i64>(0)).expect("it is asked").count()
         });
         let search = |knowledge: &Knowledge, query: &str| {
-            knowledge.search("bench", query, None, 5).expect("it is searched").0.len()
+            knowledge.search("bench", query, None, 5).expect("it is searched").passages.len()
         };
         let ours = measure("`knowledge.search`", &queries, |query| search(&knowledge, query));
         let shelf = Shelf::at(&data);
@@ -166,6 +166,6 @@ fn main() {
     }
     let vector = chance.vector();
     measure("with vectors, all compared", &queries[..100], |query| {
-        knowledge.search("bench", query, Some(&vector), 5).expect("it is searched").0.len()
+        knowledge.search("bench", query, Some(&vector), 5).expect("it is searched").passages.len()
     });
 }

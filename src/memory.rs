@@ -13,6 +13,6 @@ mod words;
 
 pub use error::Error;
 pub use facts::{Fact, MAX_FACT_BYTES, MAX_FACTS, NewFact, Whose};
-pub use knowledge::{Added, Collection, Embeddings, Knowledge, MAX_FILE_BYTES, MAX_PASSAGES, Passage, Ranking};
+pub use knowledge::{Added, Collection, Embeddings, Hits, Knowledge, MAX_FILE_BYTES, MAX_PASSAGES, Passage, Ranking};
 pub use shelf::Shelf;
 pub use words::MAX_QUERY_BYTES;

@@ -116,6 +116,14 @@ pub enum Error {
         "the input has {0} bytes, and may have at most {MAX_INPUT_BYTES}; put long material in files that a tool reads"
     )]
     InputTooLong(usize),
+    /// A session or a tenant has a name that is none: all that are named so by mistake would share what is kept of them.
+    #[error("the {of} {why}")]
+    NotAName {
+        /// `session` or `tenant`.
+        of: &'static str,
+        /// Why, as the rest of a sentence that begins with it.
+        why: &'static str,
+    },
     /// There is no such run.
     #[error("there is no run {0}")]
     NoSuchRun(RunId),
@@ -332,6 +340,25 @@ impl RunRequest {
         }
     }
 
+    /// Looks whether the session, if there is one, and the tenant have names that can be meant.
+    ///
+    /// # Errors
+    /// One of them is empty, has nothing but spaces, or holds control characters: as of a variable that was not set, or of
+    /// the end of a line that was read along.
+    pub fn check_names(&self) -> Result<(), Error> {
+        let named = self.session.as_deref().map(|session| ("session", session));
+        for (of, name) in named.into_iter().chain([("tenant", &*self.tenant)]) {
+            let why = match name {
+                name if name.chars().any(char::is_control) => "holds a line break or another control character",
+                "" => "is empty",
+                name if name.trim().is_empty() => "has nothing but spaces",
+                _ => continue,
+            };
+            return Err(Error::NotAName { of, why });
+        }
+        Ok(())
+    }
+
     fn directory(&self) -> Result<Arc<str>, Error> {
         let given = self.directory.clone().unwrap_or_else(|| PathBuf::from("."));
         let absolute = std::path::absolute(&given).unwrap_or(given);
@@ -376,9 +403,10 @@ impl Runtime {
     /// Starts a run. When this returns, the run is in the store, and no crash loses it.
     ///
     /// # Errors
-    /// An input that is too long, a prompt that can't be rendered over it, a tool that can't be opened, a store that
-    /// can't be written, or a runtime that has stopped. Nothing has been spent then.
+    /// An input that is too long, a session or a tenant without a name, a prompt that can't be rendered over the input, a tool
+    /// that can't be opened, a store that can't be written, or a runtime that has stopped. Nothing has been spent then.
     pub async fn start(&self, request: RunRequest) -> Result<RunHandle, Error> {
+        request.check_names()?;
         let directory = request.directory()?;
         let RunRequest { input, vars, tenant, session, id, is_attended, .. } = request;
         if input.len() > MAX_INPUT_BYTES {

@@ -49,6 +49,7 @@ fn variable(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(cli: &Cli, arguments: &Arguments) -> Result<Code, Error> {
+    arguments.check_names()?;
     let network = load(arguments)?;
     let input = arguments.input.read(&arguments.file, network.spec().network.sample.as_deref())?;
     say_what_is_simulated(&network);
@@ -87,6 +88,18 @@ async fn stored(address: &Address, run: &RunId) -> Option<Report> {
 }
 
 impl Arguments {
+    /// Looks at the names before anything else, and tells the options by which they were given.
+    fn check_names(&self) -> Result<(), Error> {
+        let (tenant, session) = (self.tenant.as_str().into(), self.session.as_deref().map(Arc::from));
+        match (RunRequest { tenant, session, ..RunRequest::new("") }).check_names() {
+            Err(runtime::Error::NotAName { of, why }) => Err(Error::Usage {
+                message: format!("--{of} {why}"),
+                hint: format!("give --{of} a name, or leave it out; is a variable in it not set?"),
+            }),
+            checked => Ok(checked?),
+        }
+    }
+
     fn request(&self, input: String, id: &RunId) -> Result<RunRequest, Error> {
         let here = std::env::current_dir().map_err(|error| Error::Failed {
             message: format!("the working directory can't be read: {error}"),

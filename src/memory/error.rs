@@ -52,6 +52,14 @@ pub enum Error {
     /// A fact says nothing.
     #[error("the fact is empty")]
     FactEmpty,
+    /// A fact has no word that the index of words knows.
+    #[error(
+        "the fact has no word by which it could be found again; say what it means in words, with spaces or other marks between them"
+    )]
+    FactWithoutWords,
+    /// Who wanted something changed waits for it no longer.
+    #[error("the call was cancelled or took too long, and nothing was changed")]
+    Cancelled,
     /// There is no room for another fact.
     #[error("this memory has {MAX_FACTS} facts, which is as many as it may have; forget some first")]
     TooManyFacts,

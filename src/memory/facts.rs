@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 use serde::Serialize;
 
 use super::file::Kind;
-use super::words::{expression, hidden_parts};
+use super::words::{expression, hidden_parts, terms};
 use super::{Error, words};
 use crate::run::{AgentId, Labels, RunId};
 
@@ -128,7 +128,7 @@ impl Facts {
 
     /// Keeps a fact, and returns its id. One that was kept before under the same key is the same fact, even if it was
     /// forgotten meanwhile. When this returns the fact is on disk.
-    pub(super) fn put(&mut self, fact: &NewFact<'_>) -> Result<String, Error> {
+    pub(super) fn put(&mut self, fact: &NewFact<'_>, is_cancelled: &dyn Fn() -> bool) -> Result<String, Error> {
         if fact.text.trim().is_empty() {
             return Err(Error::FactEmpty);
         }
@@ -137,10 +137,7 @@ impl Facts {
         }
         let mut id = blake3::hash(fact.key.as_bytes()).to_hex().to_string();
         id.truncate(ID_DIGITS);
-        self.change(|change| match put(change, fact, &id)? {
-            true => Ok(Ok(id)),
-            false => Ok(Err(Error::TooManyFacts)),
-        })
+        self.change(is_cancelled, |change| Ok(put(change, fact, &id)?.map(|()| id)))
     }
 
     /// Finds the facts of a memory that fit a query best, the best first.
@@ -160,29 +157,38 @@ impl Facts {
     }
 
     /// Lets a fact go. One that was let go of before is no error.
-    pub(super) fn forget(&mut self, whose: &Whose, id: &str) -> Result<(), Error> {
-        self.change(|change| match forget(change, whose, id)? {
+    pub(super) fn forget(&mut self, whose: &Whose, id: &str, is_cancelled: &dyn Fn() -> bool) -> Result<(), Error> {
+        self.change(is_cancelled, |change| match forget(change, whose, id)? {
             true => Ok(Ok(())),
             false => Ok(Err(Error::NoSuchFact(words::excerpt(id)))),
         })
     }
 
-    /// Changes something in one transaction; nothing, where it is refused.
+    /// Changes something in one transaction; nothing, where it is refused, or is cancelled before the transaction commits.
     fn change<T>(
         &mut self,
+        is_cancelled: &dyn Fn() -> bool,
         change: impl FnOnce(&Transaction<'_>) -> Result<Result<T, Error>, rusqlite::Error>,
     ) -> Result<T, Error> {
+        // There may have been others before it in this process, and it need not wait for those of other processes, too.
+        if is_cancelled() {
+            return Err(Error::Cancelled);
+        }
         let path = &self.path;
         let failed = |source| Error::sqlite(path, "written", source);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let done = change(&transaction).map_err(failed)??;
+        // Now it has waited for them: who was told meanwhile that it failed must not find it done.
+        if is_cancelled() {
+            return Err(Error::Cancelled);
+        }
         transaction.commit().map_err(failed)?;
         Ok(done)
     }
 }
 
-/// Writes a fact down where it is not there and was not; says whether there was room.
-fn put(change: &Transaction<'_>, fact: &NewFact<'_>, id: &str) -> Result<bool, rusqlite::Error> {
+/// Writes a fact down where it is not there and was not, unless there is no room, or no way to find it.
+fn put(change: &Transaction<'_>, fact: &NewFact<'_>, id: &str) -> Result<Result<(), Error>, rusqlite::Error> {
     let memory = match memory(change, fact.whose)? {
         Some(memory) => memory,
         None => {
@@ -191,22 +197,34 @@ fn put(change: &Transaction<'_>, fact: &NewFact<'_>, id: &str) -> Result<bool, r
         }
     };
     if is_in(change, "facts", memory, id)? || is_in(change, "forgotten", memory, id)? {
-        return Ok(true);
+        return Ok(Ok(()));
     }
     let count: i64 = change.query_row("SELECT count(*) FROM facts WHERE memory = ?1", [memory], |row| row.get(0))?;
     if count.cast_unsigned() >= MAX_FACTS {
-        return Ok(false);
+        return Ok(Err(Error::TooManyFacts));
     }
     let labels = serde_json::to_string(fact.labels).unwrap_or_default();
     change.execute(
         "INSERT INTO facts (memory, id, text, run, agent, time_ms, labels) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         params![memory, id, fact.text, fact.run.as_str(), fact.agent.as_str(), fact.time_ms.cast_signed(), labels],
     )?;
+    let row = change.last_insert_rowid();
     change.execute(
         "INSERT INTO words (rowid, whose, text, parts) VALUES (?1, ?2, ?3, ?4)",
-        params![change.last_insert_rowid(), mark(memory), fact.text, hidden_parts(fact.text)],
+        params![row, mark(memory), fact.text, hidden_parts(fact.text)],
     )?;
-    Ok(true)
+    Ok(if has_words(change, row, fact.text)? { Ok(()) } else { Err(Error::FactWithoutWords) })
+}
+
+/// Whether a fact is found by any of its words. The index itself is asked: it has its own mind of what a letter is.
+fn has_words(connection: &Connection, row: i64, text: &str) -> Result<bool, rusqlite::Error> {
+    let mut select = connection.prepare_cached("SELECT 1 FROM words WHERE words MATCH ?1 AND rowid = ?2")?;
+    for term in terms(text) {
+        if select.exists(params![format!("{{text parts}} : \"{term}\""), row])? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Takes a fact out; says whether it is there, or was.

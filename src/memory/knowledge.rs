@@ -9,7 +9,7 @@ mod vectors;
 
 pub use collect::MAX_FILE_BYTES;
 pub use index::{Added, MAX_PASSAGES};
-pub use search::{Passage, Ranking};
+pub use search::{Hits, Passage, Ranking};
 
 use std::path::{Path, PathBuf};
 
@@ -30,6 +30,9 @@ const KIND: Kind = Kind {
             id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, url TEXT, model TEXT, key TEXT
         ) STRICT;
         CREATE TABLE roots (
+            collection INTEGER NOT NULL, path TEXT NOT NULL, UNIQUE (collection, path)
+        ) STRICT;
+        CREATE TABLE left_out (
             collection INTEGER NOT NULL, path TEXT NOT NULL, UNIQUE (collection, path)
         ) STRICT;
         CREATE TABLE files (
@@ -58,6 +61,8 @@ pub struct Collection {
     pub name: String,
     /// What was given to be indexed: files and directories.
     pub paths: Vec<PathBuf>,
+    /// What was taken out again from beneath that, and stays out until it is given by name.
+    pub left_out: Vec<PathBuf>,
     /// How many files are indexed.
     pub files: u64,
     /// In how many passages.
@@ -77,6 +82,20 @@ pub struct Embeddings {
     pub model: Option<String>,
     /// Where the key is; none for a server that wants none.
     pub key: Option<SecretRef>,
+}
+
+impl Embeddings {
+    /// Writes the server and its model as `provost knowledge add --embeddings` takes them.
+    pub fn server(&self) -> String {
+        let model = self.model.as_ref().map(|model| format!("#{model}")).unwrap_or_default();
+        format!("{}{model}", self.url)
+    }
+
+    /// Writes the options that name all of this.
+    fn options(&self) -> String {
+        let key = self.key.as_ref().map(|key| format!(" --embeddings-key {}", key.0)).unwrap_or_default();
+        format!("--embeddings {}{key}", self.server())
+    }
 }
 
 /// A collection's row.
@@ -141,11 +160,10 @@ impl Knowledge {
                 connection
                     .query_row(&format!("SELECT count(*) FROM {from}"), (), |row| row.get(0).map(i64::cast_unsigned))
             };
-            let mut select = connection.prepare("SELECT path FROM roots WHERE collection = ?1 ORDER BY path")?;
-            let paths = select.query_map([row.id], |row| row.get::<_, String>(0))?;
             Ok(Collection {
                 name: name.to_owned(),
-                paths: paths.map(|path| path.map(PathBuf::from)).collect::<Result<_, _>>()?,
+                paths: paths(connection, &row, "roots")?,
+                left_out: paths(connection, &row, "left_out")?,
                 files: count(format!("files WHERE collection = {}", row.id))?,
                 passages: count(format!("passages WHERE collection = {}", row.id))?,
                 vectors: count(row.vectors())?,
@@ -177,6 +195,12 @@ impl Knowledge {
     fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>) -> Result<T, Error> {
         read(&self.connection).map_err(|source| Error::sqlite(&self.path, "read", source))
     }
+}
+
+/// Reads the paths of a collection's `roots` or `left_out`, in order.
+fn paths(connection: &Connection, row: &Row, table: &str) -> Result<Vec<PathBuf>, rusqlite::Error> {
+    let mut select = connection.prepare(&format!("SELECT path FROM {table} WHERE collection = ?1 ORDER BY path"))?;
+    select.query_map([row.id], |row| row.get::<_, String>(0).map(PathBuf::from))?.collect()
 }
 
 fn find(connection: &Connection, name: &str) -> Result<Option<Row>, rusqlite::Error> {

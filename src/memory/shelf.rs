@@ -28,12 +28,14 @@ impl Shelf {
     }
 
     /// Keeps a fact, and returns its id. One that was kept before under the same key is the same fact, even if it was
-    /// forgotten meanwhile. When this returns the fact is on disk.
+    /// forgotten meanwhile. When this returns the fact is on disk. Whether it `is_cancelled` is asked last of all, right
+    /// before the commit: what waited too long for its turn changes nothing.
     ///
     /// # Errors
-    /// The fact is empty or too long, its memory is full, or the file is at fault.
-    pub fn put(&self, fact: &NewFact<'_>) -> Result<String, Error> {
-        self.with_facts(|facts| facts.put(fact))
+    /// The fact is empty, too long or without a word to find it by, its memory is full, it was cancelled, or the file is at
+    /// fault. Nothing is kept then.
+    pub fn put(&self, fact: &NewFact<'_>, is_cancelled: &dyn Fn() -> bool) -> Result<String, Error> {
+        self.with_facts(|facts| facts.put(fact, is_cancelled))
     }
 
     /// Finds the facts of a memory that fit a query best, at most `limit`, the best first. They fit by their words (BM25).
@@ -44,12 +46,12 @@ impl Shelf {
         self.with_facts(|facts| facts.search(whose, query, limit))
     }
 
-    /// Lets a fact go; one that was let go of before is no error.
+    /// Lets a fact go; one that was let go of before is no error. `is_cancelled` as for [`Shelf::put`].
     ///
     /// # Errors
-    /// There is no such fact in this memory, or the file is at fault.
-    pub fn forget(&self, whose: &Whose, id: &str) -> Result<(), Error> {
-        self.with_facts(|facts| facts.forget(whose, id))
+    /// There is no such fact in this memory, it was cancelled, or the file is at fault. Nothing is forgotten then.
+    pub fn forget(&self, whose: &Whose, id: &str, is_cancelled: &dyn Fn() -> bool) -> Result<(), Error> {
+        self.with_facts(|facts| facts.forget(whose, id, is_cancelled))
     }
 
     /// Opens what is indexed, to look for something under a name. Without a data directory nothing is.

@@ -46,7 +46,7 @@ pub(super) fn expression(query: &str) -> Result<String, Error> {
 }
 
 /// Returns the words of a query in small letters, each once: names in code whole, and their parts after them.
-fn terms(query: &str) -> Vec<String> {
+pub(super) fn terms(query: &str) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let mut terms = Vec::new();
     for name in names(query) {

@@ -100,7 +100,9 @@ impl Tool for Search {
             let knowledge = shelf.knowledge(&name).map_err(in_words)?;
             knowledge.search(&name, &query, vector.as_deref(), limit).map_err(in_words)
         };
-        let (passages, ranked_by) = blocking(&call, find).await?;
+        let hits = blocking(&call, find).await?;
+        let (passages, ranked_by) = (hits.passages, hits.ranked_by);
+        let without_vectors = without_vectors.or(hits.without_vectors);
         let room =
             call.output_limit_bytes.saturating_sub(FRAME_BYTES + without_vectors.as_ref().map_or(0, String::len));
         let (passages, truncated) = self.shown(passages, room);

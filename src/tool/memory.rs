@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use super::fs::blocking;
 use super::size::{FRAME_BYTES, json_len};
@@ -82,7 +83,7 @@ impl Tool for Put {
 
     async fn call(&self, NewText { text }: NewText, call: Call) -> Result<Kept, Error> {
         let (whose, shelf, of) = (self.0.whose(&call)?, self.0.shelf.clone(), call.clone());
-        let keep = move |_: &_| {
+        let keep = move |cancelled: &CancellationToken| {
             let fact = NewFact {
                 whose: &whose,
                 key: &of.idempotency_key,
@@ -92,7 +93,7 @@ impl Tool for Put {
                 time_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
                 labels: &of.caller.labels,
             };
-            Ok(Kept { id: shelf.put(&fact).map_err(in_words)? })
+            Ok(Kept { id: shelf.put(&fact, &|| cancelled.is_cancelled()).map_err(in_words)? })
         };
         blocking(&call, keep).await
     }
@@ -218,8 +219,8 @@ impl Tool for Forget {
 
     async fn call(&self, Known { id }: Known, call: Call) -> Result<Forgotten, Error> {
         let (whose, shelf) = (self.0.whose(&call)?, self.0.shelf.clone());
-        let forget = move |_: &_| {
-            shelf.forget(&whose, &id).map_err(in_words)?;
+        let forget = move |cancelled: &CancellationToken| {
+            shelf.forget(&whose, &id, &|| cancelled.is_cancelled()).map_err(in_words)?;
             Ok(Forgotten { forgotten: id })
         };
         blocking(&call, forget).await
@@ -230,7 +231,9 @@ impl Tool for Forget {
 pub(super) fn in_words(error: memory::Error) -> Error {
     use memory::Error as E;
     match error {
-        E::FactTooLong(_) | E::FactEmpty | E::NoWords | E::QueryTooLong(_) => Error::Arguments(error.to_string()),
+        E::FactTooLong(_) | E::FactEmpty | E::FactWithoutWords | E::NoWords | E::QueryTooLong(_) => {
+            Error::Arguments(error.to_string())
+        }
         error => Error::Failed(error.to_string()),
     }
 }
@@ -295,6 +298,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_call_that_was_cancelled_changes_nothing() {
+        let shelf = Arc::new(Shelf::in_process());
+        let agent = MemoryScope::Agent;
+        let kept = ask(&shelf, Builtin::MemoryPut, agent, json!({"text": "The tide turns."}), call()).await.unwrap();
+        let late = labelled("a", "2");
+        late.cancelled.cancel();
+        for (tool, arguments) in [
+            (Builtin::MemoryPut, json!({"text": "The tide is late."})),
+            (Builtin::MemoryForget, json!({"id": kept["id"]})),
+        ] {
+            let error = ask(&shelf, tool, agent, arguments, late.clone()).await.unwrap_err().to_string();
+            assert!(error.contains("nothing was changed"), "{error}");
+        }
+        let found = ask(&shelf, Builtin::MemorySearch, agent, json!({"query": "tide"}), call()).await.unwrap();
+        assert_eq!((&found["facts"][0]["id"], found["facts"].as_array().unwrap().len()), (&kept["id"], 1));
+    }
+
+    #[tokio::test]
     async fn a_session_s_memory_needs_a_session() {
         let shelf = Arc::new(Shelf::in_process());
         let none = Call { caller: Caller { session: None, ..call().caller }, ..call() };
@@ -317,6 +338,7 @@ mod tests {
             (Builtin::MemorySearch, json!({"query": "word ".repeat(200_000)}), "1000000 bytes"),
             (Builtin::MemoryPut, json!({"text": "x".repeat(10_000)}), "at most 8192"),
             (Builtin::MemoryPut, json!({"text": ""}), "empty"),
+            (Builtin::MemoryPut, json!({"text": "🎉🎉 !?"}), "no word by which it could be found"),
         ] {
             let error = ask(&shelf, tool, agent, arguments, call()).await.unwrap_err();
             assert!(matches!(&error, Error::Arguments(said) if said.contains(reason)), "{error}");

@@ -6,9 +6,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use provost::memory::{Error, Knowledge, Passage, Ranking};
+use provost::memory::{Error, Hits, Knowledge, Ranking};
 use serde_json::{Value, json};
 
 use crate::process::output;
@@ -99,8 +99,8 @@ fn questions_about_this_project_find_the_files_that_answer_them() {
     let mut hits = 0;
     for (question, answers) in QUESTIONS {
         answers.iter().for_each(|answer| assert!(root.join(answer).exists(), "{answer}"));
-        let (passages, ranking) = knowledge.search("project", question, None, 5).unwrap();
-        assert_eq!((passages.len(), ranking), (5, Ranking::Words), "{question}");
+        let Hits { passages, ranked_by, .. } = knowledge.search("project", question, None, 5).unwrap();
+        assert_eq!((passages.len(), ranked_by), (5, Ranking::Words), "{question}");
         let place = passages.iter().position(|passage| answers.iter().any(|answer| passage.path == root.join(answer)));
         hits += usize::from(place.is_some());
         println!("{}  {question}", place.map_or("-".to_owned(), |place| (place + 1).to_string()));
@@ -215,6 +215,59 @@ fn what_is_removed_is_not_found_and_the_rest_is() {
     let listed = ask(here, &["knowledge", "list"]);
     let names: Vec<&str> = listed.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
     assert_eq!((names, &listed[0]["files"], &listed[0]["passages"]), (vec!["other"], &json!(3), &json!(3)));
+}
+
+#[test]
+fn what_was_taken_out_by_name_stays_out_until_it_is_named() {
+    let top = files(&[("a.md", "sail"), ("sub/b.md", "sail"), ("sub/c.md", "sail"), ("sub/deep/d.md", "sail")]);
+    let here = top.path();
+    let found = |arguments: &[&str]| {
+        ask(here, arguments);
+        let mut places = places(here, "sail");
+        places.sort();
+        places.into_iter().map(|place| place.trim_end_matches(":1-1").replace("files/", "")).collect::<Vec<_>>()
+    };
+    let left_out = || ask(here, &["knowledge", "list"])[0]["left_out"].as_array().unwrap().len();
+    let all = ["a.md", "sub/b.md", "sub/c.md", "sub/deep/d.md"];
+    assert_eq!(found(&["knowledge", "add", "k", "files"]), all);
+    assert_eq!(found(&["knowledge", "remove", "k", "files/sub/deep"]), all[..3]);
+    assert_eq!(found(&["knowledge", "remove", "k", "files/sub"]), ["a.md"]);
+    // One path says it all now.
+    assert_eq!(left_out(), 1);
+    for again in [&["knowledge", "add", "k"][..], &["knowledge", "add", "k", "files"], &["knowledge", "add", "k", "."]]
+    {
+        assert_eq!(found(again), ["a.md"], "{again:?}");
+    }
+    let (_, said, _) = output(here, &["knowledge", "add", "k"]);
+    assert!(said.contains("files/sub (taken out before; give its path to add it again)"), "{said}");
+    let (_, said, _) = output(here, &["knowledge", "list"]);
+    assert!(said.contains("  without /") && said.contains("files/sub\n"), "{said}");
+    // One file of what is out is wanted, and the rest is not.
+    assert_eq!(found(&["knowledge", "add", "k", "files/sub/b.md"]), all[..2]);
+    assert_eq!(found(&["knowledge", "add", "k"]), all[..2]);
+    assert_eq!(found(&["knowledge", "add", "k", "files/sub"]), all);
+    assert_eq!(left_out(), 0);
+    assert_eq!(found(&["knowledge", "add", "k"]), all);
+    // A file that was named by itself, beneath a directory that was, too.
+    assert_eq!(found(&["knowledge", "remove", "k", "files/sub/b.md"]), ["a.md", "sub/c.md", "sub/deep/d.md"]);
+    assert_eq!(found(&["knowledge", "add", "k"]), ["a.md", "sub/c.md", "sub/deep/d.md"]);
+    // Under another name, and once all is taken out, nothing is remembered of it.
+    ask(here, &["knowledge", "remove", "k"]);
+    assert_eq!(found(&["knowledge", "add", "k", "files"]), all);
+}
+
+#[test]
+fn what_is_neither_file_nor_directory_is_refused() {
+    let top = files(&[("a.md", "sail")]);
+    let pipe = top.path().join("files/pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in ["/dev/zero", "files/pipe"] {
+        let said = fails(top.path(), 2, &["knowledge", "add", "k", path]);
+        assert!(said.contains(&format!("{path} can't be indexed: it is neither a file nor a directory")), "{said}");
+    }
+    assert!(fails(top.path(), 2, &["knowledge", "search", "k", "sail"]).contains("nothing is indexed"));
+    // Beneath a directory it is passed over.
+    assert_eq!(ask(top.path(), &["knowledge", "add", "k", "files"])["added"]["new"], 1);
 }
 
 #[test]
@@ -361,6 +414,8 @@ fn agents_find_what_is_indexed_with_its_label() {
 struct Meanings {
     address: SocketAddr,
     asked: Arc<AtomicU64>,
+    /// How many numbers its vectors have.
+    numbers: Arc<AtomicUsize>,
 }
 
 const MEANINGS: [&[&str]; 4] =
@@ -373,18 +428,19 @@ impl Meanings {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, asked) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
-        let count = asked.clone();
+        let numbers = Arc::new(AtomicUsize::new(MEANINGS.len() + 1));
+        let (count, length) = (asked.clone(), numbers.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 count.fetch_add(1, Ordering::SeqCst);
-                answer(stream.unwrap());
+                answer(stream.unwrap(), length.load(Ordering::SeqCst));
             }
         });
-        Self { address, asked }
+        Self { address, asked, numbers }
     }
 }
 
-fn answer(mut stream: TcpStream) {
+fn answer(mut stream: TcpStream, numbers: usize) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let (mut length, mut line) = (0, String::new());
     while reader.read_line(&mut line).unwrap_or(0) > 2 {
@@ -400,8 +456,10 @@ fn answer(mut stream: TcpStream) {
     let texts: Vec<&str> = asked["input"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
     let (status, answer) = match texts.iter().all(|text| text.len() <= WINDOW_BYTES) {
         true => {
-            let data =
-                texts.iter().enumerate().map(|(index, text)| json!({"index": index, "embedding": meaning(text)}));
+            let data = texts
+                .iter()
+                .enumerate()
+                .map(|(index, text)| json!({"index": index, "embedding": meaning(text, numbers)}));
             ("200 OK", json!({"data": data.collect::<Vec<_>>()}))
         }
         false => ("500 Internal Server Error", json!({"error": {"message": "input is too large", "code": 500}})),
@@ -415,10 +473,54 @@ fn answer(mut stream: TcpStream) {
     );
 }
 
-fn meaning(text: &str) -> Vec<f32> {
+fn meaning(text: &str, numbers: usize) -> Vec<f32> {
     let text = text.to_lowercase();
     let says = |words: &&[&str]| words.iter().filter(|word| text.contains(**word)).count() as f32;
-    MEANINGS.iter().map(says).chain([0.1]).collect()
+    MEANINGS.iter().map(says).chain(std::iter::repeat(0.1)).take(numbers).collect()
+}
+
+#[test]
+fn vectors_of_another_length_are_said_to_be_useless_and_made_anew() {
+    let top = files(&[("a.md", "The vessel lies at the quay."), ("b.md", "A carriage.")]);
+    let (here, server) = (top.path(), Meanings::start());
+    let url = format!("http://{}/v1#words", server.address);
+    let add = ["knowledge", "add", "k", "--embeddings", &url];
+    ask(here, &["knowledge", "add", "k", "files", "--embeddings", &url]);
+    server.numbers.store(7, Ordering::SeqCst);
+    let found = ask(here, &["knowledge", "search", "k", "quay"]);
+    let why = "the server's vectors have 7 numbers, and those that are kept have 5; ";
+    assert_eq!((&found["ranked_by"], found["passages"].as_array().unwrap().len()), (&json!("words"), 1));
+    let told = found["without_vectors"].as_str().unwrap();
+    assert_eq!(told, format!("{why}`provost {}` makes them anew", add.join(" ")));
+    fs::write(here.join("n.toml"), READER).unwrap();
+    let (code, stdout, stderr) = output(here, &["run", "n.toml", "quay"]);
+    assert!(code == Some(0) && stdout.contains("vectors have 7 numbers"), "{stdout}{stderr}");
+    // What it says helps; and so does anything new that is indexed.
+    assert_eq!(ask(here, &add)["vectors_made"], 2);
+    let by_vectors = || ask(here, &["knowledge", "search", "k", "ship"])["ranked_by"] == "words_and_vectors";
+    assert!(by_vectors());
+    assert_eq!(ask(here, &add)["vectors_made"], 0);
+    server.numbers.store(6, Ordering::SeqCst);
+    assert!(!by_vectors());
+    fs::write(here.join("files/c.md"), "A horse.").unwrap();
+    let added = ask(here, &["knowledge", "add", "k"]);
+    assert_eq!((&added["vectors_made"], &added["collection"]["vectors"]), (&json!(3), &json!(3)));
+    assert!(by_vectors());
+}
+
+#[test]
+fn passages_that_have_no_vectors_yet_are_said_to_have_none() {
+    let top = files(&[("a.md", "The vessel lies at the quay.")]);
+    let (here, server) = (top.path(), Meanings::start());
+    // No answer that can be used.
+    server.numbers.store(0, Ordering::SeqCst);
+    let url = format!("http://{}/v1#words", server.address);
+    fails(here, 1, &["knowledge", "add", "k", "files", "--embeddings", &url]);
+    server.numbers.store(5, Ordering::SeqCst);
+    let found = ask(here, &["knowledge", "search", "k", "quay"]);
+    assert_eq!(found["without_vectors"], "no passage has a vector yet; `provost knowledge add k` makes them");
+    assert_eq!(ask(here, &["knowledge", "add", "k"])["vectors_made"], 1);
+    assert_eq!(ask(here, &["knowledge", "search", "k", "quay"])["without_vectors"], Value::Null);
 }
 
 #[test]
@@ -488,7 +590,6 @@ fn an_indexing_that_was_cut_off_goes_on() {
     let added = ask(here, &["knowledge", "add", "k"])["added"].clone();
     assert_eq!((&added["new"], &added["unchanged"]), (&json!(600 - kept), &json!(kept)));
     let knowledge = Knowledge::open(&here.join(".provost")).unwrap().unwrap();
-    let (passages, _): (Vec<Passage>, _) = knowledge.search("k", "sail", None, 1_000).unwrap();
-    assert_eq!(passages.len(), 600);
+    assert_eq!(knowledge.search("k", "sail", None, 1_000).unwrap().passages.len(), 600);
     assert!(matches!(knowledge.search("none", "sail", None, 1), Err(Error::NotIndexed { .. })));
 }

@@ -3,6 +3,7 @@
 
 #![cfg(debug_assertions)]
 
+use provost::memory::{Shelf, Whose};
 use serde_json::{Value, json};
 
 use crate::world::{Ended, World};
@@ -129,6 +130,7 @@ fn what_goes_wrong_is_told_and_ends_nothing() {
         (&[][..], "keep: x", "this memory is that of a session, and the run has none"),
         (&["--session", "s"], "find: ?!", "no words"),
         (&["--session", "s"], "drop: 00ff", "no fact `00ff`"),
+        (&["--session", "s"], "keep: 🎉", "no word by which it could be found again"),
         (&["--session", "s"], &format!("keep: {}", "x".repeat(9_000)), "at most 8192"),
     ] {
         let said = answer(&world, more, input).to_string();
@@ -137,6 +139,21 @@ fn what_goes_wrong_is_told_and_ends_nothing() {
     std::fs::write(world.data("memory.db"), [b'x'; 9_000]).unwrap();
     let said = answer(&world, &["--session", "s"], "find: x").to_string();
     assert!(said.contains("memory.db is no file of Provost's"), "{said}");
+}
+
+#[test]
+fn nobody_shares_a_memory_by_a_name_that_is_none() {
+    let world = world("session");
+    for none in ["", "  ", "\t", "a\nb", "\u{7f}"] {
+        for option in ["--session", "--tenant"] {
+            let ended = run(&world, &[option, none], "keep: x");
+            let said = &ended.stderr;
+            assert_eq!(ended.code(), Some(2), "{option} {none:?}: {said}");
+            assert!(said.contains(option) && said.contains("leave it out"), "{option} {none:?}: {said}");
+        }
+    }
+    assert!(!world.path().join(".provost").exists());
+    answer(&world, &["--session", " ticket 7 ", "--tenant", "Müller & Söhne"], "keep: x");
 }
 
 #[test]
@@ -236,4 +253,67 @@ fn a_later_run_is_influenced_by_what_it_remembers() {
     };
     assert_eq!(labels_of("tool_returned"), json!(["private"]), "{events}");
     assert_eq!(labels_of("model_replied"), json!(["private"]), "{events}");
+}
+
+/// An agent whose first try to keep a fact has little time, and who tries again.
+const HASTY: &str = r#"
+[network]
+name = "hasty"
+entry = "clerk"
+[agents.clerk]
+prompt = "You keep what you hear."
+tools = ["hasty", "again", "find"]
+[tools.hasty]
+builtin = "@DO@"
+timeout = "500ms"
+[tools.again]
+builtin = "memory.put"
+[tools.find]
+builtin = "memory.search"
+[sim.script]
+clerk = ['{"calls": [{"name": "hasty", "arguments": @WHAT@}]}',
+  '{"calls": [{"name": "again", "arguments": {"text": "The tide turns."}}]}',
+  '{"calls": [{"name": "find", "arguments": {"query": "tide"}}]}', "{{ results[0].content | tojson }}"]
+"#;
+
+/// Runs that network while another process keeps the file to itself until the first call has timed out. Returns the id that
+/// the second call was told, and the ids that are found.
+fn hasty(world: &World, does: &str, what: &Value) -> (String, Vec<String>) {
+    let network = HASTY.replace("@DO@", does).replace("@WHAT@", &what.to_string());
+    std::fs::write(world.path().join("n.toml"), network).unwrap();
+    let other = rusqlite::Connection::open(world.data("memory.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut running = world.start(&["run", "n.toml", "x"], &[], None);
+    let has_timed_out =
+        |run: &str| world.ask_for(0, &["runs", "show", run, "--events"]).contains("\"failure\":\"timed_out\"");
+    while !running.run().is_some_and(has_timed_out) {
+        assert!(!running.has_ended());
+    }
+    let run = running.run().unwrap().to_owned();
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(running.end().code(), Some(0));
+    let events = world.ask_for(0, &["runs", "show", &run, "--events"]);
+    let returned = events.lines().filter(|line| line.contains("\"kind\":\"tool_returned\""));
+    let contents: Vec<Value> = returned
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["message"]["body"]["tool"]["content"].clone())
+        .map(|content| serde_json::from_str(content.as_str().unwrap()).unwrap_or(content))
+        .collect();
+    let [_, again, found] = &contents[..] else { panic!("{events}") };
+    let ids = found["facts"].as_array().unwrap().iter().map(|fact| fact["id"].as_str().unwrap().to_owned());
+    (again["id"].as_str().unwrap().to_owned(), ids.collect())
+}
+
+#[test]
+fn what_timed_out_is_not_done_after_all() {
+    let world = World::new(HASTY);
+    // The file is there before anybody keeps it to himself.
+    let whose = Whose::agent("local", "hasty", "clerk");
+    assert_eq!(Shelf::at(&world.path().join(".provost")).search(&whose, "tide", 1).unwrap(), []);
+    let (first, found) = hasty(&world, "memory.put", &json!({"text": "The tide turns."}));
+    assert_eq!(found, [first.as_str()], "the first try was said to have failed");
+    let (second, mut found) = hasty(&world, "memory.forget", &json!({"id": first}));
+    found.sort();
+    let mut both = [first, second];
+    both.sort();
+    assert_eq!(found, both, "the forgetting was said to have failed");
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use provost::spec::Network;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -634,6 +635,16 @@ fn the_control_socket_speaks_http() {
         told.push_str(&format!("{method} {path} {body}\n  {status} {answer}\n").replace(&run, "RUN"));
     }
     insta::assert_snapshot!("control_faults", told);
+
+    let text = Network::load(&dir.path().join("n.toml")).unwrap().network.to_text();
+    for names in [json!({"session": ""}), json!({"session": "a\nb"}), json!({"tenant": " "})] {
+        let mut body = json!({"network": text, "input": "x", "directory": "/"});
+        body.as_object_mut().unwrap().extend(names.as_object().unwrap().clone());
+        let (status, answer) = ask(dir.path(), "POST", "/runs", &body.to_string());
+        let (of, said) = (names.as_object().unwrap().keys().next().unwrap(), answer["error"]["message"].as_str());
+        assert_eq!((status, &answer["error"]["code"]), (400, &json!("invalid_request")), "{answer}");
+        assert!(said.unwrap().starts_with(&format!("the {of} ")), "{answer}");
+    }
 
     let (status, answer) = ask(dir.path(), "POST", "/prune", r#"{"keep": {"newest": 5}}"#);
     assert_eq!((status, answer), (200, json!({"runs": 0, "events": 0, "blobs": 0})));

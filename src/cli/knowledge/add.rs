@@ -26,11 +26,11 @@ pub struct Arguments {
     #[arg(value_name = "NAME", value_parser = name)]
     name: String,
     /// The files and directories; those that were given before, where none is. What `.gitignore` files name, what is hidden,
-    /// binary or larger than 1 MiB is left out.
+    /// binary or larger than 1 MiB is left out, and so is what `remove` took out by its path, until it is given here itself.
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Give passages vectors by this embeddings server, such as `http://127.0.0.1:8080/v1#MODEL`. It is asked about each
-    /// query, too.
+    /// query, too. Vectors by another server or model, or of another length, are made anew.
     #[arg(long, value_name = "URL[#MODEL]")]
     embeddings: Option<String>,
     /// Where the server's key is: `env:NAME` or `file:PATH`.
@@ -53,7 +53,7 @@ pub(super) fn run(cli: &Cli, arguments: &Arguments) -> Result<Code, Error> {
     if arguments.no_embeddings || wanted.is_some() {
         knowledge.set_embeddings(name, wanted.as_ref())?;
     }
-    let vectors = tokio_runtime()?.block_on(embed(&mut knowledge, name));
+    let vectors = tokio_runtime()?.block_on(embed(&mut knowledge, name, wanted.is_some()));
     say(cli, &knowledge, name, &added, vectors)
 }
 
@@ -84,20 +84,32 @@ fn embedder(embeddings: &Embeddings) -> Result<Embedder, Error> {
     })
 }
 
-/// Gives vectors to the passages that have none; returns how many.
-async fn embed(knowledge: &mut Knowledge, name: &str) -> Result<u64, Error> {
+/// Gives vectors to the passages that have none; returns how many. Where the server `is_named` just now, it is asked first
+/// whether its vectors are still as long as those that are there; else that is seen when there is something new to ask it.
+async fn embed(knowledge: &mut Knowledge, name: &str, is_named: bool) -> Result<u64, Error> {
     let Some(embeddings) = knowledge.embeddings(name)? else { return Ok(0) };
     let embedder = embedder(&embeddings)?;
-    let mut count = 0;
+    let (mut count, mut numbers) = (0, None);
+    let failed = |message: String| Error::Failed {
+        message: format!("the embeddings server: {}", visible(&message)),
+        hint: format!("the words are indexed; `provost knowledge add {name}` goes on with the vectors"),
+    };
+    if is_named && knowledge.collection(name)?.vectors > 0 {
+        let asked = embedder.embed(&[name.to_owned()], PATIENCE).await.map_err(|error| failed(error.to_string()))?;
+        knowledge.keep_vectors_of(name, asked[0].len())?;
+    }
     loop {
         let (ids, texts): (Vec<i64>, Vec<String>) = knowledge.without_vectors(name, BATCH)?.into_iter().unzip();
         if ids.is_empty() {
             return Ok(count);
         }
-        let vectors = embedder.embed(&texts, PATIENCE).await.map_err(|error| Error::Failed {
-            message: format!("the embeddings server: {}", visible(&error.to_string())),
-            hint: format!("the words are indexed; `provost knowledge add {name}` goes on with the vectors"),
-        })?;
+        let vectors = embedder.embed(&texts, PATIENCE).await.map_err(|error| failed(error.to_string()))?;
+        // Each change of the length lets go of all that were made before: one is enough.
+        let first = *numbers.get_or_insert(vectors[0].len());
+        if let Some(other) = vectors.iter().find(|vector| vector.len() != first) {
+            let other = other.len();
+            return Err(failed(format!("its vectors have now {first} numbers and now {other}")));
+        }
         count += ids.len() as u64;
         knowledge.put_vectors(name, &ids.into_iter().zip(vectors).collect::<Vec<_>>())?;
     }
@@ -133,6 +145,10 @@ fn say(
             if count > 0 {
                 said += &format!("\n  left out: {} ({why})", counted(count, "file"));
             }
+        }
+        for path in &collection.left_out {
+            let path = visible(&path.display().to_string());
+            said += &format!("\n  left out: {path} (taken out before; give its path to add it again)");
         }
         print::result(&format!("{said}\n"))?;
     }

@@ -22,14 +22,16 @@ pub(super) fn run(cli: &Cli) -> Result<Code, Error> {
 }
 
 fn entry(collection: &Collection) -> String {
-    let Collection { name, paths, files, passages, vectors, embeddings } = collection;
+    let Collection { name, paths, left_out, files, passages, vectors, embeddings } = collection;
     let mut said = format!("{name}: {} in {}\n", counted(*files, "file"), counted(*passages, "passage"));
     for path in paths {
         said += &format!("  {}\n", visible(&path.display().to_string()));
     }
+    for path in left_out {
+        said += &format!("  without {}\n", visible(&path.display().to_string()));
+    }
     if let Some(embeddings) = embeddings {
-        let model = embeddings.model.as_ref().map(|model| format!("#{model}")).unwrap_or_default();
-        said += &format!("  {vectors} vectors by {}{model}\n", embeddings.url);
+        said += &format!("  {vectors} vectors by {}\n", visible(&embeddings.server()));
     }
     said
 }

@@ -16,8 +16,8 @@ pub struct Arguments {
     /// The name that it is indexed under.
     #[arg(value_name = "NAME", value_parser = name)]
     name: String,
-    /// Only these files, and those beneath these directories; everything under the name where none is given. The files
-    /// themselves are not touched.
+    /// Only these files, and those beneath these directories; everything under the name where none is given. They stay out
+    /// when what they lie in is added again, until `add` is given their own paths. The files themselves are not touched.
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
 }

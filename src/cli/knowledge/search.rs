@@ -8,7 +8,7 @@ use super::{name, open};
 use crate::cli::exit::Code;
 use crate::cli::print;
 use crate::cli::{Cli, Error, tokio_runtime};
-use crate::memory::Passage;
+use crate::memory::{Hits, Passage};
 use crate::model::Embedder;
 use crate::spec::visible;
 
@@ -38,7 +38,9 @@ pub(super) fn run(cli: &Cli, Arguments { name, query, limit }: &Arguments) -> Re
         }
         None => (None, None),
     };
-    let (passages, ranked_by) = knowledge.search(name, query, vector.as_deref(), usize::from(*limit))?;
+    let hits = knowledge.search(name, query, vector.as_deref(), usize::from(*limit))?;
+    let Hits { passages, ranked_by, without_vectors: misfit } = hits;
+    let without_vectors = without_vectors.or_else(|| misfit.map(|why| visible(&why)));
     let here = std::env::current_dir().unwrap_or_default();
     if cli.json {
         let shown = |passage: &Passage| {

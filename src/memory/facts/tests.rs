@@ -8,7 +8,7 @@ fn put(shelf: &Shelf, whose: &Whose, key: &str, text: &str) -> Result<String, Er
     let mut labels = Labels::default();
     labels.add("private");
     let (run, agent) = (RunId::new("01run"), AgentId::new("clerk"));
-    shelf.put(&NewFact { whose, key, text, run: &run, agent: &agent, time_ms: 7, labels: &labels })
+    shelf.put(&NewFact { whose, key, text, run: &run, agent: &agent, time_ms: 7, labels: &labels }, &|| false)
 }
 
 fn texts(shelf: &Shelf, whose: &Whose, query: &str) -> Vec<String> {
@@ -54,11 +54,11 @@ fn the_same_key_is_the_same_fact() {
 fn what_is_forgotten_stays_so_even_if_its_keeping_is_repeated() {
     let shelf = Shelf::in_process();
     let id = put(&shelf, &ada(), "k", "a secret").unwrap();
-    shelf.forget(&ada(), &id).unwrap();
-    shelf.forget(&ada(), &id).unwrap();
+    shelf.forget(&ada(), &id, &|| false).unwrap();
+    shelf.forget(&ada(), &id, &|| false).unwrap();
     assert_eq!(put(&shelf, &ada(), "k", "a secret").unwrap(), id);
     assert_eq!(texts(&shelf, &ada(), "secret"), [""; 0]);
-    assert!(matches!(shelf.forget(&ada(), "0123"), Err(Error::NoSuchFact(id)) if id == "0123"));
+    assert!(matches!(shelf.forget(&ada(), "0123", &|| false), Err(Error::NoSuchFact(id)) if id == "0123"));
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn one_memory_neither_sees_nor_forgets_what_is_in_another() {
         let found: Vec<String> = shelf.search(whose, "tide", 10).unwrap().into_iter().map(|fact| fact.id).collect();
         assert_eq!(found, std::slice::from_ref(own), "{whose:?}");
         for other in ids.iter().filter(|other| *other != own) {
-            assert!(matches!(shelf.forget(whose, other), Err(Error::NoSuchFact(_))), "{whose:?}");
+            assert!(matches!(shelf.forget(whose, other, &|| false), Err(Error::NoSuchFact(_))), "{whose:?}");
         }
     }
     // A query can't name another memory's mark.
@@ -92,9 +92,9 @@ fn bounds_are_named() {
     let error = put(&shelf, &ada(), "k", &"x".repeat(MAX_FACT_BYTES + 1)).unwrap_err().to_string();
     assert!(error.contains("8193 bytes") && error.contains("at most 8192"), "{error}");
     assert!(matches!(put(&shelf, &ada(), "k", " \n"), Err(Error::FactEmpty)));
-    put(&shelf, &ada(), "k", &"x".repeat(MAX_FACT_BYTES)).unwrap();
+    put(&shelf, &ada(), "k", &"x ".repeat(MAX_FACT_BYTES / 2)).unwrap();
     let fill = |facts: &mut Facts| {
-        facts.change(|change| {
+        facts.change(&|| false, |change| {
             let insert = "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
                 INSERT INTO facts (memory, id, text, run, agent, time_ms, labels) SELECT 1, i, '', '', '', 0, '[]' FROM n";
             Ok(Ok(change.execute(insert, [MAX_FACTS.cast_signed()])?))
@@ -106,6 +106,35 @@ fn bounds_are_named() {
     // What is there already needs no room, and another memory has room of its own.
     put(&shelf, &ada(), "k", "x").unwrap();
     put(&shelf, &Whose::tenant("local"), "k", "x").unwrap();
+}
+
+#[test]
+fn a_fact_that_no_search_could_find_is_refused() {
+    let shelf = Shelf::in_process();
+    // Emoji, marks, a letter in a circle (which only we take for one), a run of letters that is longer than any word.
+    for text in ["🎉🎉", "?!", "___", "\u{24b6}", &"潮".repeat(500)] {
+        assert!(matches!(put(&shelf, &ada(), text, text), Err(Error::FactWithoutWords)), "{text}");
+    }
+    assert_eq!(texts(&shelf, &ada(), "潮"), [""; 0]);
+    for text in ["🎉 party", "the", "メモ。潮が変わる", "memory"] {
+        put(&shelf, &ada(), text, text).unwrap();
+        assert_eq!(texts(&shelf, &ada(), text), [text]);
+    }
+    // As the ADR says: what is written without spaces is found by the whole run, and not by a part of it.
+    assert_eq!((texts(&shelf, &ada(), "潮が変わる").len(), texts(&shelf, &ada(), "潮").len()), (1, 0));
+}
+
+#[test]
+fn what_is_cancelled_before_it_commits_is_not_kept() {
+    let shelf = Shelf::in_process();
+    let (run, agent, labels, whose) = (RunId::new("01run"), AgentId::new("clerk"), Labels::default(), ada());
+    let fact =
+        NewFact { whose: &whose, key: "k", text: "The tide", run: &run, agent: &agent, time_ms: 7, labels: &labels };
+    assert!(matches!(shelf.put(&fact, &|| true), Err(Error::Cancelled)));
+    assert_eq!(texts(&shelf, &ada(), "tide"), [""; 0]);
+    let id = shelf.put(&fact, &|| false).unwrap();
+    assert!(matches!(shelf.forget(&ada(), &id, &|| true), Err(Error::Cancelled)));
+    assert_eq!(texts(&shelf, &ada(), "tide"), ["The tide"]);
 }
 
 #[test]

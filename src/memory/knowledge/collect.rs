@@ -1,8 +1,10 @@
 //! Which files there are to index: what `.gitignore` files name and what is hidden is left out, and no link is followed.
 
+use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ignore::WalkBuilder;
@@ -64,22 +66,40 @@ impl Stamp {
 /// Returns a path as the index knows it.
 ///
 /// # Errors
-/// There is no such file or directory, or its path is no text.
+/// There is nothing there, or the path is no text.
 pub(super) fn resolved(path: &Path) -> Result<PathBuf, Error> {
-    let failed = |source| Error::Path { path: path.to_owned(), source: std::sync::Arc::new(source) };
-    let resolved = fs::canonicalize(path).map_err(failed)?;
+    let resolved = fs::canonicalize(path).map_err(|source| unfit(path, source))?;
     match resolved.to_str() {
         Some(_) => Ok(resolved),
-        None => Err(failed(std::io::Error::new(ErrorKind::InvalidInput, "it is no UTF-8 text"))),
+        None => Err(unfit(path, std::io::Error::new(ErrorKind::InvalidInput, "it is no UTF-8 text"))),
     }
 }
 
-/// Looks for the files at and beneath `root`, which is resolved.
-pub(super) fn collect(root: &Path, into: &mut Collected) {
+/// Returns the path of something that can be indexed, as the index knows it.
+///
+/// # Errors
+/// There is no such file or directory, or its path is no text.
+pub(super) fn indexable(path: &Path) -> Result<PathBuf, Error> {
+    let resolved = resolved(path)?;
+    let kind = fs::metadata(&resolved).map_err(|source| unfit(path, source))?;
+    match kind.is_file() || kind.is_dir() {
+        true => Ok(resolved),
+        false => Err(unfit(path, std::io::Error::new(ErrorKind::InvalidInput, "it is neither a file nor a directory"))),
+    }
+}
+
+fn unfit(path: &Path, source: std::io::Error) -> Error {
+    Error::Path { path: path.to_owned(), source: Arc::new(source) }
+}
+
+/// Looks for the files at and beneath `root`, which is resolved, but for those at and beneath what is `left_out`.
+pub(super) fn collect(root: &Path, left_out: &Arc<BTreeSet<PathBuf>>, into: &mut Collected) {
     let above = root.parent().unwrap_or(root);
     let mut walk = WalkBuilder::new(root);
     // What is named is wanted, even if a file that only this machine has would ignore it.
     walk.require_git(false).git_global(false).follow_links(false).max_depth(Some(MAX_DEPTH));
+    let left_out = left_out.clone();
+    walk.filter_entry(move |entry| !left_out.contains(entry.path()));
     for entry in walk.sort_by_file_name(std::ffi::OsStr::cmp).build() {
         let Ok(entry) = entry else {
             into.unreadable += 1;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use serde::Serialize;
@@ -9,8 +10,8 @@ use serde::Serialize;
 use super::super::Error;
 use super::super::words::hidden_parts;
 use super::chunks::{Chunk, chunks, title};
-use super::collect::{Collected, Found, Stamp, collect, read, resolved};
-use super::{Embeddings, Knowledge, Row, find};
+use super::collect::{Collected, Found, Stamp, collect, indexable, read, resolved};
+use super::{Collection, Embeddings, Knowledge, Row, find, paths};
 
 /// How many passages a collection may have: a search looks at all that have a word, and beyond this it takes too long.
 pub const MAX_PASSAGES: u64 = 1_000_000;
@@ -71,21 +72,24 @@ struct Read {
 
 impl Knowledge {
     /// Indexes files and directories under a name, beside what is there already; without any, what was given before. Only
-    /// what has changed since is read.
+    /// what has changed since is read. What was taken out by name stays out until it is given by name again.
     ///
     /// # Errors
-    /// A path is not there, nothing is known under the name and no path is given, there are too many passages, or the file is
-    /// at fault. What was done until then is kept.
+    /// A path is no file or directory that is there, nothing is known under the name and no path is given, there are too
+    /// many passages, or the file is at fault. What was done until then is kept.
     pub fn add(&mut self, name: &str, paths: &[PathBuf]) -> Result<Added, Error> {
-        let given = paths.iter().map(|path| resolved(path)).collect::<Result<Vec<_>, _>>()?;
-        let roots = if given.is_empty() { self.collection(name)?.paths } else { given };
-        let row = self.write(|change| open(change, name, &roots))?;
+        let given = paths.iter().map(|path| indexable(path)).collect::<Result<Vec<_>, _>>()?;
+        let row = match given.is_empty() {
+            true => self.row(name)?,
+            false => self.write(|change| open(change, name, &given))?,
+        };
         // What was named by itself beneath them stays wanted, even where they leave it out.
-        let named = self.collection(name)?.paths;
-        let roots: Vec<PathBuf> =
-            named.into_iter().filter(|named| roots.iter().any(|root| named.starts_with(root))).collect();
+        let Collection { paths: named, left_out, .. } = self.collection(name)?;
+        let is_wanted = |named: &PathBuf| given.is_empty() || given.iter().any(|root| named.starts_with(root));
+        let roots: Vec<PathBuf> = named.into_iter().filter(is_wanted).collect();
+        let left_out = Arc::new(left_out.into_iter().collect());
         let mut found = Collected::default();
-        roots.iter().for_each(|root| collect(root, &mut found));
+        roots.iter().for_each(|root| collect(root, &left_out, &mut found));
         let mut known = self.known(&row, &roots)?;
         let mut added = Added { too_large: found.too_large, unreadable: found.unreadable, ..Added::default() };
         let mut batch = Batch::default();
@@ -109,7 +113,8 @@ impl Knowledge {
         Ok(added)
     }
 
-    /// Takes files out that are at or beneath these paths, or all of them where none is given; returns how many.
+    /// Takes files out that are at or beneath these paths, or all of them where none is given; returns how many. What
+    /// lies beneath something else that was given is left out from now on, until it is given itself.
     ///
     /// # Errors
     /// Nothing is indexed under the name, or not there, or the file is at fault.
@@ -120,8 +125,8 @@ impl Knowledge {
         }
         // What is gone has no path to resolve any more.
         let absolute = |path: &PathBuf| resolved(path).or_else(|_| std::path::absolute(path)).unwrap_or(path.clone());
-        let roots: Vec<PathBuf> = paths.iter().map(absolute).collect();
-        let files = self.known(&row, &roots)?;
+        let taken: Vec<PathBuf> = paths.iter().map(absolute).collect();
+        let files = self.known(&row, &taken)?;
         if files.is_empty() {
             return Err(Error::NotAmong { name: name.to_owned(), path: paths[0].clone() });
         }
@@ -129,11 +134,7 @@ impl Knowledge {
             for file in files.values() {
                 remove_file(change, &row, file.id)?;
             }
-            let mut select = change.prepare("SELECT path FROM roots WHERE collection = ?1")?;
-            let known = select.query_map([row.id], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
-            for root in known.iter().filter(|known| roots.iter().any(|root| Path::new(known).starts_with(root))) {
-                change.execute("DELETE FROM roots WHERE collection = ?1 AND path = ?2", params![row.id, root])?;
-            }
+            taken.iter().try_for_each(|path| leave_out(change, &row, path))?;
             Ok(files.len() as u64)
         })
     }
@@ -319,6 +320,22 @@ fn file_of(connection: &Connection, row: &Row, path: &str) -> Result<Option<i64>
     connection.prepare_cached(select)?.query_row(params![row.id, path], |row| row.get(0)).optional()
 }
 
+/// Lets go of what was given at and beneath a path. Where the path is beneath something that stays, that is noted, so that the
+/// next indexing does not take it in again.
+fn leave_out(change: &Transaction<'_>, row: &Row, path: &Path) -> Result<(), rusqlite::Error> {
+    for table in ["roots", "left_out"] {
+        let delete = format!("DELETE FROM {table} WHERE collection = ?1 AND path = ?2");
+        for known in paths(change, row, table)?.iter().filter(|known| known.starts_with(path)) {
+            change.execute(&delete, params![row.id, known.to_string_lossy()])?;
+        }
+    }
+    if paths(change, row, "roots")?.iter().any(|root| path.starts_with(root)) {
+        let insert = "INSERT INTO left_out (collection, path) VALUES (?1, ?2)";
+        change.execute(insert, params![row.id, path.to_string_lossy()])?;
+    }
+    Ok(())
+}
+
 /// Finds or makes a collection, and adds to what is to be indexed in it.
 fn open(change: &Transaction<'_>, name: &str, roots: &[PathBuf]) -> Result<Row, rusqlite::Error> {
     let row = match find(change, name)? {
@@ -341,6 +358,7 @@ fn open(change: &Transaction<'_>, name: &str, roots: &[PathBuf]) -> Result<Row, 
     for root in roots {
         let path = root.to_string_lossy();
         change.execute("INSERT OR IGNORE INTO roots (collection, path) VALUES (?1, ?2)", params![row.id, path])?;
+        change.execute("DELETE FROM left_out WHERE collection = ?1 AND path = ?2", params![row.id, path])?;
     }
     Ok(row)
 }
@@ -359,6 +377,7 @@ fn drop_all(change: &Transaction<'_>, row: &Row) -> Result<u64, rusqlite::Error>
     let files = change.execute("DELETE FROM files WHERE collection = ?1", [row.id])?;
     change.execute("DELETE FROM passages WHERE collection = ?1", [row.id])?;
     change.execute("DELETE FROM roots WHERE collection = ?1", [row.id])?;
+    change.execute("DELETE FROM left_out WHERE collection = ?1", [row.id])?;
     change.execute("DELETE FROM collections WHERE id = ?1", [row.id])?;
     change.execute_batch(&format!("DROP TABLE {}; DROP TABLE {};", row.words(), row.vectors()))?;
     Ok(files as u64)

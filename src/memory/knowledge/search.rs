@@ -56,19 +56,24 @@ pub enum Ranking {
     WordsAndVectors,
 }
 
+/// What a search comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hits {
+    /// The passages, the best first.
+    pub passages: Vec<Passage>,
+    /// What they were ranked by.
+    pub ranked_by: Ranking,
+    /// Why no vectors were looked at, where there was one to compare with.
+    pub without_vectors: Option<String>,
+}
+
 impl Knowledge {
     /// Finds the passages that fit a query best, at most `limit`, the best first; `vector` is what the query means, where
     /// that is known.
     ///
     /// # Errors
     /// Nothing is indexed under the name, the query has no words or is too long, or the file is at fault.
-    pub fn search(
-        &self,
-        name: &str,
-        query: &str,
-        vector: Option<&[f32]>,
-        limit: usize,
-    ) -> Result<(Vec<Passage>, Ranking), Error> {
+    pub fn search(&self, name: &str, query: &str, vector: Option<&[f32]>, limit: usize) -> Result<Hits, Error> {
         let words = expression(query)?;
         let _moment = self.moment()?;
         let row = self.row(name)?;
@@ -78,9 +83,13 @@ impl Knowledge {
             Some(vector) => self.read(|connection| vectors::nearest(connection, &row, vector, candidates))?,
             None => Vec::new(),
         };
-        let ranking = if by_vectors.is_empty() { Ranking::Words } else { Ranking::WordsAndVectors };
+        let without_vectors = match vector {
+            Some(vector) if by_vectors.is_empty() => Some(self.why_without_vectors(&row, vector)?),
+            _ => None,
+        };
+        let ranked_by = if by_vectors.is_empty() { Ranking::Words } else { Ranking::WordsAndVectors };
         let order = if by_vectors.is_empty() { by_words } else { fused(&[by_words, by_vectors]) };
-        Ok((self.passages(&order, limit)?, ranking))
+        Ok(Hits { passages: self.passages(&order, limit)?, ranked_by, without_vectors })
     }
 
     fn by_words(&self, row: &Row, words: &str, limit: usize) -> Result<Vec<i64>, Error> {

@@ -1,8 +1,7 @@
 //! Vectors: what passages mean, as an embeddings server sees it. They are kept with one byte a number, and compared one by
 //! one.
 
-use rusqlite::Connection;
-use rusqlite::params;
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::super::Error;
 use super::{Knowledge, Row};
@@ -36,15 +35,21 @@ impl Knowledge {
         })
     }
 
-    /// Keeps the vectors of passages. Those of passages that are gone meanwhile are let go of.
+    /// Keeps the vectors of passages, all of one length. Those of passages that are gone meanwhile are let go of, and so are
+    /// all that are there already, if they have another length: they can't be compared with what the server answers now.
     ///
     /// # Errors
-    /// Nothing is indexed under the name, a vector is none, or the file is at fault.
+    /// Nothing is indexed under the name, a vector is none or of another length than the first, or the file is at fault.
     pub fn put_vectors(&mut self, name: &str, vectors: &[(i64, Vec<f32>)]) -> Result<(), Error> {
         let row = self.row(name)?;
+        let Some(numbers) = vectors.first().map(|(_, vector)| vector.len()) else { return Ok(()) };
+        if vectors.iter().any(|(_, vector)| vector.len() != numbers) {
+            return Err(Error::NoVector);
+        }
         let packed = vectors.iter().map(|(id, vector)| Some((*id, pack(vector)?))).collect::<Option<Vec<_>>>();
         let packed = packed.ok_or(Error::NoVector)?;
         self.write_to(&row, |change| {
+            drop_others(change, &row, numbers)?;
             let insert = format!(
                 "INSERT OR REPLACE INTO {} (passage, vector) SELECT id, ?2 FROM passages WHERE id = ?1",
                 row.vectors()
@@ -53,6 +58,46 @@ impl Knowledge {
             packed.iter().try_for_each(|(id, bytes)| insert.execute(params![id, bytes]).map(drop))
         })
     }
+
+    /// Lets go of all vectors of a collection if they have not so many numbers.
+    ///
+    /// # Errors
+    /// Nothing is indexed under the name, or the file is at fault.
+    pub fn keep_vectors_of(&mut self, name: &str, numbers: usize) -> Result<(), Error> {
+        let row = self.row(name)?;
+        self.write_to(&row, |change| drop_others(change, &row, numbers))
+    }
+
+    /// Says why no passage is near a vector.
+    pub(super) fn why_without_vectors(&self, row: &Row, vector: &[f32]) -> Result<String, Error> {
+        let name = &row.name;
+        let options = row.embeddings.as_ref().map(|of| format!(" {}", of.options())).unwrap_or_default();
+        if unit(vector).is_none() {
+            return Ok("the embeddings server answered with something that is no vector".to_owned());
+        }
+        Ok(match self.read(|connection| kept_numbers(connection, row))? {
+            None => format!("no passage has a vector yet; `provost knowledge add {name}` makes them"),
+            Some(kept) => format!(
+                "the server's vectors have {} numbers, and those that are kept have {kept}; \
+                `provost knowledge add {name}{options}` makes them anew",
+                vector.len()
+            ),
+        })
+    }
+}
+
+/// Returns how many numbers the vectors of a collection have: all the same, since those of another length are let go of.
+fn kept_numbers(connection: &Connection, row: &Row) -> Result<Option<usize>, rusqlite::Error> {
+    let select = format!("SELECT length(vector) FROM {} LIMIT 1", row.vectors());
+    let bytes: Option<i64> = connection.prepare_cached(&select)?.query_row((), |row| row.get(0)).optional()?;
+    Ok(bytes.map(|bytes| (bytes.cast_unsigned() as usize).saturating_sub(SCALE_BYTES)))
+}
+
+fn drop_others(change: &Transaction<'_>, row: &Row, numbers: usize) -> Result<(), rusqlite::Error> {
+    if kept_numbers(change, row)?.is_some_and(|kept| kept != numbers) {
+        change.execute(&format!("DELETE FROM {}", row.vectors()), ())?;
+    }
+    Ok(())
 }
 
 /// Returns the passages whose vectors are nearest to another, the nearest first; none where it is no vector, or of another

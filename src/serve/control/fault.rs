@@ -95,6 +95,7 @@ impl From<runtime::Error> for Fault {
                 (Code::Setup, "")
             }
             E::InputTooLong(_) => (Code::TooLong, ""),
+            E::NotAName { .. } => (Code::InvalidRequest, "give it a name, or leave it out"),
             E::NoSuchRun(_) => (Code::NoSuchRun, "`provost runs list` says which there are"),
             E::Unfit { .. } => (Code::Unfit, "`provost runs show RUN` says where it stands"),
             E::NoAnswer { why, .. } if why.is_of_run() => {

@@ -23,6 +23,11 @@ async fn sup_start_fail() {
     let world = Plan::one_for_one().start().await;
     let refused = world.runtime.start(RunRequest::new("x".repeat(MAX_INPUT_BYTES + 1))).await;
     assert!(matches!(refused.map(drop), Err(Error::InputTooLong(_))));
+    for (session, tenant, named) in [(Some(""), "t", "session"), (Some("\t"), "t", "session"), (None, " ", "tenant")] {
+        let request = RunRequest { session: session.map(Into::into), tenant: tenant.into(), ..RunRequest::new("x") };
+        let refused = world.runtime.start(request).await;
+        assert!(matches!(refused.map(drop), Err(Error::NotAName { of, .. }) if of == named), "{session:?} {tenant:?}");
+    }
     assert_eq!(world.actors(), 1);
     world.ends_well().await;
 }
