@@ -2,6 +2,7 @@
 
 mod attend;
 mod audit;
+mod budget;
 mod check;
 mod completions;
 mod door;
@@ -59,6 +60,8 @@ pub enum Command {
     /// Check the record of all runs, or write it out.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Look at what may be spent, what is held and what was spent, and raise limits.
+    Budget(budget::Arguments),
     /// Index files that agents can look things up in.
     #[command(subcommand)]
     Knowledge(knowledge::Command),
@@ -184,6 +187,7 @@ fn run(cli: &Cli) -> Result<exit::Code, Error> {
         Command::Run(arguments) => run::run(cli, arguments),
         Command::Runs(command) => runs::run(cli, command),
         Command::Audit(command) => audit::run(cli, command),
+        Command::Budget(arguments) => budget::run(cli, arguments),
         Command::Knowledge(command) => knowledge::run(cli, command),
         Command::Check(arguments) => check::run(cli, arguments),
         Command::Graph(arguments) => graph::run(arguments),

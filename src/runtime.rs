@@ -8,6 +8,7 @@ mod clock;
 mod definitions;
 mod fleet;
 mod fork;
+mod funds;
 mod gate;
 mod handle;
 mod host;
@@ -17,6 +18,7 @@ mod letters;
 mod mailboxes;
 mod network_supervisor;
 mod offline;
+mod purse;
 mod read_again;
 mod recorder;
 mod replay;
@@ -57,7 +59,7 @@ use self::network_supervisor::{NetworkMessage, NetworkSupervisor};
 use self::recorder::Claim;
 use self::run_supervisor::{Launch, Opening};
 use self::scope::Scope;
-use crate::budget::{Account, Rates};
+use crate::budget::Rates;
 use crate::journal::{self, Log};
 use crate::model::{self, Provider};
 use crate::run::{Agent, Beginning, CallId, Envelope, NoAnswer, NoForkPoint, RunId, StoredError, Stream};
@@ -429,11 +431,10 @@ impl Runtime {
     /// Starts a run that begins so.
     async fn begin(&self, beginning: Beginning, is_attended: bool) -> Result<RunHandle, Error> {
         let claim = self.fleet.recorder.claim(&beginning.stream.run, 0)?;
-        let account = Account::new(&self.fleet.network.spec().network.limits);
         let values = Values { input: &beginning.input, vars: &beginning.vars };
         let trail = Trail::default();
         let (stream, directory, log) = (beginning.stream.clone(), &beginning.directory, trail.log.clone());
-        let scope = self.fleet.scope(stream, &values, directory, account, is_attended, trail)?;
+        let scope = self.fleet.scope(stream, &values, directory, None, is_attended, trail)?;
         self.launch(scope, Opening::Fresh(beginning.started()), log, claim).await
     }
 

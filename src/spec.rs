@@ -11,6 +11,7 @@ mod duration;
 mod findings;
 pub mod graph;
 mod later;
+mod limits;
 mod model_override;
 mod nested;
 mod node;
@@ -29,15 +30,16 @@ pub use compaction::{CompactionSpec, READ_AGAIN};
 pub(crate) use diagnostic::visible;
 pub use diagnostic::{Diagnostic, Position, Report, Severity};
 pub use duration::Span;
+pub use limits::{BudgetOf, BudgetSpec, Limits, OnLimit, Period};
 pub use model_override::{ModelOverride, OverrideError};
 pub(crate) use nested::local;
 pub use routes::{Join, MAX_AGENTS, RoomAnswer, RoomSpec, RouteSpec, TOPIC};
 pub use schema::json_schema;
 pub use supervision::{Backoff, MailboxSpec, OnError, RestartKind, RestartSpec, Scope, WhenFull};
 pub use tables::{
-    AgentSpec, Builtin, Effect, Faults, Fleet, Latency, Limits, MAX_AGENT_NAME, MAX_NAME, MemoryScope, ModelChoice,
-    ModelSpec, NetworkSpec, NetworkTable, Permission, PolicySpec, Price, ProviderKind, Retry, SecretRef, SimSpec,
-    Strategy, SupervisionSpec, Timeouts, ToolCalls, ToolLabels, ToolSpec, is_name,
+    AgentSpec, Builtin, Effect, Faults, Fleet, Latency, MAX_AGENT_NAME, MAX_NAME, MemoryScope, ModelChoice, ModelSpec,
+    NetworkSpec, NetworkTable, Permission, PolicySpec, Price, ProviderKind, Retry, SecretRef, SimSpec, Strategy,
+    SupervisionSpec, Timeouts, ToolCalls, ToolLabels, ToolSpec, is_name,
 };
 pub use template::{Template, TemplateError};
 pub(crate) use template::{explain, strict};

@@ -1,13 +1,14 @@
-//! One account: limits, and what is held and spent of them.
+//! What is counted, and one account: what is held and has been spent, and what a call may take of it.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::calendar::Today;
 use super::price::nano;
 use super::{NANO_USD_PER_USD, Rates};
 use crate::run::Usage;
-use crate::spec::Limits;
+use crate::spec::{BudgetSpec, Limits, Period};
 
 /// What a call takes from an account, or an account holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,21 +22,43 @@ pub struct Amount {
     pub tokens: u64,
     /// Money, in billionths of a US dollar.
     pub cost_nano_usd: u64,
+    /// Calls of tools.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tool_calls: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Amount {
     /// More than anything costs.
-    pub const MAX: Self = Self { model_calls: u64::MAX, steps: u64::MAX, tokens: u64::MAX, cost_nano_usd: u64::MAX };
+    pub const MAX: Self = Self {
+        model_calls: u64::MAX,
+        steps: u64::MAX,
+        tokens: u64::MAX,
+        cost_nano_usd: u64::MAX,
+        tool_calls: u64::MAX,
+    };
 
     /// The first try of a model call counts as one call and one step.
-    pub const ONE_STEP: Self = Self { model_calls: 1, steps: 1, tokens: 0, cost_nano_usd: 0 };
+    pub const ONE_STEP: Self = Self { model_calls: 1, steps: 1, tokens: 0, cost_nano_usd: 0, tool_calls: 0 };
 
     /// The first try of a model call that is no step of an agent: one that compacts.
     pub const ONE_CALL: Self = Self { steps: 0, ..Self::ONE_STEP };
 
+    /// The first try of a tool call.
+    pub const ONE_TOOL_CALL: Self = Self { tool_calls: 1, steps: 0, model_calls: 0, tokens: 0, cost_nano_usd: 0 };
+
     /// Returns the same with the tokens and the money of a call.
     pub fn with_usage(self, usage: &Usage, rates: &Rates) -> Self {
         Self { tokens: usage.tokens(), cost_nano_usd: rates.cost(usage), ..self }
+    }
+
+    /// Whether there is nothing of anything.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
     }
 
     /// Returns the sum, part by part.
@@ -53,12 +76,18 @@ impl Amount {
         self.cost_nano_usd as f64 / NANO_USD_PER_USD as f64
     }
 
+    /// Returns the smaller of both, part by part.
+    pub fn min(self, other: Self) -> Self {
+        self.zip(other, u64::min)
+    }
+
     fn zip(self, other: Self, f: fn(u64, u64) -> u64) -> Self {
         Self {
             model_calls: f(self.model_calls, other.model_calls),
             steps: f(self.steps, other.steps),
             tokens: f(self.tokens, other.tokens),
             cost_nano_usd: f(self.cost_nano_usd, other.cost_nano_usd),
+            tool_calls: f(self.tool_calls, other.tool_calls),
         }
     }
 }
@@ -75,6 +104,8 @@ pub enum Limit {
     Tokens,
     /// `cost_usd`
     CostUsd,
+    /// `tool_calls`
+    ToolCalls,
     /// `deadline`
     Deadline,
 }
@@ -86,85 +117,167 @@ impl fmt::Display for Limit {
             Self::Steps => "steps",
             Self::Tokens => "tokens",
             Self::CostUsd => "cost_usd",
+            Self::ToolCalls => "tool_calls",
             Self::Deadline => "deadline",
         })
     }
 }
 
-/// Why an amount can't be reserved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Others hold what it takes, and may give it back: waiting can help.
-    Held(Limit),
-    /// Too much is spent already: waiting can't help.
-    Exhausted(Limit),
+impl Limit {
+    /// Writes what an amount has of what is limited, with its unit.
+    pub fn of(self, amount: &Amount) -> String {
+        match self {
+            Self::ModelCalls => amount.model_calls.to_string(),
+            Self::Steps => amount.steps.to_string(),
+            Self::Tokens => amount.tokens.to_string(),
+            Self::CostUsd => format!("{:.6}", amount.cost_usd()),
+            Self::ToolCalls => amount.tool_calls.to_string(),
+            Self::Deadline => String::new(),
+        }
+    }
+
+    /// All that can be spent.
+    pub const SPENDING: [Self; 5] = [Self::Steps, Self::ModelCalls, Self::Tokens, Self::CostUsd, Self::ToolCalls];
+
+    /// Whether there is such a limit.
+    pub fn is_set(self, limit: &Amount) -> bool {
+        self.part(limit) != u64::MAX
+    }
+
+    /// Returns what an amount has of what is limited, as it is printed for programs.
+    pub fn to_json(self, amount: &Amount) -> serde_json::Value {
+        match self {
+            Self::CostUsd => amount.cost_usd().into(),
+            limit => limit.part(amount).into(),
+        }
+    }
+
+    /// Returns the first limit that `amount` goes beyond.
+    pub fn beyond(amount: &Amount, room: &Amount) -> Option<Self> {
+        Self::SPENDING.into_iter().find(|limit| limit.part(amount) > limit.part(room))
+    }
+
+    fn part(self, amount: &Amount) -> u64 {
+        match self {
+            Self::ModelCalls => amount.model_calls,
+            Self::Steps => amount.steps,
+            Self::Tokens => amount.tokens,
+            Self::CostUsd => amount.cost_nano_usd,
+            Self::ToolCalls => amount.tool_calls,
+            Self::Deadline => 0,
+        }
+    }
 }
 
-/// An account.
-#[derive(Clone, Debug)]
-pub struct Account {
-    limit: Amount,
-    held: Amount,
-    spent: Amount,
-    debt: Amount,
+/// How much may be spent, and in what time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cap {
+    /// How much; what has no limit has `u64::MAX`.
+    pub limit: Amount,
+    /// The time after which it begins anew; none for ever.
+    pub period: Option<Period>,
+    /// At which share of it somebody is told.
+    pub warn_at: Option<f64>,
 }
 
-impl Account {
-    /// Opens an account with a run's limits; what has none is limited by `u64::MAX`.
-    pub fn new(limits: &Limits) -> Self {
+impl Cap {
+    /// Takes a run's limits.
+    pub fn of_run(limits: &Limits) -> Self {
         let limit = Amount {
             model_calls: limits.model_calls.unwrap_or(u64::MAX),
             steps: limits.steps,
             tokens: limits.tokens.unwrap_or(u64::MAX),
             cost_nano_usd: limits.cost_usd.map_or(u64::MAX, nano),
+            tool_calls: limits.tool_calls.unwrap_or(u64::MAX),
         };
-        Self { limit, held: Amount::default(), spent: Amount::default(), debt: Amount::default() }
+        Self { limit, period: None, warn_at: limits.warn_at }
     }
 
+    /// Takes the limits of a budget.
+    pub fn of_budget(budget: &BudgetSpec, limits: &Limits) -> Self {
+        let limit = Amount {
+            model_calls: budget.model_calls.unwrap_or(u64::MAX),
+            steps: u64::MAX,
+            tokens: budget.tokens.unwrap_or(u64::MAX),
+            cost_nano_usd: budget.cost_usd.map_or(u64::MAX, nano),
+            tool_calls: budget.tool_calls.unwrap_or(u64::MAX),
+        };
+        Self { limit, period: budget.per, warn_at: budget.warn_at.or(limits.warn_at) }
+    }
+
+    /// Says of which limit at least the share `warn_at` is spent, if of any.
+    fn is_near(&self, raised: Amount, spent: &Amount) -> Option<Limit> {
+        let share = self.warn_at?;
+        let limit = self.limit.plus(raised);
+        let is_near = |which: &Limit| {
+            let (limit, spent) = (which.part(&limit), which.part(spent));
+            limit != u64::MAX && spent > 0 && spent as f64 >= share * limit as f64
+        };
+        Limit::SPENDING.into_iter().find(is_near)
+    }
+}
+
+/// What has been spent in a day or a month.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Spell {
+    /// Which day or month it is.
+    number: u32,
+    spent: Amount,
+}
+
+impl Spell {
+    /// A clock that is set back begins nothing anew.
+    fn spent(&self, number: u32) -> Amount {
+        if number > self.number { Amount::default() } else { self.spent }
+    }
+
+    fn post(&mut self, number: u32, amount: Amount) {
+        *self = Self { number: number.max(self.number), spent: self.spent(number).plus(amount) };
+    }
+}
+
+/// An account: what is held for calls under way, and what has been spent. How much that may be is said by who asks, as
+/// several networks may share it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Account {
+    held: Amount,
+    ever: Amount,
+    day: Spell,
+    month: Spell,
+    /// By how much a person has raised its limits.
+    raised: Amount,
+    /// The part of what has been spent that no provider confirmed: it was charged as reserved.
+    unknown: Amount,
+}
+
+impl Account {
     /// Counts what was spent before: of a run that is taken up again.
     pub fn carry(&mut self, spent: Amount) {
-        self.spent = self.spent.plus(spent);
-        self.debt = self.spent.plus(self.held).minus(self.limit);
+        self.ever = self.ever.plus(spent);
     }
 
-    /// Reserves a call that reads at most `input_tokens` and would like to write `wanted` tokens: the count is cut to
-    /// what remains, but not below `at_least`. Returns how many tokens the call may write, and what is held for it.
-    ///
-    /// # Errors
-    /// [`Refusal`] says which limit stands in the way, and whether waiting can help. Nothing is held then.
-    pub fn reserve(
-        &mut self,
-        counts: Amount,
-        input_tokens: u64,
-        wanted: u32,
-        at_least: u32,
-        rates: &Rates,
-    ) -> Result<(u32, Amount), Refusal> {
-        let remaining = self.limit.minus(self.spent);
-        let output = self.affordable(&remaining, input_tokens, rates).min(u64::from(wanted));
-        let worst = |output: u64| Amount {
-            tokens: input_tokens.saturating_add(output),
-            cost_nano_usd: rates.worst_case(input_tokens, output),
-            ..counts
-        };
-        let floor = worst(output.max(u64::from(at_least)));
-        if let Some(limit) = beyond(&floor, &remaining) {
-            return Err(Refusal::Exhausted(limit));
-        }
-        let amount = worst(output);
-        if let Some(limit) = beyond(&amount, &remaining.minus(self.held)) {
-            return Err(Refusal::Held(limit));
-        }
+    /// Raises its limits.
+    pub fn raise(&mut self, by: Amount) {
+        self.raised = self.raised.plus(by);
+    }
+
+    /// Sets something aside.
+    pub fn hold(&mut self, amount: Amount) {
         self.held = self.held.plus(amount);
-        Ok((u32::try_from(output).unwrap_or(wanted), amount))
     }
 
-    /// Replaces what was held for a call by what it did cost. What goes beyond the hold and no longer fits the limit
-    /// is debt; it counts as spent, so that nothing more can be reserved.
-    pub fn settle(&mut self, held: Amount, actual: Amount) {
-        self.held = self.held.minus(held);
-        self.spent = self.spent.plus(actual);
-        self.debt = self.spent.plus(self.held).minus(self.limit);
+    /// Replaces what was held for a call by what it did cost.
+    pub fn settle(&mut self, held: Amount, actual: Amount, today: Today) {
+        self.release(held);
+        self.ever = self.ever.plus(actual);
+        self.day.post(today.day, actual);
+        self.month.post(today.month, actual);
+    }
+
+    /// Counts a part of what has been spent as confirmed by nobody.
+    pub fn doubt(&mut self, amount: Amount) {
+        self.unknown = self.unknown.plus(amount);
     }
 
     /// Gives back what was held for a call that was never made.
@@ -172,9 +285,25 @@ impl Account {
         self.held = self.held.minus(held);
     }
 
-    /// Returns what has been spent.
+    /// Lets what is held count as spent: nobody knows what became of the calls.
+    #[must_use]
+    pub fn with_held_spent(mut self, today: Today) -> Self {
+        self.settle(self.held, self.held, today);
+        self
+    }
+
+    /// Returns what has been spent in all.
     pub fn spent(&self) -> Amount {
-        self.spent
+        self.ever
+    }
+
+    /// Returns what has been spent in the present period of a limit.
+    pub fn spent_in(&self, period: Option<Period>, today: Today) -> Amount {
+        match period {
+            None => self.ever,
+            Some(Period::Day) => self.day.spent(today.day),
+            Some(Period::Month) => self.month.spent(today.month),
+        }
     }
 
     /// Returns what is held for calls under way.
@@ -182,109 +311,37 @@ impl Account {
         self.held
     }
 
+    /// Returns the part of what has been spent that no provider confirmed.
+    pub fn unknown(&self) -> Amount {
+        self.unknown
+    }
+
+    /// Returns by how much its limits were raised.
+    pub fn raised(&self) -> Amount {
+        self.raised
+    }
+
+    /// Returns what a limit leaves that is not spent; some of it may be held.
+    pub fn remaining(&self, cap: &Cap, today: Today) -> Amount {
+        cap.limit.plus(self.raised).minus(self.spent_in(cap.period, today))
+    }
+
     /// Returns what is neither held nor spent.
-    pub fn free(&self) -> Amount {
-        self.limit.minus(self.spent).minus(self.held)
+    pub fn free(&self, caps: &[Cap], today: Today) -> Amount {
+        caps.iter().fold(Amount::MAX, |free, cap| free.min(self.remaining(cap, today).minus(self.held)))
     }
 
-    /// Returns by how much providers have billed beyond the limits.
-    pub fn debt(&self) -> Amount {
-        self.debt
+    /// Returns by how much providers have billed beyond its limits; no more can be reserved then.
+    pub fn debt(&self, caps: &[Cap], today: Today) -> Amount {
+        let beyond = |cap: &Cap| {
+            let spent = self.spent_in(cap.period, today).plus(self.held);
+            Amount::default().plus(spent.minus(cap.limit.plus(self.raised)))
+        };
+        caps.iter().map(beyond).fold(Amount::default(), |most, debt| most.plus(debt.minus(most)))
     }
 
-    fn affordable(&self, remaining: &Amount, input_tokens: u64, rates: &Rates) -> u64 {
-        let by_tokens = remaining.tokens.saturating_sub(input_tokens);
-        let money = remaining.cost_nano_usd.saturating_sub(rates.worst_case(input_tokens, 0));
-        by_tokens.min(rates.output_tokens_for(money))
-    }
-}
-
-/// Returns the first limit that `amount` goes beyond.
-fn beyond(amount: &Amount, room: &Amount) -> Option<Limit> {
-    [
-        (amount.steps > room.steps, Limit::Steps),
-        (amount.model_calls > room.model_calls, Limit::ModelCalls),
-        (amount.tokens > room.tokens, Limit::Tokens),
-        (amount.cost_nano_usd > room.cost_nano_usd, Limit::CostUsd),
-    ]
-    .into_iter()
-    .find_map(|(beyond, limit)| beyond.then_some(limit))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const FREE: Rates = Rates { input: 0, cached_input: 0, output: 0 };
-
-    fn account(tokens: u64, model_calls: u64) -> Account {
-        Account::new(&Limits { tokens: Some(tokens), model_calls: Some(model_calls), ..Limits::default() })
-    }
-
-    #[test]
-    fn the_answer_is_cut_to_what_remains() {
-        let mut account = account(1_000, 9);
-        let (output, held) = account.reserve(Amount::ONE_STEP, 900, 4_096, 64, &FREE).unwrap();
-        assert_eq!((output, held.tokens), (100, 1_000));
-    }
-
-    #[test]
-    fn a_cut_below_what_is_worth_asking_for_is_exhaustion() {
-        let refusal = account(1_000, 9).reserve(Amount::ONE_STEP, 950, 4_096, 64, &FREE).unwrap_err();
-        assert_eq!(refusal, Refusal::Exhausted(Limit::Tokens));
-    }
-
-    #[test]
-    fn what_only_others_hold_is_worth_waiting_for() {
-        let mut account = account(10_000, 1);
-        let (_, held) = account.reserve(Amount::ONE_STEP, 10, 10, 1, &FREE).unwrap();
-        assert_eq!(account.reserve(Amount::ONE_STEP, 10, 10, 1, &FREE).unwrap_err(), Refusal::Held(Limit::ModelCalls));
-        account.release(held);
-        account.reserve(Amount::ONE_STEP, 10, 10, 1, &FREE).unwrap();
-    }
-
-    #[test]
-    fn billing_beyond_the_limit_is_debt_and_stops_further_calls() {
-        let mut account = account(1_000, 9);
-        let (_, held) = account.reserve(Amount::ONE_STEP, 500, 100, 1, &FREE).unwrap();
-        account.settle(held, Amount { tokens: 5_000, ..Amount::ONE_STEP });
-        assert_eq!(account.debt().tokens, 4_000);
-        assert_eq!(account.reserve(Amount::ONE_STEP, 1, 1, 1, &FREE).unwrap_err(), Refusal::Exhausted(Limit::Tokens));
-    }
-
-    proptest! {
-        /// Whatever is reserved, settled within its hold, and released: spent and held never exceed the limit.
-        #[test]
-        fn honest_calls_never_overshoot(calls in prop::collection::vec((0u64..400, 1u32..400, 0u8..3, 0u64..100), 1..60)) {
-            let rates = Rates { input: 3_000_000, cached_input: 1_000_000, output: 9_000_000 };
-            let mut account = Account::new(&Limits {
-                tokens: Some(3_000), cost_usd: Some(0.000_02), model_calls: Some(20), ..Limits::default()
-            });
-            let mut open = Vec::new();
-            for (input, wanted, what, share) in calls {
-                if let Ok((output, held)) = account.reserve(Amount::ONE_STEP, input, wanted, 1, &rates) {
-                    open.push((input, output, held));
-                }
-                if what > 0 && !open.is_empty() {
-                    let (input, output, held) = open.remove(0);
-                    let usage = Usage {
-                        input_tokens: input, cached_input_tokens: 0, output_tokens: u64::from(output) * share / 100,
-                    };
-                    match what {
-                        1 => account.settle(held, Amount::ONE_STEP.with_usage(&usage, &rates)),
-                        _ => account.release(held),
-                    }
-                }
-                let used = account.spent().plus(account.held());
-                prop_assert!(beyond(&used, &account.limit).is_none(), "{used:?}");
-                prop_assert_eq!(account.debt(), Amount::default());
-            }
-            for (_, _, held) in open {
-                account.release(held);
-            }
-            prop_assert_eq!(account.held(), Amount::default());
-        }
+    /// Says which limit somebody is to be told of, since it is near.
+    pub fn is_near(&self, caps: &[Cap], today: Today) -> Option<Limit> {
+        caps.iter().find_map(|cap| cap.is_near(self.raised, &self.spent_in(cap.period, today)))
     }
 }

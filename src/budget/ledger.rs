@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Amount;
+use super::{Account, AccountName, Amount, Cap, Today};
 use crate::run::RunId;
 
 /// What happens to the ledger.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Entry {
     /// A run's account was opened.
@@ -21,6 +21,9 @@ pub enum Entry {
         run: RunId,
         /// Who pays.
         tenant: Arc<str>,
+        /// The accounts that it spends from.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        accounts: Vec<Opening>,
     },
     /// A call's worst case was set aside.
     Reserved {
@@ -30,6 +33,9 @@ pub enum Entry {
         seq: u64,
         /// How much.
         amount: Amount,
+        /// Whose call it is.
+        #[serde(default)]
+        agent: Arc<str>,
     },
     /// A reservation was replaced by what the call did cost.
     Settled {
@@ -43,11 +49,30 @@ pub enum Entry {
         spent: Amount,
         /// By how much that goes beyond the run's limits.
         debt: Amount,
+        /// The part of what it did cost that no provider confirmed, and that is charged as reserved.
+        #[serde(default, skip_serializing_if = "Amount::is_nothing")]
+        unknown: Amount,
+        /// Whose call it was.
+        #[serde(default)]
+        agent: Arc<str>,
+        /// When, in milliseconds since 1970 (UTC).
+        #[serde(default)]
+        at_ms: u64,
+    },
+    /// A person raised the limits of an account.
+    Raised {
+        /// The account.
+        account: AccountName,
+        /// By how much.
+        amount: Amount,
     },
     /// A run came to its end or was parked; it holds nothing any more.
     Closed {
         /// The run.
         run: RunId,
+        /// Whether it is parked, and keeps its accounts.
+        #[serde(default)]
+        is_parked: bool,
     },
 }
 
@@ -58,19 +83,42 @@ impl Entry {
             Self::Opened { .. } => "opened",
             Self::Reserved { .. } => "reserved",
             Self::Settled { .. } => "settled",
+            Self::Raised { .. } => "raised",
             Self::Closed { .. } => "closed",
         }
     }
 
-    /// Returns the run whose account it is about.
-    pub fn run(&self) -> &RunId {
+    /// Returns the run that it follows from; none for what a person did.
+    pub fn run(&self) -> Option<&RunId> {
         match self {
+            Self::Raised { .. } => None,
             Self::Opened { run, .. }
             | Self::Reserved { run, .. }
             | Self::Settled { run, .. }
-            | Self::Closed { run } => run,
+            | Self::Closed { run, .. } => Some(run),
         }
     }
+}
+
+/// An account that a run spends from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Opening {
+    /// The account.
+    pub name: AccountName,
+    /// Its limits, as the run's network has them.
+    pub caps: Vec<Cap>,
+    /// What was spent from it before, where it lasts no longer than the run and the run was parked.
+    #[serde(default, skip_serializing_if = "Amount::is_nothing")]
+    pub spent: Amount,
+}
+
+/// How an account stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Book {
+    /// What is held and spent.
+    pub account: Account,
+    /// Its limits, as the network has them that opened it last.
+    pub caps: Vec<Cap>,
 }
 
 /// What one run holds and has spent since its account was opened last.
@@ -84,6 +132,9 @@ pub struct Balance {
     pub spent: Amount,
     /// By how much providers billed beyond the run's limits.
     pub debt: Amount,
+    /// The accounts that it spends from.
+    #[serde(default)]
+    pub accounts: Vec<AccountName>,
 }
 
 /// What a tenant's runs have come to that hold nothing any more.
@@ -96,7 +147,7 @@ pub struct Closed {
 }
 
 /// Where the ledger stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ledger {
     /// The number of the last entry.
     pub head: u64,
@@ -104,6 +155,12 @@ pub struct Ledger {
     pub open: BTreeMap<RunId, Balance>,
     /// What closed accounts have come to, by tenant.
     pub closed: BTreeMap<Arc<str>, Closed>,
+    /// The accounts: of open runs, and those that runs share.
+    #[serde(default)]
+    pub accounts: BTreeMap<AccountName, Book>,
+    /// By how much limits were raised.
+    #[serde(default)]
+    pub raised: BTreeMap<AccountName, Amount>,
 }
 
 impl Ledger {
@@ -111,25 +168,56 @@ impl Ledger {
     pub fn evolve(&mut self, entry: &Entry) {
         self.head += 1;
         match entry {
-            Entry::Opened { run, tenant } => {
+            Entry::Opened { run, tenant, accounts } => {
                 // What an interrupted run spent is kept; it goes on where it was.
                 let balance = self.open.entry(run.clone()).or_default();
                 balance.tenant = tenant.clone();
-            }
-            Entry::Reserved { run, amount, .. } => {
-                if let Some(balance) = self.open.get_mut(run) {
-                    balance.held = balance.held.plus(*amount);
+                // Who only ends what nobody has under way opens no others.
+                if !accounts.is_empty() {
+                    balance.accounts = accounts.iter().map(|opening| opening.name.clone()).collect();
+                }
+                for Opening { name, caps, spent } in accounts {
+                    let raised = self.raised.get(name).copied().unwrap_or_default();
+                    let book = self.accounts.entry(name.clone()).or_insert_with(|| {
+                        let mut account = Account::default();
+                        account.carry(*spent);
+                        account.raise(raised);
+                        Book { account, caps: Vec::new() }
+                    });
+                    book.caps.clone_from(caps);
                 }
             }
-            Entry::Settled { run, held, spent, debt, .. } => {
+            Entry::Reserved { run, amount, agent, .. } => {
                 if let Some(balance) = self.open.get_mut(run) {
+                    balance.held = balance.held.plus(*amount);
+                    post(&mut self.accounts, balance, run, agent, |account| account.hold(*amount));
+                }
+            }
+            Entry::Raised { account, amount } => {
+                let raised = self.raised.entry(account.clone()).or_default();
+                *raised = raised.plus(*amount);
+                self.accounts.entry(account.clone()).and_modify(|book| book.account.raise(*amount));
+            }
+            Entry::Settled { run, held, spent, debt, unknown, agent, at_ms, .. } => {
+                if let Some(balance) = self.open.get_mut(run) {
+                    let today = Today::at(*at_ms);
+                    post(&mut self.accounts, balance, run, agent, |account| {
+                        account.settle(*held, *spent, today);
+                        account.doubt(*unknown);
+                    });
                     balance.held = balance.held.minus(*held);
                     balance.spent = balance.spent.plus(*spent);
                     balance.debt = balance.debt.plus(*debt);
                 }
             }
-            Entry::Closed { run } => {
+            Entry::Closed { run, is_parked } => {
+                if !is_parked {
+                    self.accounts.retain(|name, _| !name.is_of(run));
+                }
                 if let Some(balance) = self.open.remove(run) {
+                    for name in balance.accounts.iter().filter(|name| !name.is_of_run()) {
+                        self.accounts.entry(name.clone()).and_modify(|book| book.account.release(balance.held));
+                    }
                     let closed = self.closed.entry(balance.tenant).or_default();
                     closed.spent = closed.spent.plus(balance.spent);
                     closed.debt = closed.debt.plus(balance.debt);
@@ -146,6 +234,20 @@ impl Ledger {
     }
 }
 
+/// Posts to the accounts of a run, and of its agents to that of one.
+fn post(
+    accounts: &mut BTreeMap<AccountName, Book>,
+    balance: &Balance,
+    run: &RunId,
+    agent: &str,
+    post: impl Fn(&mut Account),
+) {
+    let of_agent = AccountName::of_agent(run, agent);
+    for name in balance.accounts.iter().filter(|name| !name.is_of_agent() || **name == of_agent) {
+        accounts.entry(name.clone()).and_modify(|book| post(&mut book.account));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,20 +256,79 @@ mod tests {
         Amount { tokens, ..Amount::default() }
     }
 
+    fn opened(run: &RunId) -> Entry {
+        Entry::Opened { run: run.clone(), tenant: "t".into(), accounts: Vec::new() }
+    }
+
     #[test]
     fn what_a_run_spent_stays_with_its_tenant() {
         let run = RunId::new("r");
         let mut ledger = Ledger::default();
-        ledger.evolve(&Entry::Opened { run: run.clone(), tenant: "t".into() });
-        ledger.evolve(&Entry::Reserved { run: run.clone(), seq: 3, amount: tokens(100) });
+        ledger.evolve(&opened(&run));
+        ledger.evolve(&Entry::Reserved { run: run.clone(), seq: 3, amount: tokens(100), agent: "a".into() });
         assert_eq!(ledger.open[&run].held, tokens(100));
         let (held, spent, debt) = (tokens(100), tokens(40), Amount::default());
-        ledger.evolve(&Entry::Settled { run: run.clone(), seq: 4, held, spent, debt });
+        ledger.evolve(&Entry::Settled {
+            run: run.clone(),
+            seq: 4,
+            held,
+            spent,
+            debt,
+            unknown: debt,
+            agent: "a".into(),
+            at_ms: 0,
+        });
         assert_eq!((ledger.open[&run].held, ledger.spent_by("t")), (Amount::default(), tokens(40)));
-        ledger.evolve(&Entry::Closed { run: run.clone() });
+        ledger.evolve(&Entry::Closed { run: run.clone(), is_parked: false });
         assert_eq!((ledger.open.len(), ledger.spent_by("t"), ledger.head), (0, tokens(40), 4));
-        ledger.evolve(&Entry::Opened { run: run.clone(), tenant: "t".into() });
-        ledger.evolve(&Entry::Closed { run });
+        ledger.evolve(&opened(&run));
+        ledger.evolve(&Entry::Closed { run, is_parked: false });
         assert_eq!(ledger.spent_by("t"), tokens(40), "a run that was taken up again is not counted twice");
+    }
+
+    #[test]
+    fn accounts_are_of_one_run_or_shared_and_a_limit_that_was_raised_stays_so() {
+        let (run, other) = (RunId::new("r"), RunId::new("o"));
+        let opening = |name: &AccountName| {
+            let limit = Amount { tokens: 200, ..Amount::MAX };
+            Opening { name: name.clone(), caps: vec![Cap { limit, period: None, warn_at: None }], spent: tokens(0) }
+        };
+        let (of_run, of_agent) = (AccountName::of_run(&run), AccountName::of_agent(&run, "a"));
+        let shared = AccountName::new("tenant/n/t");
+        let open = |run: &RunId, names: &[&AccountName]| Entry::Opened {
+            run: run.clone(),
+            tenant: "t".into(),
+            accounts: names.iter().map(|name| opening(name)).collect(),
+        };
+        let reserve = |run: &RunId, agent: &str| Entry::Reserved {
+            run: run.clone(),
+            seq: 1,
+            amount: tokens(100),
+            agent: agent.into(),
+        };
+        let mut ledger = Ledger::default();
+        ledger.evolve(&open(&run, &[&of_run, &of_agent, &shared]));
+        ledger.evolve(&open(&other, &[&AccountName::of_run(&other), &shared]));
+        [reserve(&run, "a"), reserve(&run, "b"), reserve(&other, "a")].iter().for_each(|entry| ledger.evolve(entry));
+        let held = |ledger: &Ledger, name: &AccountName| ledger.accounts[name].account.held().tokens;
+        assert_eq!([&of_run, &of_agent, &shared].map(|name| held(&ledger, name)), [200, 100, 300]);
+        ledger.evolve(&Entry::Settled {
+            run: run.clone(),
+            seq: 2,
+            held: tokens(100),
+            spent: tokens(30),
+            debt: tokens(0),
+            unknown: tokens(0),
+            agent: "a".into(),
+            at_ms: 0,
+        });
+        ledger.evolve(&Entry::Raised { account: of_run.clone(), amount: tokens(7) });
+        let Book { account, caps } = &ledger.accounts[&of_run];
+        assert_eq!(account.free(caps, Today::default()).tokens, 200 + 7 - 30 - 100);
+        ledger.evolve(&Entry::Closed { run: run.clone(), is_parked: false });
+        assert_eq!(ledger.accounts.keys().map(AccountName::as_str).collect::<Vec<_>>(), ["run/o", "tenant/n/t"]);
+        assert_eq!((held(&ledger, &shared), ledger.accounts[&shared].account.spent().tokens), (100, 30));
+        ledger.evolve(&open(&run, &[&of_run]));
+        assert_eq!(ledger.accounts[&of_run].account.raised().tokens, 7);
     }
 }

@@ -66,6 +66,7 @@ pub(super) fn summary(report: &Report, for_stderr: bool) -> String {
         Status::Done => console::style(head).green().bold(),
         Status::AwaitingApproval
         | Status::AwaitingInput
+        | Status::AwaitingBudget
         | Status::InDoubt
         | Status::Interrupted
         | Status::Cancelled
@@ -100,6 +101,9 @@ fn next(report: &Report) -> Option<String> {
             [_] => format!("provost runs answer {run} TEXT"),
             _ => format!("provost runs show {run} has the questions; answer each with provost runs answer"),
         }),
+        Status::AwaitingBudget => Some(format!(
+            "provost budget shows what is used up; raise a limit with provost budget top-up, then: provost runs resume {run}"
+        )),
         Status::InDoubt => {
             Some(format!("provost runs show {run} names the call; say what became of it with provost runs resolve"))
         }
@@ -115,6 +119,7 @@ pub(super) fn word(status: Status) -> &'static str {
         Status::Done => "done",
         Status::AwaitingApproval => "awaiting approval",
         Status::AwaitingInput => "awaiting an answer",
+        Status::AwaitingBudget => "awaiting budget",
         Status::InDoubt => "in doubt",
         Status::Interrupted => "interrupted",
         Status::Cancelled => "cancelled",
@@ -132,7 +137,7 @@ pub(super) fn code(status: Status) -> Code {
         Status::Cancelled => Code::Cancelled,
         Status::Limit => Code::Limit,
         Status::Denied => Code::Denied,
-        Status::AwaitingApproval | Status::AwaitingInput => Code::Waiting,
+        Status::AwaitingApproval | Status::AwaitingInput | Status::AwaitingBudget => Code::Waiting,
         Status::InDoubt => Code::InDoubt,
     }
 }

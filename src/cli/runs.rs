@@ -91,7 +91,7 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<Code, Error> {
 }
 
 /// Does something short: in the process that holds the store, or in this one where there is none.
-async fn act<T>(
+pub(super) async fn act<T>(
     address: &Address,
     here: impl AsyncFn(&Host) -> Result<T, runtime::Error>,
     there: impl AsyncFn(&Client) -> Result<T, ClientError>,

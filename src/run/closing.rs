@@ -3,7 +3,7 @@
 
 use super::{
     AgentId, AgentOutcome, CallId, Event, Inquiry, Labels, OpenCall, Origin, Resolution, RunEnd, RunState, Stage,
-    Status, Subject, ToolFailure, tool_message,
+    Status, Subject, ToolFailure, Wait, tool_message,
 };
 use crate::budget::Amount;
 use crate::spec::NetworkSpec;
@@ -51,7 +51,10 @@ impl RunState {
         let doubts: Vec<String> = self.in_doubt().map(|call| named("of", call)).collect();
         let questions: Vec<String> = self.awaiting_approval().map(|call| named("wants", call)).collect();
         let (status, reason) = match (doubts.is_empty(), questions.is_empty()) {
-            (true, true) => (Status::AwaitingInput, self.asked_in_words()?),
+            (true, true) => match self.asked_in_words() {
+                Some(asked) => (Status::AwaitingInput, asked),
+                None => (Status::AwaitingBudget, self.unpaid_in_words()?),
+            },
             (true, false) => (
                 Status::AwaitingApproval,
                 format!("approval is needed, and nobody can be asked here: {}", questions.join("; ")),
@@ -62,6 +65,14 @@ impl RunState {
             ),
         };
         Some(RunEnd::without_answer(status, reason))
+    }
+
+    /// Says which calls wait for a limit to be raised; none if none does.
+    fn unpaid_in_words(&self) -> Option<String> {
+        let unpaid = self.queued().filter(|(_, wait)| *wait == Wait::TopUp).map(|(call, _)| call.to_string());
+        let unpaid: Vec<String> = unpaid.collect();
+        (!unpaid.is_empty())
+            .then(|| format!("a limit is reached that may be raised, and these calls wait: {}", unpaid.join("; ")))
     }
 
     /// Says what agents ask a person; none if they ask nothing.

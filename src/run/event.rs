@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{AgentId, AgentOutcome, Answer, CallId, Labels, Message, PutBack, RunEnd, RunId, Usage};
-use crate::budget::Amount;
+use crate::budget::{AccountName, Amount, Limit};
 use crate::model::Finish;
 use crate::spec::Effect;
 
@@ -261,6 +261,15 @@ pub enum Event {
         /// How it is to end.
         end: RunEnd,
     },
+    /// So much is spent of an account that somebody is told: once in a run.
+    BudgetLow {
+        /// The account.
+        account: AccountName,
+        /// Which of its limits is near.
+        limit: Limit,
+        /// What is spent of it.
+        spent: Amount,
+    },
     /// Somebody did something with the run that no process had under way: what follows up to its next process was written
     /// then, and the time since the event before counts for nothing.
     AtRest,
@@ -409,6 +418,7 @@ impl Event {
             | Self::RunForked { .. }
             | Self::AgentStarted { .. }
             | Self::AtRest
+            | Self::BudgetLow { .. }
             | Self::Paused
             | Self::Unpaused
             | Self::Steered { .. }
@@ -427,6 +437,19 @@ impl Event {
             | Self::AgentRestarted { .. }
             | Self::AgentEnded { .. }
             | Self::RunEnded { .. } => None,
+        }
+    }
+
+    /// Returns what it charges, and for which call: a model call is charged by what became of a try, and a tool call is
+    /// counted as it begins.
+    pub fn charge(&self) -> Option<(&CallId, Amount)> {
+        match self {
+            Self::TryFailed { call, charged, .. }
+            | Self::ModelReplied { call, charged, .. }
+            | Self::ModelFailed { call, charged, .. }
+            | Self::CallAbandoned { call, charged } => Some((call, *charged)),
+            Self::CallIntended { call, subject: Subject::Tool { .. }, reserved, .. } => Some((call, *reserved)),
+            _ => None,
         }
     }
 
@@ -451,6 +474,7 @@ impl Event {
             Self::CallResolved { .. } => "call_resolved",
             Self::CallAbandoned { .. } => "call_abandoned",
             Self::AtRest => "at_rest",
+            Self::BudgetLow { .. } => "budget_low",
             Self::Paused => "paused",
             Self::Unpaused => "unpaused",
             Self::Steered { .. } => "steered",
@@ -485,6 +509,8 @@ pub enum Wait {
     Budget,
     /// For room in the mailbox of the agent that it asks.
     Mailbox,
+    /// For a person who raises a limit that is reached.
+    TopUp,
 }
 
 /// What became of a call that was in doubt.

@@ -22,6 +22,8 @@ pub enum Health {
     AwaitingApproval,
     /// A person is asked something.
     AwaitingInput,
+    /// A call waits for a person who raises a limit.
+    AwaitingBudget,
     /// A call waits for its turn, or for budget that others hold.
     AwaitingPermit,
     /// A person is asked what became of a call.
@@ -43,6 +45,7 @@ impl Health {
             Self::AwaitingAgents => "awaiting_agents",
             Self::AwaitingApproval => "awaiting_approval",
             Self::AwaitingInput => "awaiting_input",
+            Self::AwaitingBudget => "awaiting_budget",
             Self::AwaitingPermit => "awaiting_permit",
             Self::InDoubt => "in_doubt",
             Self::Restarting => "restarting",
@@ -75,6 +78,7 @@ impl RunState {
         });
         let queued = self.queued().filter(|(call, _)| call.agent == *agent).map(|(_, wait)| match wait {
             Wait::Permit | Wait::Budget => Health::AwaitingPermit,
+            Wait::TopUp => Health::AwaitingBudget,
             Wait::Mailbox => Health::Queued,
         });
         // Others work for it.
@@ -85,9 +89,10 @@ impl RunState {
             Health::InDoubt => 2,
             Health::AwaitingApproval => 3,
             Health::AwaitingInput => 4,
-            Health::AwaitingAgents => 5,
-            Health::AwaitingPermit => 6,
-            _ => 7,
+            Health::AwaitingBudget => 5,
+            Health::AwaitingAgents => 6,
+            Health::AwaitingPermit => 7,
+            _ => 8,
         };
         Some(open.chain(queued).chain(in_flow).min_by_key(rank).unwrap_or(Health::Idle))
     }

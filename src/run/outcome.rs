@@ -112,6 +112,8 @@ pub enum Status {
     AwaitingApproval,
     /// It waits for a person's answer.
     AwaitingInput,
+    /// It waits for a person who raises a limit.
+    AwaitingBudget,
     /// A call may have happened or not, and a person has to say which.
     InDoubt,
     /// Its process ended before it did; `provost runs resume` takes it up again.
@@ -121,7 +123,7 @@ pub enum Status {
 impl Status {
     /// Whether it waits for a person.
     pub fn is_parked(self) -> bool {
-        matches!(self, Self::AwaitingApproval | Self::AwaitingInput | Self::InDoubt)
+        matches!(self, Self::AwaitingApproval | Self::AwaitingInput | Self::AwaitingBudget | Self::InDoubt)
     }
 
     /// Whether a run that stands so, in no process, can be taken up again.
@@ -140,6 +142,7 @@ impl Status {
             Self::Denied => "denied",
             Self::AwaitingApproval => "awaiting_approval",
             Self::AwaitingInput => "awaiting_input",
+            Self::AwaitingBudget => "awaiting_budget",
             Self::InDoubt => "in_doubt",
             Self::Interrupted => "interrupted",
         }

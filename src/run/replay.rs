@@ -202,6 +202,7 @@ impl Replay {
             | Event::CallAbandoned { .. }
             | Event::CancelRequested { .. }
             | Event::AtRest
+            | Event::BudgetLow { .. }
             | Event::Paused
             | Event::Unpaused
             | Event::Steered { .. }
@@ -263,6 +264,7 @@ impl Replay {
             event,
             Event::RunResumed { .. }
                 | Event::AtRest
+                | Event::BudgetLow { .. }
                 | Event::RunForked { .. }
                 | Event::TryFailed { .. }
                 | Event::ApprovalDecided { .. }
@@ -303,7 +305,7 @@ impl Replay {
     fn check_all_wait(&self) -> Result<(), Otherwise> {
         let run = &self.fold.run;
         let waits = |call: &CallId| {
-            run.waits_for(call) == Some(Wait::Mailbox)
+            matches!(run.waits_for(call), Some(Wait::Mailbox | Wait::TopUp))
                 || run.open_call(call).is_some_and(|open| open.waits_for_others())
         };
         let mut wants = self.wants.values().flat_map(|batch| &batch.wants);

@@ -16,7 +16,7 @@ use super::{
     AgentId, AgentOutcome, CallId, Envelope, Event, Labels, Message, Origin, Parent, PutBack, RunEnd, Status, Stream,
     Subject, ToolFailure, Wait, tool_message,
 };
-use crate::budget::Amount;
+use crate::budget::{AccountName, Amount};
 use crate::fault::{self, Bug};
 use crate::spec::Effect;
 
@@ -51,6 +51,9 @@ pub struct RunState {
     inner: BTreeMap<AgentId, FlowState>,
     /// The calls that must not be made twice and were let go of, with the tools: nobody knows what became of them.
     abandoned: Vec<(CallId, Arc<str>)>,
+    /// The accounts of which it was said that a limit is near.
+    #[serde(default)]
+    warned: BTreeSet<AccountName>,
 }
 
 /// What a run began with.
@@ -222,6 +225,11 @@ impl RunState {
         self.clock.active_ms
     }
 
+    /// Whether it was said already that an account is near a limit.
+    pub fn is_warned(&self, account: &AccountName) -> bool {
+        self.warned.contains(account)
+    }
+
     /// Returns what the run has been charged.
     pub fn spent(&self) -> Amount {
         self.spent
@@ -318,12 +326,17 @@ impl RunState {
                 self.evolve_flows(envelope);
             }
             Event::CallIntended { call, attempt, subject, effect, reserved } => {
+                // A tool call counts as it begins.
+                let counts = matches!(subject, Subject::Tool { .. });
+                if counts {
+                    self.spent = self.spent.plus(*reserved);
+                }
                 let before = self.open.get(call);
                 let intended = OpenCall {
                     subject: subject.clone(),
                     attempt: *attempt,
                     effect: *effect,
-                    held: *reserved,
+                    held: if counts { Amount::default() } else { *reserved },
                     labels: envelope.labels.clone(),
                     stage: Stage::Intended,
                     begun_in: before.and_then(|open| open.begun_in.clone()),
@@ -413,6 +426,7 @@ impl RunState {
             Event::Routed { .. } | Event::Joined { .. } | Event::JoinDue { .. } => self.evolve_flows(envelope),
             Event::CancelRequested { end } => self.cancelling = Some(end.clone()),
             Event::RunEnded { end, .. } => self.end = Some(end.clone()),
+            Event::BudgetLow { account, .. } => _ = self.warned.insert(account.clone()),
             Event::AtRest
             | Event::Rejected { call: None, .. }
             | Event::RepairRequested { .. }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AgentId, AgentOutcome, AgentState, Envelope, Event, Labels, Parent, RunId, RunState, Status, Stream, Subject,
-    ToolFailure,
+    ToolFailure, Wait,
 };
 use crate::journal::{Record, Snapshot};
 
@@ -25,6 +25,7 @@ fn version(event: &Event) -> u16 {
         Event::Compacted { .. } => 4,
         // Whoever does not know such calls can't read their names.
         event if event.call().is_some_and(|call| call.is_compaction) => 4,
+        Event::CallQueued { wait: Wait::TopUp, .. } => 4,
         Event::RunForked { .. } | Event::Asked { .. } => 2,
         Event::Decided { .. }
         // Whoever does not know of the letter would think that another agent has to begin.
@@ -47,8 +48,12 @@ fn version(event: &Event) -> u16 {
         | Event::CallIntended { subject: Subject::Publish { .. }, .. }
         | Event::ApprovalRequested { subject: Subject::Publish { .. }, .. }
         | Event::AgentEnded { outcome: AgentOutcome::Cancelled { .. } } => 4,
-        Event::InputRequested { .. } | Event::InputGiven { .. } | Event::AtRest => 4,
-        Event::CancelRequested { end } | Event::RunEnded { end, .. } if end.status == Status::AwaitingInput => 4,
+        Event::InputRequested { .. } | Event::InputGiven { .. } | Event::AtRest | Event::BudgetLow { .. } => 4,
+        Event::CancelRequested { end } | Event::RunEnded { end, .. }
+            if matches!(end.status, Status::AwaitingInput | Status::AwaitingBudget) =>
+        {
+            4
+        }
         _ => 1,
     }
 }

@@ -7,7 +7,6 @@ use super::fleet::Values;
 use super::launching::Trail;
 use super::run_supervisor::{Forked, Opening};
 use super::{Error, MAX_INPUT_BYTES, Past, RunHandle, Runtime, VERSION};
-use crate::budget::Account;
 use crate::journal::Log;
 use crate::run::{self, AgentId, Effect, Event, Fold, ForkPoint, RunId};
 
@@ -62,12 +61,11 @@ impl Runtime {
         }
         let beginning = point.fold.run.beginning().cloned().ok_or(Error::Stopped)?;
         let claim = self.fleet.recorder.claim(&beginning.stream.run, 0)?;
-        let account = Account::new(&self.fleet.network.spec().network.limits);
         let values = Values { input: &beginning.input, vars: &beginning.vars };
         let log = Arc::new(Log::of(point.copied.clone()));
         let trail = Trail { log: log.clone(), ..Trail::default() };
         let (stream, directory) = (beginning.stream.clone(), &beginning.directory);
-        let scope = self.fleet.scope(stream, &values, directory, account, is_attended, trail)?;
+        let scope = self.fleet.scope(stream, &values, directory, None, is_attended, trail)?;
         let network = self.fleet.network.spec().network.name.clone();
         let lacks = lacks(&point.fold, &scope.definitions);
         if !lacks.is_empty() {

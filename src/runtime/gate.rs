@@ -10,6 +10,7 @@
 //! When the run is told to stop, whatever waits here or asks a model is dropped at once, so that nothing more is spent.
 //! A tool that is at work hears of it, and goes on until it has stopped or is aborted.
 
+mod admission;
 mod approval;
 mod call;
 mod crash;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use ractor::ActorRef;
 
+pub(super) use admission::Admission;
 pub(super) use approval::Known;
 pub use approval::{Approver, Question};
 pub(super) use call::{Call, ModelCall, Work};
@@ -33,29 +35,14 @@ pub use person::Inquired;
 use self::approval::Verdict;
 use self::desk::Desk;
 pub(super) use self::perform::words;
-use self::permit::Permit;
 pub(super) use self::pulse::Pulse;
 use super::run_supervisor::RunMessage;
-use super::scope::{Hold, Over, Scope};
-use crate::budget::{Account, Amount, Limit, Refusal};
+use super::scope::{Over, Scope};
+use crate::budget::Amount;
 use crate::fault::{self, Bug};
 use crate::policy;
-use crate::run::{Event, Subject, ToolFailure, Wait, refused};
+use crate::run::{Event, Subject, ToolFailure, refused};
 use crate::spec::{Builtin, Effect};
-
-/// What is taken for one try of a model call; given back in this order when dropped.
-pub(super) struct Admission {
-    hold: Hold,
-    permit: Permit,
-}
-
-impl Admission {
-    /// Settles the reservation, then releases the permit.
-    pub(super) fn settle(self, actual: Amount) {
-        self.hold.settle(actual);
-        self.permit.release();
-    }
-}
 
 /// Takes a call through the gate to its end, and tells the run's supervisor what became of it. Dropping the future at
 /// any point stops the call and gives back what it held.
@@ -92,11 +79,11 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
     let mut tries = retry::Tries::new(&call.model.spec.retry, &scope.stream.run, &desk.id, attempt);
     loop {
         scope.may_begin().await?;
-        let admission = match admit(&call, wanted, tries.attempt(), desk, scope).await? {
+        let admission = match admission::admit(&call, wanted, tries.attempt(), desk, scope).await? {
             Ok(admission) => admission,
             // An agent goes on without a summary that can't be paid for.
-            Err(limit) if desk.id.is_compaction => return desk.over(perform::unpaid(desk, limit), None),
-            Err(limit) => return desk.tell(RunMessage::LimitReached { call: desk.id.clone(), limit }),
+            Err(reached) if desk.id.is_compaction => return desk.over(perform::unpaid(desk, &reached), None),
+            Err(reached) => return desk.tell(RunMessage::LimitReached { call: desk.id.clone(), reached }),
         };
         if scope.pause.is_set() {
             // It was paused while the call waited for its turn; all that was taken is given back.
@@ -107,7 +94,7 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
         crash::point("before_intent", "model");
         let (held, intends) = (admission.hold.held, admission.hold.intended());
         let intent = intent(desk, call.subject(), tries.attempt(), None, held);
-        let intended = desk.intend_durably(intent, intends).await?;
+        let intended = desk.intend(intent, intends, true).await?;
         crash::point("after_intent", "model");
         let result = perform::model(&call, intended, desk, scope).await;
         crash::point("after_effect", "model");
@@ -126,48 +113,6 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
     }
 }
 
-/// Takes a permit and a reservation for one try, or says which limit forbids it for good. A call that has to wait says so.
-async fn admit(
-    call: &ModelCall,
-    wanted: u32,
-    attempt: u32,
-    desk: &Desk,
-    scope: &Scope,
-) -> Result<Result<Admission, Limit>, Over> {
-    let ModelCall { model, request, fixed_bytes, .. } = call;
-    let counts = match (attempt, desk.id.is_compaction) {
-        (1, false) => Amount::ONE_STEP,
-        (1, true) => Amount::ONE_CALL,
-        _ => Amount::default(),
-    };
-    let input = request.input_token_bound(*fixed_bytes);
-    loop {
-        let permit = match permit::try_take(model, &scope.fleet) {
-            Some(permit) => permit,
-            None => {
-                desk.queued(Wait::Permit).await?;
-                permit::take(model, &scope.fleet).await
-            }
-        };
-        let freed = scope.account.freed();
-        let reserve =
-            |account: &mut Account| account.reserve(counts, input, wanted, model.spec.min_output_tokens, &model.rates);
-        let reserved = match fault::is_planted(Bug::ReservedInTwo) {
-            true => scope.account.reserve_in_two(counts, reserve).await,
-            false => scope.account.reserve(counts, reserve),
-        };
-        match reserved {
-            Ok(hold) => return Ok(Ok(Admission { hold, permit })),
-            Err(Refusal::Exhausted(limit)) => return Ok(Err(limit)),
-            Err(Refusal::Held(_)) => {
-                permit.release();
-                desk.queued(Wait::Budget).await?;
-                freed.await;
-            }
-        }
-    }
-}
-
 async fn act(subject: Subject, attempt: u32, desk: &Desk, scope: &Scope) -> Result<(), Over> {
     scope.may_begin().await?;
     let Subject::Tool { tool, arguments } = &subject else {
@@ -182,13 +127,17 @@ async fn act(subject: Subject, attempt: u32, desk: &Desk, scope: &Scope) -> Resu
         desk.record(intent(desk, subject.clone(), attempt, effect, Amount::default())).await?;
         return desk.over(result, None);
     }
+    let hold = match scope.unless_stopped(admission::count(attempt, desk, scope)).await? {
+        Ok(hold) => hold,
+        Err(reached) => return desk.tell(RunMessage::LimitReached { call: desk.id.clone(), reached }),
+    };
     crash::point("before_intent", class);
-    let intent = intent(desk, subject.clone(), attempt, effect, Amount::default());
+    let intent = intent(desk, subject.clone(), attempt, effect, hold.held);
     // What changes nothing may be forgotten, and is made again; what changes something must be known before it does.
-    match effect {
-        Some(Effect::Pure) => scope.unless_stopped(desk.record(intent)).await?,
-        _ => _ = scope.unless_stopped(desk.record_durably(intent)).await?,
-    }
+    let is_durable = effect != Some(Effect::Pure);
+    scope.unless_stopped(desk.intend(intent, hold.intended(), is_durable)).await?;
+    // It counts as soon as it is intended, whatever becomes of it.
+    drop(hold);
     crash::point("after_intent", class);
     let result = perform::tool(desk, tool, arguments, scope).await;
     crash::point("after_effect", class);

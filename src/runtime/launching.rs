@@ -5,14 +5,14 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::fleet::{Fleet, Values};
+use super::funds::Funds;
 use super::recorder::Claim;
 use super::run_supervisor::Opening;
-use super::scope::{Pause, Scope, SharedAccount};
+use super::scope::{Pause, Scope};
 use super::voice::Voice;
 use super::{Answers, Error, Past, VERSION, read_again};
-use crate::budget::Account;
 use crate::journal::Log;
-use crate::run::{Envelope, Event, Fold, Stream};
+use crate::run::{Envelope, Event, Fold, RunState, Stream};
 use crate::spec::READ_AGAIN;
 
 /// What a run needs beside whom to tell of it.
@@ -34,7 +34,7 @@ impl Fleet {
         stream: Arc<Stream>,
         values: &Values<'_>,
         directory: &str,
-        account: Account,
+        past: Option<&RunState>,
         is_attended: bool,
         trail: Trail,
     ) -> Result<Arc<Scope>, Error> {
@@ -45,8 +45,8 @@ impl Fleet {
         }
         let definitions = self.definitions()?;
         Ok(Arc::new(Scope {
+            funds: Funds::new(self.network.spec(), &stream, past, &self.recorder),
             stream,
-            account: Arc::new(SharedAccount::new(account)),
             fleet: self.clone(),
             tools,
             prompts,
@@ -72,13 +72,11 @@ impl Fleet {
             return Err(Error::Unfit { run, why: format!("has ended: {}", status.word()) });
         }
         let claim = self.recorder.claim(&run, state.head())?;
-        let mut account = Account::new(&self.network.spec().network.limits);
-        account.carry(state.spent().plus(state.held()));
         let values = Values { input: &beginning.input, vars: &beginning.vars };
         let (stream, is_attended) = (beginning.stream.clone(), answers.is_attended);
         let log = Arc::new(Log::of(events));
         let trail = Trail { log: log.clone(), voice };
-        let scope = self.scope(stream, &values, &beginning.directory, account, is_attended, trail)?;
+        let scope = self.scope(stream, &values, &beginning.directory, Some(&state), is_attended, trail)?;
         let is_other = beginning.network != self.text;
         let resumed = Event::RunResumed { network: is_other.then(|| self.text.clone()), version: VERSION.into() };
         let fold = Fold { run: state, agents, rejected: Default::default() };

@@ -64,7 +64,7 @@ impl<'a> Offline<'a> {
     pub(super) async fn end(mut self, end: RunEnd) -> Result<(), Error> {
         let Some(stream) = self.stream.clone() else { return Ok(()) };
         let (run, tenant) = (stream.run.clone(), stream.tenant.clone());
-        self.entries.push(Entry::Opened { run: run.clone(), tenant });
+        self.entries.push(Entry::Opened { run: run.clone(), tenant, accounts: Vec::new() });
         self.record(None, Event::CancelRequested { end: end.clone() });
         for event in self.state.abandoned(&end) {
             let agent = event.call().map(|call| call.agent.clone());
@@ -73,7 +73,7 @@ impl<'a> Offline<'a> {
         let spent = self.state.spent();
         let debt = self.recorder.ledger().open.get(&run).map(|balance| balance.debt).unwrap_or_default();
         self.record(None, Event::RunEnded { end, spent, debt });
-        self.entries.push(Entry::Closed { run });
+        self.entries.push(Entry::Closed { run, is_parked: false });
         self.write().await
     }
 

@@ -3,26 +3,28 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use dashmap::DashSet;
+use dashmap::{DashMap, DashSet};
+use tokio::sync::oneshot;
 
 use super::Error;
 use super::clock::Clock;
 use super::kept::{self, Exchange};
 use super::letters::Settled;
 use super::mailboxes::Mailboxes;
-use crate::budget::{Amount, Entry, Ledger};
+use super::purse::SharedAccount;
+use crate::budget::{AccountName, Amount, Entry, Ledger, Today};
 use crate::fault::{self, Bug};
 use crate::journal::{self, Batch, Durable, Inline, Journal, Log, Part, Record, Snapshot, Store, StreamName};
 use crate::memory::Shelf;
-use crate::run::{AgentId, AgentState, Envelope, Event, Fold, Message, RunId, RunState, StoredError, rejected};
+use crate::run::{AgentId, AgentState, CallId, Envelope, Event, Fold, Message, RunId, RunState, StoredError, rejected};
 
 /// The ledger's stream.
 const LEDGER: &str = "ledger";
 
 /// The version of the form in which the ledger's entries and snapshots are stored.
-const LEDGER_VERSION: u16 = 1;
+const LEDGER_VERSION: u16 = 2;
 
 /// After how many entries the ledger gets a new snapshot, at the least; with many open accounts it is more, so that
 /// snapshots stay a small part of what is written.
@@ -30,6 +32,9 @@ const ENTRIES_PER_SNAPSHOT: u64 = 4_096;
 
 /// After how many events a run gets a new snapshot, at the least: folding fewer takes no time.
 const EVENTS_PER_SNAPSHOT: u64 = 512;
+
+/// How many accounts are kept in mind, at the least, before those are let go of that nobody spends from.
+const ACCOUNTS: usize = 4_096;
 
 /// How many streams' heads are kept before those are let go of that are on disk.
 const HEADS: usize = 4_096;
@@ -49,6 +54,8 @@ pub struct Recorder {
     /// The runs that somebody in this process may add events to.
     claims: Arc<DashSet<RunId>>,
     pub(super) mailboxes: Mailboxes,
+    /// The accounts that runs of this process spend from, as long as one does.
+    accounts: DashMap<AccountName, Weak<SharedAccount>>,
     shelf: Arc<Shelf>,
 }
 
@@ -143,6 +150,7 @@ impl Recorder {
             past: Mutex::new(past),
             claims: Arc::default(),
             mailboxes: Mailboxes::default(),
+            accounts: DashMap::new(),
             shelf: Arc::new(Shelf::in_process()),
         }
     }
@@ -191,6 +199,63 @@ impl Recorder {
     /// Returns the ledger as it stands; what it holds may not be durable yet.
     pub fn ledger(&self) -> Ledger {
         self.books().ledger.clone()
+    }
+
+    /// Returns what tells the time.
+    pub(super) fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Returns by how much a person has raised the limits of an account.
+    pub(super) fn raised(&self, account: &AccountName) -> Amount {
+        self.books().ledger.raised.get(account).copied().unwrap_or_default()
+    }
+
+    /// Lets an account of one run be found by its name for as long as it lives.
+    pub(super) fn open_account(&self, account: SharedAccount) -> Arc<SharedAccount> {
+        let account = Arc::new(account);
+        self.accounts.insert(account.name().clone(), Arc::downgrade(&account));
+        self.let_go_of_accounts();
+        account
+    }
+
+    /// Returns an account that runs share: the one that others in this process spend from, or else as the ledger has it. What
+    /// runs that were cut off hold of it counts as spent.
+    pub(super) fn shared_account(&self, name: &AccountName) -> Arc<SharedAccount> {
+        self.let_go_of_accounts();
+        let mut known = self.accounts.entry(name.clone()).or_default();
+        if let Some(account) = known.upgrade() {
+            return account;
+        }
+        let account = self.books().ledger.accounts.get(name).map(|book| book.account).unwrap_or_default();
+        let account = account.with_held_spent(Today::at(self.now_ms()));
+        let account = Arc::new(SharedAccount::new(name.clone(), account));
+        *known = Arc::downgrade(&account);
+        account
+    }
+
+    fn let_go_of_accounts(&self) {
+        if self.accounts.len() >= ACCOUNTS.max(2 * self.books().ledger.open.len()) {
+            self.accounts.retain(|_, account| account.strong_count() > 0);
+        }
+    }
+
+    /// Raises the limits of an account, and waits until that is durable. Calls that wait for it go on.
+    ///
+    /// # Errors
+    /// Nothing more can be written.
+    pub async fn top_up(&self, account: AccountName, amount: Amount) -> Result<(), Error> {
+        let (told, durable) = oneshot::channel();
+        let entries = vec![Entry::Raised { account: account.clone(), amount }];
+        self.append(
+            None,
+            Beside { entries, ..Beside::default() },
+            Some(Box::new(move |result| drop(told.send(result)))),
+        )?;
+        durable.await.map_err(|_| Error::Stopped)??;
+        let live = self.accounts.get(&account).and_then(|account| account.upgrade());
+        live.into_iter().for_each(|live| live.raise(amount));
+        Ok(())
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -402,20 +467,31 @@ impl Past {
 pub(super) fn entry_of(state: &RunState, envelope: &Envelope, free: impl FnOnce() -> Amount) -> Option<Entry> {
     let (seq, none) = (envelope.seq, Amount::default());
     let run = || envelope.stream.run.clone();
+    let agent_of = |call: &CallId| {
+        state.agents().get(&call.agent).map(|instance| instance.name.clone()).unwrap_or_else(|| "".into())
+    };
     let (call, spent) = match &envelope.event {
-        Event::CallIntended { reserved, .. } if *reserved != none => {
-            return Some(Entry::Reserved { run: run(), seq, amount: *reserved });
-        }
         Event::TryFailed { .. } if fault::is_planted(Bug::FailedTryNotInLedger) => return None,
-        Event::TryFailed { call, charged, .. }
-        | Event::ModelReplied { call, charged, .. }
-        | Event::ModelFailed { call, charged, .. }
-        | Event::CallAbandoned { call, charged } => (call, *charged),
+        event if event.charge().is_some() => event.charge()?,
+        Event::CallIntended { call, reserved, .. } if *reserved != none => {
+            return Some(Entry::Reserved { run: run(), seq, amount: *reserved, agent: agent_of(call) });
+        }
         _ => return None,
     };
     let held = state.open_call(call).map(|open| open.held).unwrap_or_default();
+    if held == none && spent == none {
+        return None;
+    }
     let debt = spent.minus(held).minus(free());
-    (held != none || spent != none).then(|| Entry::Settled { run: run(), seq, held, spent, debt })
+    let is_known = match &envelope.event {
+        Event::ModelReplied { usage, .. } => usage.is_some(),
+        Event::CallIntended { .. } => true,
+        // What is charged in full was billed by nobody.
+        _ => spent != held || spent.tokens == 0,
+    };
+    let unknown = if is_known { none } else { spent };
+    let (agent, at_ms) = (agent_of(call), envelope.time_ms);
+    Some(Entry::Settled { run: run(), seq, held, spent, debt, unknown, agent, at_ms })
 }
 
 /// Names a run's stream.

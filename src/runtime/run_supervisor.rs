@@ -36,11 +36,12 @@ use super::gate::Admission;
 use super::handle::ReportTo;
 use super::kept::Exchange;
 use super::letters::Settled;
+use super::purse::Exhausted;
 use super::recorder::{Beside, Claim, entry_of};
 use super::scope::{Happened, Scope};
 use super::supervision::{Exit, Supervision};
 use super::{Answers, Error, stream_of};
-use crate::budget::{Amount, Entry, Limit};
+use crate::budget::{Amount, Entry};
 use crate::fault::{self, Bug};
 use crate::journal::{Durable, Log, Mark, Part, Record, Snapshot, StreamName};
 use crate::run::{
@@ -81,7 +82,7 @@ pub(super) enum RunMessage {
     /// A join may wait no longer, if it still waits for the same.
     JoinDue { flow: Option<AgentId>, join: u32, at_ms: u64 },
     /// A call would go beyond a limit of the run.
-    LimitReached { call: CallId, limit: Limit },
+    LimitReached { call: CallId, reached: Exhausted },
     /// A call's task has ended, however it did.
     TaskEnded { call: CallId, task: u64 },
     /// The run is to end like this.
@@ -282,7 +283,7 @@ impl Actor for RunSupervisor {
             }
             RunMessage::Reconciled { call, by, resolution } => run.reconciled(&call, by, resolution, &me),
             RunMessage::JoinDue { flow, join, at_ms } => run.join_due(flow, join, at_ms),
-            RunMessage::LimitReached { call, limit } => run.limit_reached(&call, limit),
+            RunMessage::LimitReached { call, reached } => run.limit_reached(&call, &reached),
             RunMessage::TaskEnded { call, task } => run.task_ended(&call, task),
             RunMessage::Cancel(_) if fault::is_planted(Bug::CancelIgnored) && !run.live.is_empty() => {}
             RunMessage::Cancel(end) => run.end(end),
@@ -342,7 +343,8 @@ impl RunLoop {
         let run = self.scope.stream.run.clone();
         // A letter counts as put back as soon as the run is there that begins with it, and not before.
         self.unwritten.settled = put_back.as_ref().map(|letter| Settled::put_back(letter.letter.clone(), run.clone()));
-        self.unwritten.entries.push(Entry::Opened { run, tenant });
+        let accounts = self.scope.funds.openings();
+        self.unwritten.entries.push(Entry::Opened { run, tenant, accounts });
         let cause = self.record(None, None, started).seq;
         self.set_deadline(me);
         let entry = &self.scope.fleet.network.spec().network.entry;
@@ -406,7 +408,7 @@ impl RunLoop {
             labels,
             event,
         });
-        let entry = entry_of(&self.state, &envelope, || self.scope.account.with(|account| account.free()));
+        let entry = entry_of(&self.state, &envelope, || self.scope.funds.free());
         self.unwritten.entries.extend(entry);
         self.may_route |= self.is_routed(&envelope);
         self.state.evolve(&envelope);

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use bodies::{
     Acted, AnswerRun, AnswerTaken, CancelRun, DropLetter, ForkRun, ForkedOff, Health, Keep, PauseRun, Prune,
-    PutBackLetter, Removed, ResolveRun, ResumeRun, Resumed, Resumption, Standing, StartRun, Started, SteerRun,
+    PutBackLetter, Removed, ResolveRun, ResumeRun, Resumed, Resumption, Standing, StartRun, Started, SteerRun, TopUp,
 };
 pub use client::{Client, ClientError, HEALTH_PATIENCE};
 pub use fault::{Code, Fault};
@@ -134,6 +134,7 @@ fn router(desk: Desk) -> Router {
         .route("/runs/{run}/resolve", post(verbs::resolve))
         .route("/runs/{run}/answer", post(verbs::answer))
         .route("/runs/{run}/put-back", post(verbs::put_back))
+        .route("/budget/top-up", post(verbs::top_up))
         .route("/runs/{run}/drop-letter", post(verbs::drop_letter))
         .route("/prune", post(verbs::prune))
         .fallback(verbs::no_such_path)

@@ -9,7 +9,10 @@ pub(super) const KEYS: &[(&[&str], &str)] = &[
     (&["agents", "*", "model", "downgrade_below"], "take it out; the preferred model is always used"),
     (&["models", "*", "requests_per_minute"], "take it out; `in_flight` bounds the calls under way at once"),
     (&["models", "*", "tokens_per_minute"], "take it out; `in_flight` bounds the calls under way at once"),
-    (&["network", "fleet", "cost_usd_per_day"], "take it out; `cost_usd` under [network.limits] bounds each run"),
+    (
+        &["network", "fleet", "cost_usd_per_day"],
+        "write `[[budgets]]` with `of = \"network\"`, `per = \"day\"` and `cost_usd`",
+    ),
     (&["network", "fleet", "runs_in_flight"], "take it out; `model_calls_in_flight` bounds the calls of all runs"),
 ];
 

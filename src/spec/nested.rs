@@ -62,10 +62,10 @@ fn take_in_one(
             help,
         ));
     }
-    if inner.spec.network.limits != Limits::default() {
+    if inner.spec.network.limits != Limits::default() || !inner.spec.budgets.is_empty() {
         let said = Said {
             code: "nested_limits",
-            message: format!("the limits of `{}` do not hold here: those of this network do", short(file)),
+            message: format!("the limits and budgets of `{}` do not hold here: those of this network do", short(file)),
             label: String::new(),
             help: "set what it may use under [network.limits] of this file".to_owned(),
         };

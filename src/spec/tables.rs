@@ -5,8 +5,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::routes::DEFAULT_FAN_OUT;
-use super::{CompactionSpec, MAX_AGENTS, MailboxSpec, OnError, RestartSpec, RoomSpec, RouteSpec, Scope, Span};
+use super::{BudgetSpec, CompactionSpec, Limits, MailboxSpec, OnError, RestartSpec, RoomSpec, RouteSpec, Scope, Span};
 
 /// How long the name of a model or tool may be: what providers take as the name of a tool.
 pub const MAX_NAME: usize = 64;
@@ -26,6 +25,9 @@ pub fn is_name(text: &str) -> bool {
 pub struct NetworkSpec {
     /// What the network is called, where it begins, and its limits.
     pub network: NetworkTable,
+    /// What may be spent beside what each run may: by all runs of a session, a tenant or the network, or by one agent of a run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<BudgetSpec>,
     /// The models, by the names that agents use.
     #[serde(default)]
     #[schemars(extend("propertyNames" = { "format": "name", "pattern": "^[A-Za-z0-9_-]+$", "maxLength": MAX_NAME }))]
@@ -71,67 +73,6 @@ pub struct NetworkTable {
     /// Limits shared by all runs of the network.
     #[serde(default)]
     pub fleet: Fleet,
-}
-
-/// Limits of each run, shared by all its agents.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// What a run may cost, in US dollars.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0.0))]
-    pub cost_usd: Option<f64>,
-    /// How many tokens a run's models may read and write.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub tokens: Option<u64>,
-    /// How long a run may take.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub deadline: Option<Span>,
-    /// How many model calls a run may make; tries of one call count once.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub model_calls: Option<u64>,
-    /// How many steps a run's agents may take together.
-    #[schemars(range(min = 1))]
-    pub steps: u64,
-    /// How deep delegation may go: 0 forbids it, 1 lets the entry agent delegate.
-    pub depth: u32,
-    /// How many agents a `for_each` may start at once.
-    #[serde(skip_serializing_if = "Limits::is_default_fan_out")]
-    #[schemars(range(min = 1, max = MAX_AGENTS))]
-    pub fan_out: u32,
-    /// How many agents a run may have over all.
-    #[serde(skip_serializing_if = "Limits::is_default_agents")]
-    #[schemars(range(min = 1, max = MAX_AGENTS))]
-    pub agents: u32,
-}
-
-impl Limits {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-    fn is_default_fan_out(fan_out: &u32) -> bool {
-        *fan_out == DEFAULT_FAN_OUT
-    }
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-    fn is_default_agents(agents: &u32) -> bool {
-        *agents == MAX_AGENTS
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            cost_usd: None,
-            tokens: None,
-            deadline: None,
-            model_calls: None,
-            steps: 200,
-            depth: 4,
-            fan_out: DEFAULT_FAN_OUT,
-            agents: MAX_AGENTS,
-        }
-    }
 }
 
 /// Limits shared by all runs of the network.

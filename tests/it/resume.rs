@@ -160,13 +160,8 @@ async fn resolve_all(recorder: &Arc<Recorder>, run: &RunId, world: &World) {
 
 /// What a run was charged by its own events.
 fn charged(past: &Past) -> Amount {
-    past.events.iter().fold(Amount::default(), |sum, envelope| match &envelope.event {
-        Event::TryFailed { charged, .. }
-        | Event::ModelReplied { charged, .. }
-        | Event::ModelFailed { charged, .. }
-        | Event::CallAbandoned { charged, .. } => sum.plus(*charged),
-        _ => sum,
-    })
+    let charges = past.events.iter().filter_map(|envelope| envelope.event.charge());
+    charges.fold(Amount::default(), |sum, (_, charged)| sum.plus(charged))
 }
 
 /// Runs the network to its end, cut off after every `cut` events, and a few more each time so that it gets on.

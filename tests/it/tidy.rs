@@ -23,7 +23,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 15] = [
         &["budget", "fault", "journal", "memory", "model", "policy", "route", "run", "spec", "tool"],
         &["reqwest", "axum", "toml", "clap"],
     ),
-    ("serve", &["journal", "model", "run", "runtime", "spec"], &["ractor", "clap"]),
+    ("serve", &["budget", "journal", "model", "run", "runtime", "spec"], &["ractor", "clap"]),
     ("telemetry", &[], &["ractor", "reqwest", "axum", "clap"]),
     (
         "cli",

@@ -44,7 +44,7 @@ pub(super) fn run(address: &Address, arguments: &Arguments) -> Result<Code, Erro
     }
     if arguments.ledger {
         let entries = read_entries(&store)?;
-        let is_of = |entry: &Entry| named.is_empty() || named.contains(entry.run());
+        let is_of = |entry: &Entry| named.is_empty() || entry.run().is_some_and(|run| named.contains(run));
         let lines = entries.iter().filter(|(record, entry)| is_meant(record.time_ms) && is_of(entry));
         print_lines(lines.map(|(record, entry)| ledger_line(record, entry)))?;
     }

@@ -144,13 +144,7 @@ fn check_mark(run: &RunId, info: &StreamInfo, state: &RunState) -> Result<(), Er
 }
 
 fn charged(past: &Past) -> Charged {
-    let charge = |event: &Event| match event {
-        Event::TryFailed { charged, .. }
-        | Event::ModelReplied { charged, .. }
-        | Event::ModelFailed { charged, .. }
-        | Event::CallAbandoned { charged, .. } => Some(*charged),
-        _ => None,
-    };
+    let charge = |event: &Event| event.charge().map(|(_, charged)| charged);
     // What a run was forked with was charged to the other run.
     let own = past.events.iter().rposition(|envelope| matches!(envelope.event, Event::RunForked { .. }));
     let charges =

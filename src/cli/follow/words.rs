@@ -10,6 +10,7 @@ const LINE_CHARS: usize = 120;
 pub(in crate::cli) fn is_progress(event: &Event) -> bool {
     match event {
         Event::AgentStarted { .. }
+        | Event::BudgetLow { .. }
         | Event::TryFailed { .. }
         | Event::ModelFailed { .. }
         | Event::RepairRequested { .. }
@@ -119,6 +120,9 @@ fn what(event: &Event) -> String {
             format!("learns that call {} {how}", shown(call))
         }
         Event::CallAbandoned { call, .. } => format!("does not wait for call {} any more", shown(call)),
+        Event::BudgetLow { account, limit, spent } => {
+            format!("the limit {limit} of {} is near: {} are used", visible(account.as_str()), limit.of(spent))
+        }
         Event::AtRest => "somebody looks after the run, which no process has".to_owned(),
         Event::Paused => "the run is paused".to_owned(),
         Event::Unpaused => "the run goes on".to_owned(),
@@ -133,6 +137,7 @@ fn what(event: &Event) -> String {
         Event::CallQueued { wait, .. } => match wait {
             Wait::Permit => "waits for its turn to call".to_owned(),
             Wait::Budget => "waits for budget that others hold".to_owned(),
+            Wait::TopUp => "waits for someone who raises a limit that is reached".to_owned(),
             Wait::Mailbox => "waits for room in a mailbox".to_owned(),
         },
         Event::Sent { to, .. } => format!("waits until {} is free", visible(to)),

@@ -98,6 +98,7 @@ pub(super) fn event_of(agent: Option<&AgentId>, event: &Event) -> String {
         Event::RunResumed { .. } => "the run is taken up again".to_owned(),
         Event::CallInDoubt { call, .. } => format!("nobody knows what became of call {call}"),
         Event::CallResolved { call, .. } => format!("it is known what became of call {call}"),
+        Event::BudgetLow { account, limit, .. } => format!("the limit {limit} of {account} is near"),
         Event::AtRest => "somebody does something with the run while no process has it".to_owned(),
         Event::Paused => "the run is paused".to_owned(),
         Event::Unpaused => "the run goes on".to_owned(),

@@ -8,8 +8,9 @@ use super::{Admission, Pulse};
 use crate::budget::Amount;
 use crate::fault::{self, Bug};
 use crate::run::{CallId, Event, Labels, RunId, Wait};
+use crate::runtime::funds::Intended;
 use crate::runtime::run_supervisor::RunMessage;
-use crate::runtime::scope::{Happened, Intended, Over, record};
+use crate::runtime::scope::{Happened, Over, record};
 
 /// Where a call reports: the run's supervisor, as this call sees it.
 pub(super) struct Desk {
@@ -39,9 +40,9 @@ impl Desk {
         record(&self.supervisor, self.happened(event), durable).await
     }
 
-    /// Records the intent of a call that something is held for, and waits until it is durable.
-    pub(super) async fn intend_durably(&self, event: Event, intends: Intended) -> Result<u64, Over> {
-        let durable = !fault::is_planted(Bug::IntentNotDurable);
+    /// Records the intent of a call that something is held for, and waits until it has its number, or is durable.
+    pub(super) async fn intend(&self, event: Event, intends: Intended, is_durable: bool) -> Result<u64, Over> {
+        let durable = is_durable && !fault::is_planted(Bug::IntentNotDurable);
         let happened = Happened { intends: Some(intends), ..self.happened(event) };
         record(&self.supervisor, happened, durable).await
     }

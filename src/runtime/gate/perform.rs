@@ -10,12 +10,14 @@ use serde_json::Value;
 
 use super::ModelCall;
 use super::desk::Desk;
-use crate::budget::{Amount, Limit, Rates};
+use crate::budget::{Amount, Rates};
 use crate::fault::{self, Bug};
 use crate::model::{Error, Reply};
 use crate::run::{Body, CallId, Event, Labels, Message, Origin, Stream, Subject, ToolFailure, refused, tool_message};
 use crate::runtime::fleet::BoundTool;
-use crate::runtime::scope::{Hold, Scope};
+use crate::runtime::funds::Hold;
+use crate::runtime::purse::Exhausted;
+use crate::runtime::scope::Scope;
 use crate::runtime::voice::Speech;
 use crate::tool;
 
@@ -51,8 +53,8 @@ pub(super) fn charge(result: &Result<Reply, Error>, hold: &Hold, rates: &Rates) 
 }
 
 /// Writes down that a model call can't be paid for.
-pub(super) fn unpaid(desk: &Desk, limit: Limit) -> Event {
-    let error = format!("the limit `{limit}` is reached");
+pub(super) fn unpaid(desk: &Desk, reached: &Exhausted) -> Event {
+    let error = format!("the limit `{}` of {} is reached", reached.limit, reached.account);
     Event::ModelFailed { call: desk.id.clone(), error, charged: Amount::default() }
 }
 

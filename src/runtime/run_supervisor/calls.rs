@@ -7,7 +7,7 @@ use ractor::ActorRef;
 use super::failing::Failure;
 use super::watchdog::Live;
 use super::{RunLoop, RunMessage};
-use crate::budget::{Amount, Limit};
+use crate::budget::Amount;
 use crate::fault::{self, Bug};
 use crate::model::{Request, fixed_bytes};
 use crate::run::{
@@ -15,6 +15,7 @@ use crate::run::{
     SUMMARISE, Status, ToolFailure, refused, tool_message,
 };
 use crate::runtime::gate::{self, Admission, Call, ModelCall, Work};
+use crate::runtime::purse::Exhausted;
 use crate::runtime::scope::Happened;
 use crate::runtime::supervision::Exit;
 use crate::spec::{Effect as ToolEffect, OnError};
@@ -169,6 +170,7 @@ impl RunLoop {
             // What comes too late is on record as abandoned, and charged in full; so it is when it is dropped.
             late => drop(late),
         }
+        self.warn_of(&call);
         let Some(envelope) = recorded else { return };
         let failure = |reason| Failure { exit: Exit::Failed, at: None, reason };
         match mishap {
@@ -227,26 +229,20 @@ impl RunLoop {
         }
     }
 
+    /// Says of each account that the call was paid from, once in a run, that a limit is near.
+    fn warn_of(&mut self, call: &CallId) {
+        let Some(agent) = self.state.agents().get(&call.agent).map(|instance| instance.name.clone()) else { return };
+        for (account, limit, spent) in self.scope.funds.near(&agent) {
+            if self.ending.is_none() && !self.state.is_warned(&account) {
+                self.record(None, None, Event::BudgetLow { account, limit, spent });
+            }
+        }
+    }
+
     /// A call would go beyond a limit: the run ends, since all its agents share it.
-    pub(super) fn limit_reached(&mut self, call: &CallId, limit: Limit) {
-        let spent = self.scope.account.with(|account| account.spent());
-        let limits = &self.scope.fleet.network.spec().network.limits;
-        let reason = match limit {
-            Limit::Steps => format!("limit steps = {} reached", limits.steps),
-            Limit::ModelCalls => format!("limit model_calls = {} reached", limits.model_calls.unwrap_or_default()),
-            Limit::Tokens => format!(
-                "limit tokens = {}: {} are used, and the next call may need more than is left",
-                limits.tokens.unwrap_or_default(),
-                spent.tokens
-            ),
-            Limit::CostUsd => format!(
-                "limit cost_usd = {}: {:.6} are spent, and the next call may cost more than is left",
-                limits.cost_usd.unwrap_or_default(),
-                spent.cost_usd()
-            ),
-            Limit::Deadline => "limit deadline reached".to_owned(),
-        };
-        self.end(RunEnd::without_answer(Status::Limit, format!("{reason} (asked by {})", call.agent)));
+    pub(super) fn limit_reached(&mut self, call: &CallId, reached: &Exhausted) {
+        let end = RunEnd::without_answer(Status::Limit, format!("{} (asked by {})", reached.words(), call.agent));
+        self.end(end);
     }
 
     /// A call's task has ended. If it neither brought a result nor is waiting for one, it panicked.

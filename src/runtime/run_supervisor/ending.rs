@@ -8,7 +8,7 @@ use super::{RunLoop, RunMessage, Unwritten};
 use crate::budget::Entry;
 use crate::fault::{self, Bug};
 use crate::journal::Mark;
-use crate::run::{Event, RunEnd, Status};
+use crate::run::{Event, RunEnd, Status, Wait};
 use crate::runtime::Error;
 use crate::runtime::report::Report;
 
@@ -31,7 +31,9 @@ impl RunLoop {
 
     /// Ends the run if nothing in it can go on: all it waits for is a person who can't be asked now.
     fn park_if_stuck(&mut self) {
-        if self.ending.is_some() || !self.live.is_empty() || !self.all_mail_is_dealt_with() {
+        // What waits for a person who raises a limit holds nothing, and can wait without a process.
+        let waits = |call| self.state.waits_for(call) == Some(Wait::TopUp);
+        if self.ending.is_some() || !self.live.keys().all(waits) || !self.all_mail_is_dealt_with() {
             return;
         }
         // A join that waits no longer than until some time goes on then, whoever is asked beside it.
@@ -94,9 +96,9 @@ impl RunLoop {
             self.record(agent.as_ref(), None, event);
         }
         let (status, is_parked) = (end.status, end.status.is_parked());
-        let (spent, debt) = (self.state.spent(), self.scope.account.with(|account| account.debt()));
+        let (spent, debt) = (self.state.spent(), self.scope.funds.debt());
         self.record(None, None, Event::RunEnded { end, spent, debt });
-        self.unwritten.entries.push(Entry::Closed { run: self.scope.stream.run.clone() });
+        self.unwritten.entries.push(Entry::Closed { run: self.scope.stream.run.clone(), is_parked });
         let has_store = self.scope.recorder.has_store();
         let summary = has_store.then(|| serde_json::to_vec(&Report::of(&self.state)).ok()).flatten();
         self.unwritten.mark = Some(Mark { state: status.word().into(), closed: !is_parked, summary });

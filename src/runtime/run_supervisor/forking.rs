@@ -35,7 +35,8 @@ impl RunLoop {
         let Forked { copied, fold, forked, taken_over, input } = fork;
         self.unwritten.records = copied.iter().map(|envelope| encode(envelope)).collect();
         let (run, tenant) = (self.scope.stream.run.clone(), self.scope.stream.tenant.clone());
-        self.unwritten.entries.push(Entry::Opened { run, tenant });
+        let accounts = self.scope.funds.openings();
+        self.unwritten.entries.push(Entry::Opened { run, tenant, accounts });
         self.state = fold.run;
         self.taken_up = (self.state.head(), fold.agents);
         self.folded.rejected = fold.rejected;

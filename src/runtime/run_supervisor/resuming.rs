@@ -25,7 +25,8 @@ impl RunLoop {
         if fault::is_planted(Bug::TenantForgotten) {
             tenant = "".into();
         }
-        self.unwritten.entries.push(Entry::Opened { run, tenant });
+        let accounts = self.scope.funds.openings();
+        self.unwritten.entries.push(Entry::Opened { run, tenant, accounts });
         self.record(None, None, resumed);
         let is_charged = !fault::is_planted(Bug::CutOffNotCharged);
         for failed in self.state.cut_off_tries().into_iter().filter(|_| is_charged) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::budget::{AccountName, Amount};
 use crate::run::{AgentId, CallId, Resolution, RunId};
 use crate::runtime::RunRequest;
 
@@ -139,6 +140,16 @@ pub struct DropLetter {
     /// Why, in a sentence.
     #[serde(default)]
     pub reason: Option<String>,
+}
+
+/// `POST /budget/top-up`: the limits of an account are raised. What is left out stays as it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopUp {
+    /// The account.
+    pub account: AccountName,
+    /// By how much.
+    pub amount: Amount,
 }
 
 /// `POST /runs/{run}/cancel`.

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::bodies::{
     Acted, AnswerRun, AnswerTaken, CancelRun, DropLetter, ForkRun, ForkedOff, Health, PauseRun, Prune, PutBackLetter,
-    Removed, ResolveRun, ResumeRun, Resumed, StartRun, Started, SteerRun,
+    Removed, ResolveRun, ResumeRun, Resumed, StartRun, Started, SteerRun, TopUp,
 };
 use super::fault::{Code, Fault, FaultBody};
 use super::socket::Place;
@@ -166,6 +166,14 @@ impl Client {
     /// Nobody answers, there is no such letter, or it is settled.
     pub async fn drop_letter(&self, run: &RunId, body: &DropLetter) -> Result<Acted, ClientError> {
         self.post(&format!("runs/{run}/drop-letter"), body).await
+    }
+
+    /// Raises the limits of an account. When this returns, that is in the store.
+    ///
+    /// # Errors
+    /// Nobody answers, or the store can't be written.
+    pub async fn top_up(&self, body: &TopUp) -> Result<TopUp, ClientError> {
+        self.post("budget/top-up", body).await
     }
 
     /// Removes the events of ended runs.

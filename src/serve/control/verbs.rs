@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::Desk;
 use super::bodies::{
     Acted, AnswerRun, AnswerTaken, CancelRun, DropLetter, ForkRun, ForkedOff, Health, PauseRun, Prune, PutBackLetter,
-    Removed, ResolveRun, ResumeRun, Resumed, Resumption, Standing, StartRun, Started, SteerRun,
+    Removed, ResolveRun, ResumeRun, Resumed, Resumption, Standing, StartRun, Started, SteerRun, TopUp,
 };
 use super::fault::{Code, Fault};
 use crate::run::{LetterId, RunId};
@@ -159,6 +159,13 @@ pub(super) async fn put_back(
         Ok(Started { run: handle.id().clone() })
     });
     Ok(Json(put_back.await?))
+}
+
+pub(super) async fn top_up(State(desk): State<Desk>, body: Body) -> Result<Json<TopUp>, Fault> {
+    let asked: TopUp = read(body)?;
+    let (host, TopUp { account, amount }) = (desk.host.clone(), asked.clone());
+    desk.finish(async move { Ok(host.recorder().top_up(account, amount).await?) }).await?;
+    Ok(Json(asked))
 }
 
 pub(super) async fn drop_letter(

@@ -3,8 +3,36 @@
 use super::Check;
 use crate::spec::findings::Place;
 use crate::spec::worst::usd;
+use crate::spec::{BudgetOf, BudgetSpec};
 
 impl Check<'_> {
+    fn budgets(&mut self) {
+        for (index, budget) in self.spec.budgets.iter().enumerate() {
+            let index = index.to_string();
+            let mut wrong = |key: Option<&str>, code, message: String, help: &str| {
+                let path: Vec<&str> = ["budgets", &index].into_iter().chain(key).collect();
+                self.error(&path, if key.is_some() { Place::Value } else { Place::Key }, code, message, help);
+            };
+            let BudgetSpec { of, agent, per, cost_usd, tokens, model_calls, tool_calls, .. } = budget;
+            if cost_usd.is_none() && tokens.is_none() && model_calls.is_none() && tool_calls.is_none() {
+                let help = "add `cost_usd`, `tokens`, `model_calls` or `tool_calls`";
+                wrong(None, "no_limit", "a budget without a limit limits nothing".to_owned(), help);
+            }
+            let is_of_agent = *of == BudgetOf::Agent;
+            if agent.is_some() && !is_of_agent {
+                let help = "take it out, or write `of = \"agent\"`";
+                wrong(Some("agent"), "key_without_use", "`agent` means nothing in this budget".to_owned(), help);
+            }
+            if per.is_some() && is_of_agent {
+                let help = "take it out: the budget of an agent lasts as long as its run";
+                wrong(Some("per"), "key_without_use", "`per` means nothing in the budget of an agent".to_owned(), help);
+            }
+            if let Some(agent) = agent.as_ref().filter(|_| is_of_agent) {
+                self.find(&["budgets", &index, "agent"], "agents", agent);
+            }
+        }
+    }
+
     pub(super) fn limits(&mut self) {
         let spec = self.spec;
         let limits = &spec.network.limits;
@@ -16,6 +44,7 @@ impl Check<'_> {
                 self.not_zero(&["tools", name, "timeout"], timeout);
             }
         }
+        self.budgets();
         // The first call of every run is the entry agent's.
         let Some(entry) = spec.agents.get(&spec.network.entry) else { return };
         let Some((name, model)) = spec.model_of(entry) else { return };

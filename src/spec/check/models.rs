@@ -125,7 +125,9 @@ impl Check<'_> {
     }
 
     fn price(&mut self, name: &str, model: &ModelSpec) {
-        if self.spec.network.limits.cost_usd.is_none()
+        let has_limit = self.spec.network.limits.cost_usd.is_some()
+            || self.spec.budgets.iter().any(|budget| budget.cost_usd.is_some());
+        if !has_limit
             || model.known_price().is_some()
             || self.found.is_broken_within(&["models", name, "price"])
             || self.found.is_broken(&["models", name, "provider"])
@@ -138,8 +140,8 @@ impl Check<'_> {
             &["models", name],
             Place::Key,
             "no_price",
-            format!("the model `{name}` has no price, and runs have a cost limit"),
-            "add `price = { input_usd_per_mtok = …, output_usd_per_mtok = … }`, or take `cost_usd` out of [network.limits]",
+            format!("the model `{name}` has no price, and there is a cost limit"),
+            "add `price = { input_usd_per_mtok = …, output_usd_per_mtok = … }`, or take `cost_usd` out of [network.limits] and [[budgets]]",
         );
     }
 

@@ -1,0 +1,121 @@
+//! What a try takes before it is made: a permit, and a reservation in all accounts that it is paid from.
+
+use std::time::Duration;
+
+use super::call::ModelCall;
+use super::desk::Desk;
+use super::permit::{self, Permit};
+use crate::budget::{Amount, Rates};
+use crate::fault::{self, Bug};
+use crate::run::Wait;
+use crate::runtime::funds::Hold;
+use crate::runtime::purse::{Ask, Exhausted, Refusal};
+use crate::runtime::scope::{Over, Scope};
+use crate::spec::OnLimit;
+
+/// How often a call that waits for a limit to be raised looks whether a new day or month has begun.
+const NEXT_PERIOD: Duration = Duration::from_secs(60);
+
+/// What is taken for one try of a model call; given back in this order when dropped.
+pub(in crate::runtime) struct Admission {
+    pub(super) hold: Hold,
+    permit: Permit,
+}
+
+impl Admission {
+    /// Settles the reservation, then releases the permit.
+    pub(in crate::runtime) fn settle(self, actual: Amount) {
+        self.hold.settle(actual);
+        self.permit.release();
+    }
+}
+
+/// Takes a permit and a reservation for one try, or says which limit forbids it for good. A call that has to wait says so,
+/// and holds nothing meanwhile.
+pub(super) async fn admit(
+    call: &ModelCall,
+    wanted: u32,
+    attempt: u32,
+    desk: &Desk,
+    scope: &Scope,
+) -> Result<Result<Admission, Exhausted>, Over> {
+    let ModelCall { model, request, fixed_bytes, .. } = call;
+    let counts = match (attempt, desk.id.is_compaction) {
+        (1, false) => Amount::ONE_STEP,
+        (1, true) => Amount::ONE_CALL,
+        _ => Amount::default(),
+    };
+    let (input_tokens, at_least) = (request.input_token_bound(*fixed_bytes), model.spec.min_output_tokens);
+    let ask = Ask { counts, input_tokens, wanted, at_least, rates: model.rates };
+    loop {
+        let permit = match permit::try_take(model, &scope.fleet) {
+            Some(permit) => permit,
+            None => {
+                desk.queued(Wait::Permit).await?;
+                permit::take(model, &scope.fleet).await
+            }
+        };
+        let mut freed = scope.funds.freed(&desk.agent);
+        let reserved = match fault::is_planted(Bug::ReservedInTwo) {
+            true => scope.funds.reserve_in_two(&desk.agent, &ask).await,
+            false => scope.funds.reserve(&desk.agent, &ask),
+        };
+        let refusal = match reserved {
+            Ok(hold) => return Ok(Ok(Admission { hold, permit })),
+            Err(refusal) => refusal,
+        };
+        permit.release();
+        match wait(refusal, desk, scope).await? {
+            Ok((place, at_most)) => pass_time(freed[place].take(), at_most).await,
+            Err(reached) => return Ok(Err(reached)),
+        }
+    }
+}
+
+/// Counts a tool call, or says which limit forbids it for good. What is held is spent as soon as the call is intended.
+pub(super) async fn count(attempt: u32, desk: &Desk, scope: &Scope) -> Result<Result<Hold, Exhausted>, Over> {
+    let counts = if attempt == 1 { Amount::ONE_TOOL_CALL } else { Amount::default() };
+    let ask = Ask { counts, input_tokens: 0, wanted: 0, at_least: 0, rates: Rates::default() };
+    loop {
+        let mut freed = scope.funds.freed(&desk.agent);
+        let refusal = match scope.funds.reserve(&desk.agent, &ask) {
+            Ok(hold) => return Ok(Ok(hold)),
+            Err(refusal) => refusal,
+        };
+        match wait(refusal, desk, scope).await? {
+            Ok((place, at_most)) => pass_time(freed[place].take(), at_most).await,
+            Err(reached) => return Ok(Err(reached)),
+        }
+    }
+}
+
+/// Says what a call waits for that can't be paid for now: the account with this place, and for how long at most before it
+/// looks again. Or which limit is reached, where waiting can't help.
+async fn wait(
+    refusal: Refusal,
+    desk: &Desk,
+    scope: &Scope,
+) -> Result<Result<(usize, Option<Duration>), Exhausted>, Over> {
+    match refusal {
+        Refusal::Held(place, _) => {
+            desk.queued(Wait::Budget).await?;
+            Ok(Ok((place, None)))
+        }
+        Refusal::Exhausted(reached) => {
+            let asks = scope.fleet.network.spec().network.limits.on_limit == OnLimit::Ask;
+            if !asks || desk.id.is_compaction {
+                return Ok(Err(reached));
+            }
+            desk.queued(Wait::TopUp).await?;
+            Ok(Ok((reached.place, reached.cap.period.map(|_| NEXT_PERIOD))))
+        }
+    }
+}
+
+async fn pass_time(freed: Option<impl Future<Output = ()>>, at_most: Option<Duration>) {
+    match (freed, at_most) {
+        (None, _) => {}
+        (Some(freed), None) => freed.await,
+        (Some(freed), Some(at_most)) => _ = tokio::time::timeout(at_most, freed).await,
+    }
+}
