@@ -134,18 +134,13 @@ fn records(directory: &Path) -> Vec<(Record, Option<Record>)> {
     let own = store.read(&stream.name, 0, usize::MAX >> 1).expect("the run can be read");
     let ledger = store.read(&StreamName::new("ledger"), 0, usize::MAX >> 1).expect("the ledger can be read");
     let mut ledger = ledger.into_iter();
-    let has_entry = |kind: &str| matches!(kind, "run_started" | "model_replied" | "run_ended");
-    let is_model = |record: &Record| record.kind == "call_intended" && !contains(&record.payload, b"noop");
+    let has_entry = |kind: &str| matches!(kind, "run_started" | "call_intended" | "model_replied" | "run_ended");
     own.into_iter()
         .map(|record| {
-            let entry = (has_entry(&record.kind) || is_model(&record)).then(|| ledger.next()).flatten();
+            let entry = has_entry(&record.kind).then(|| ledger.next()).flatten();
             (record, entry)
         })
         .collect()
-}
-
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
 }
 
 /// The floor's store: the journal, and the number of the ledger's last entry.

@@ -27,6 +27,7 @@ mod router;
 mod run_supervisor;
 mod scope;
 mod supervision;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod voice;
@@ -43,6 +44,7 @@ pub use gate::{Approver, Inquired, Question};
 pub use handle::{Controls, RunHandle};
 pub use host::{Answered, Host};
 pub use letters::{Letter, Settled, Settlement, read_settled};
+pub use purse::{Ask, Exhausted, MAX_SOURCES, Purse, Refusal, SharedAccount, Source};
 pub use recorder::{Past, Recorder, read_entries, read_ledger, run_of, stream_of};
 pub use replay::{ReplayError, Replayer};
 pub use report::{AgentReport, MailboxReport, QuestionReport, Report, UsageReport};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::futures::Notified;
 
 use super::clock::Clock;
-use super::purse::{Ask, Line, MAX_LINES, Purse, Refusal, SharedAccount};
+use super::purse::{Ask, MAX_SOURCES, Purse, Refusal, SharedAccount, Source};
 use super::recorder::Recorder;
 use crate::budget::{Account, AccountName, Amount, Cap, Limit, Opening, Today};
 use crate::fault::{self, Bug};
@@ -18,7 +18,7 @@ use crate::spec::{BudgetOf, BudgetSpec, NetworkSpec};
 pub(super) struct Funds {
     clock: Clock,
     /// The run's own account.
-    run: Line,
+    run: Source,
     /// Whether anybody is to be told that a limit is near.
     warns: bool,
     /// What an agent pays from that has no budget of its own.
@@ -39,7 +39,7 @@ impl Funds {
             let mut account = Account::default();
             account.carry(spent);
             account.raise(recorder.raised(&name));
-            Line { account: recorder.open_account(SharedAccount::new(name, account)), caps: caps.into() }
+            Source { account: recorder.open_account(SharedAccount::new(name, account)), caps: caps.into() }
         };
         let spent = past.map(|past| past.spent().plus(past.held())).unwrap_or_default();
         let run = of_run(AccountName::of_run(&stream.run), spent, vec![Cap::of_run(&network.network.limits)]);
@@ -48,11 +48,11 @@ impl Funds {
         let caps = |budgets: &[&BudgetSpec]| {
             budgets.iter().map(|budget| Cap::of_budget(budget, &network.network.limits)).collect::<Vec<_>>()
         };
-        let mut lines = vec![run.clone()];
+        let mut sources = vec![run.clone()];
         for of in [BudgetOf::Session, BudgetOf::Tenant, BudgetOf::Network, BudgetOf::Process] {
             let budgets: Vec<&BudgetSpec> = network.budgets.iter().filter(|budget| budget.of == of).collect();
             let Some(name) = budgets.first().and_then(|budget| name_of(budget, "")) else { continue };
-            lines.push(Line { account: recorder.shared_account(&name), caps: caps(&budgets).into() });
+            sources.push(Source { account: recorder.shared_account(&name), caps: caps(&budgets).into() });
         }
         let mut of_agents = HashMap::new();
         for agent in network.agents.keys() {
@@ -61,12 +61,12 @@ impl Funds {
             if let Some(name) = budgets.first().and_then(|budget| name_of(budget, agent)) {
                 let spent = past.map(|past| spent_by(past, agent)).unwrap_or_default();
                 let of_agent = of_run(name, spent, caps(&budgets));
-                let lines = lines.iter().cloned().chain([of_agent]).collect();
-                of_agents.insert(agent.as_str().into(), Arc::new(Purse::new(lines)));
+                let sources = sources.iter().cloned().chain([of_agent]).collect();
+                of_agents.insert(agent.as_str().into(), Arc::new(Purse::new(sources)));
             }
         }
         let warns = network.network.limits.warn_at.is_some() || network.budgets.iter().any(|of| of.warn_at.is_some());
-        Self { clock, run, warns, common: Arc::new(Purse::new(lines)), of_agents }
+        Self { clock, run, warns, common: Arc::new(Purse::new(sources)), of_agents }
     }
 
     fn of(&self, agent: &str) -> &Arc<Purse> {
@@ -80,13 +80,13 @@ impl Funds {
     /// Returns the accounts as the ledger opens them.
     pub(super) fn openings(&self) -> Vec<Opening> {
         let purses = [&self.common].into_iter().chain(self.of_agents.values());
-        let lines = purses.flat_map(|purse| purse.lines());
-        let opening = |Line { account, caps }: &Line| {
+        let sources = purses.flat_map(|purse| purse.sources());
+        let opening = |Source { account, caps }: &Source| {
             let name = account.name().clone();
             let spent = if name.is_of_run() { account.with(|account| account.spent()) } else { Amount::default() };
             (name.clone(), Opening { name, caps: caps.to_vec(), spent })
         };
-        lines.map(opening).collect::<std::collections::BTreeMap<_, _>>().into_values().collect()
+        sources.map(opening).collect::<std::collections::BTreeMap<_, _>>().into_values().collect()
     }
 
     /// Returns what the run's limits leave that is neither held nor spent.
@@ -105,12 +105,12 @@ impl Funds {
             return Vec::new();
         }
         let today = self.today();
-        let is_near = |line: &Line| {
-            let near = |account: &mut Account| Some((account.is_near(&line.caps, today)?, account.spent()));
-            let (limit, spent) = line.account.with(near)?;
-            Some((line.account.name().clone(), limit, spent))
+        let is_near = |source: &Source| {
+            let near = |account: &mut Account| Some((account.is_near(&source.caps, today)?, account.spent()));
+            let (limit, spent) = source.account.with(near)?;
+            Some((source.account.name().clone(), limit, spent))
         };
-        self.of(agent).lines().iter().filter_map(is_near).collect()
+        self.of(agent).sources().iter().filter_map(is_near).collect()
     }
 
     /// Reserves for one try of an agent's call.
@@ -128,23 +128,23 @@ impl Funds {
     /// Does the same with the bug [`Bug::ReservedInTwo`].
     pub(super) async fn reserve_in_two(&self, agent: &str, ask: &Ask) -> Result<Hold, Refusal> {
         let purse = self.of(agent);
-        let copy = |line: &Line| {
-            let account = SharedAccount::new(line.account.name().clone(), line.account.with(|account| *account));
-            Line { account: Arc::new(account), caps: line.caps.clone() }
+        let copy = |source: &Source| {
+            let account = SharedAccount::new(source.account.name().clone(), source.account.with(|account| *account));
+            Source { account: Arc::new(account), caps: source.caps.clone() }
         };
-        let seen = Purse::new(purse.lines().iter().map(copy).collect());
+        let seen = Purse::new(purse.sources().iter().map(copy).collect());
         let (max_output_tokens, held) = seen.reserve(ask, self.today())?;
         tokio::task::yield_now().await;
-        for (line, seen) in purse.lines().iter().zip(seen.lines()) {
+        for (source, seen) in purse.sources().iter().zip(seen.sources()) {
             let seen = seen.account.with(|account| *account);
-            line.account.with(|account| *account = seen);
+            source.account.with(|account| *account = seen);
         }
         Ok(self.hold(purse, ask, max_output_tokens, held))
     }
 
     /// Returns for each of an agent's accounts what is ready when something is freed in it from now on. To be asked for before
     /// something is reserved, so that nothing in between is missed.
-    pub(super) fn freed(&self, agent: &str) -> [Option<Notified<'_>>; MAX_LINES] {
+    pub(super) fn freed(&self, agent: &str) -> [Option<Notified<'_>>; MAX_SOURCES] {
         self.of(agent).freed()
     }
 }

@@ -19,6 +19,7 @@ mod memory;
 mod patterns;
 mod person;
 mod process;
+mod purse;
 mod reconcile;
 mod replay;
 mod restarts;
@@ -36,3 +37,6 @@ mod supervised;
 mod tidy;
 mod torture;
 mod world;
+
+// What the purse names, whose source `purse/under_loom.rs` takes in.
+use provost::{budget, spec};

@@ -1,13 +1,19 @@
-use proptest::prelude::*;
+//! The accounts that a call is paid from: by example, by random lives, and under a model checker.
 
-use super::*;
-use crate::run::Usage;
-use crate::spec::Limits;
+mod under_loom;
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use provost::budget::{Account, AccountName, Amount, Cap, Limit, Rates, Today};
+use provost::run::Usage;
+use provost::runtime::{Ask, Purse, Refusal, SharedAccount, Source};
+use provost::spec::{Limits, Period};
 
 const FREE: Rates = Rates { input: 0, cached_input: 0, output: 0 };
 
-fn line(name: &str, caps: &[Cap]) -> Line {
-    Line { account: Arc::new(SharedAccount::new(AccountName::new(name), Account::default())), caps: caps.into() }
+fn source(name: &str, caps: &[Cap]) -> Source {
+    Source { account: Arc::new(SharedAccount::new(AccountName::new(name), Account::default())), caps: caps.into() }
 }
 
 fn cap(tokens: u64, model_calls: u64) -> Cap {
@@ -15,7 +21,7 @@ fn cap(tokens: u64, model_calls: u64) -> Cap {
 }
 
 fn purse(tokens: u64, model_calls: u64) -> Purse {
-    Purse::new(vec![line("run/r", &[cap(tokens, model_calls)])])
+    Purse::new(vec![source("run/r", &[cap(tokens, model_calls)])])
 }
 
 fn ask(input_tokens: u64, wanted: u32, at_least: u32) -> Ask {
@@ -58,15 +64,15 @@ fn billing_beyond_the_limit_is_debt_and_stops_further_calls() {
     let purse = purse(1_000, 9);
     let (_, held) = reserve(&purse, &ask(500, 100, 1)).unwrap();
     purse.settle(held, Amount { tokens: 5_000, ..Amount::ONE_STEP }, Today::default());
-    let line = &purse.lines()[0];
-    assert_eq!(line.account.with(|account| account.debt(&line.caps, Today::default())).tokens, 4_000);
+    let source = &purse.sources()[0];
+    assert_eq!(source.account.with(|account| account.debt(&source.caps, Today::default())).tokens, 4_000);
     assert_eq!(limit(reserve(&purse, &ask(1, 1, 1))), Limit::Tokens);
 }
 
 #[test]
 fn a_limit_that_is_raised_leaves_more_and_a_day_begins_anew() {
     let by_day = Cap { period: Some(Period::Day), ..cap(100, 9) };
-    let purse = Purse::new(vec![line("tenant/n/t", &[by_day, cap(1_000, 9)]), line("run/r", &[cap(500, 9)])]);
+    let purse = Purse::new(vec![source("tenant/n/t", &[by_day, cap(1_000, 9)]), source("run/r", &[cap(500, 9)])]);
     let (monday, tuesday) = (Today { day: 4, month: 0 }, Today { day: 5, month: 0 });
     let (_, held) = purse.reserve(&ask(60, 40, 40), monday).unwrap();
     purse.settle(held, held, monday);
@@ -80,20 +86,20 @@ fn a_limit_that_is_raised_leaves_more_and_a_day_begins_anew() {
     purse.reserve(&ask(60, 40, 1), Today { day: 3, month: 0 }).unwrap_err();
     let (_, held) = purse.reserve(&ask(60, 40, 40), tuesday).unwrap();
     purse.settle(held, held, tuesday);
-    purse.lines()[1].account.raise(Amount { tokens: 10, ..Amount::default() });
+    purse.sources()[1].account.raise(Amount { tokens: 10, ..Amount::default() });
     assert_eq!(purse.reserve(&ask(5, 40, 1), tuesday).unwrap().0, 5);
 }
 
 #[test]
 fn a_reservation_is_in_all_accounts_or_in_none() {
-    let narrow = line("network/n", &[cap(100, 9)]);
-    let wide = line("run/r", &[cap(1_000, 9)]);
+    let narrow = source("network/n", &[cap(100, 9)]);
+    let wide = source("run/r", &[cap(1_000, 9)]);
     let purse = Purse::new(vec![wide.clone(), narrow.clone()]);
     reserve(&purse, &ask(101, 10, 1)).unwrap_err();
     assert_eq!(wide.account.with(|account| account.held()), Amount::default());
     let (output, held) = reserve(&purse, &ask(90, 50, 1)).unwrap();
     assert_eq!((output, held.tokens), (10, 100), "it is cut to what remains in the narrowest");
-    assert_eq!([&wide, &narrow].map(|line| line.account.with(|account| account.held().tokens)), [100, 100]);
+    assert_eq!([&wide, &narrow].map(|source| source.account.with(|account| account.held().tokens)), [100, 100]);
 }
 
 proptest! {
@@ -106,7 +112,7 @@ proptest! {
             tokens: Some(tokens), cost_usd: Some(cost), model_calls: Some(20), ..Limits::default()
         });
         let purse = Purse::new(vec![
-            line("a", &[limits(3_000, 0.000_03)]), line("b", &[limits(4_000, 0.000_02)]),
+            source("a", &[limits(3_000, 0.000_03)]), source("b", &[limits(4_000, 0.000_02)]),
         ]);
         let mut open = Vec::new();
         for (input_tokens, wanted, what, share) in calls {
@@ -124,7 +130,7 @@ proptest! {
                     _ => purse.release(held),
                 }
             }
-            for Line { account, caps } in purse.lines() {
+            for Source { account, caps } in purse.sources() {
                 let used = account.with(|account| account.spent().plus(account.held()));
                 prop_assert!(Limit::beyond(&used, &caps[0].limit).is_none(), "{used:?}");
                 prop_assert_eq!(account.with(|account| account.debt(caps, Today::default())), Amount::default());
@@ -133,8 +139,8 @@ proptest! {
         for (_, _, held) in open {
             purse.release(held);
         }
-        for line in purse.lines() {
-            prop_assert_eq!(line.account.with(|account| account.held()), Amount::default());
+        for source in purse.sources() {
+            prop_assert_eq!(source.account.with(|account| account.held()), Amount::default());
         }
     }
 }
