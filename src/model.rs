@@ -1,6 +1,7 @@
 //! Models: what is asked of one, what it answers, and how a call can fail. Each provider speaks its own dialect
 //! behind [`Provider`].
 
+mod http;
 pub mod openai;
 mod schema_mode;
 pub mod secret;
@@ -154,7 +155,7 @@ pub trait Provider: Send + Sync + 'static {
 pub enum SetupError {
     /// Its server can't be called.
     #[error(transparent)]
-    OpenAi(#[from] openai::SetupError),
+    Server(#[from] openai::SetupError),
     /// Its key can't be had.
     #[error(transparent)]
     Secret(#[from] secret::Error),
