@@ -1,6 +1,8 @@
 //! Models: what is asked of one, what it answers, and how a call can fail. Each provider speaks its own dialect
 //! behind [`Provider`].
 
+pub mod anthropic;
+mod http;
 pub mod openai;
 mod schema_mode;
 pub mod secret;
@@ -9,6 +11,7 @@ pub mod sim;
 mod testing;
 mod text_calls;
 
+pub use anthropic::Anthropic;
 pub use openai::{Embedder, OpenAi};
 pub use sim::Sim;
 
@@ -154,7 +157,7 @@ pub trait Provider: Send + Sync + 'static {
 pub enum SetupError {
     /// Its server can't be called.
     #[error(transparent)]
-    OpenAi(#[from] openai::SetupError),
+    Server(#[from] openai::SetupError),
     /// Its key can't be had.
     #[error(transparent)]
     Secret(#[from] secret::Error),
@@ -175,6 +178,10 @@ pub fn provider(spec: &ModelSpec, sim: &SimSpec) -> Result<Arc<dyn Provider>, Se
         Some(ProviderKind::Openai) => {
             let key = spec.api_key.as_ref().map(secret::resolve).transpose()?;
             Arc::new(OpenAi::new(spec, key)?)
+        }
+        Some(ProviderKind::Anthropic) => {
+            let key = spec.api_key.as_ref().map(secret::resolve).transpose()?;
+            Arc::new(Anthropic::new(spec, key)?)
         }
         Some(ProviderKind::Sim) | None => Arc::new(Sim::new(sim, spec.timeouts)?),
         Some(ProviderKind::Host) => return Err(SetupError::Host),

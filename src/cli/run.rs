@@ -23,8 +23,8 @@ pub struct Arguments {
     file: PathBuf,
     #[command(flatten)]
     input: input::Arguments,
-    /// Put this model in the place of all of the network's, or with NAME= of one: `sim`, `openai:MODEL` or
-    /// `openai:MODEL@http://HOST:PORT/v1`.
+    /// Put this model in the place of all of the network's, or with NAME= of one: `sim`, `openai:MODEL`,
+    /// `openai:MODEL@http://HOST:PORT/v1`, `anthropic:MODEL` or `anthropic:MODEL@http://HOST:PORT`.
     #[arg(long, value_name = "[NAME=]MODEL")]
     model: Vec<ModelOverride>,
     /// A key that several runs share: a conversation, a ticket.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use self::simple::simplify;
+pub(super) use self::simple::simplify;
 use super::text_calls::unfenced;
 use super::{Finish, Offer, Reply, Request};
 use crate::run::{Body, Message, ToolCall, delegate_tool};

@@ -1,10 +1,13 @@
-//! Requests for the tests of this room.
+//! Requests for the tests of this room, and servers that answer one of them well or badly.
 
 use std::sync::Arc;
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 
-use super::{Offer, Request};
+use super::{Error, Offer, Request};
 use crate::run::{AgentId, Body, CallId, Labels, Message, Origin, RunId, ToolCall};
 
 pub(super) fn request(system: &str, messages: Vec<Arc<Message>>) -> Request {
@@ -48,4 +51,81 @@ pub(super) fn tool_result(id: &str, name: &str, content: &str) -> Arc<Message> {
 
 fn message(body: Body, origin: Origin) -> Arc<Message> {
     Arc::new(Message { body, labels: Labels::default(), origin })
+}
+
+/// What a server does with one connection, once it has read the request.
+pub(super) enum Answer {
+    /// It writes this and closes.
+    Bytes(Vec<u8>),
+    /// It writes this and then nothing more.
+    Stall(Vec<u8>),
+    /// It writes this, and then the second for ever.
+    Endless(Vec<u8>, Vec<u8>),
+}
+
+/// Serves one connection; returns the address where the API begins, and what was asked.
+pub(super) async fn serve(answer: Answer) -> (String, oneshot::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (asked, receiver) = oneshot::channel();
+    #[expect(clippy::disallowed_methods, reason = "a server for one test, which ends with the test's runtime")]
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = asked.send(read_request(&mut stream).await);
+        match answer {
+            Answer::Bytes(bytes) => {
+                let _ = stream.write_all(&bytes).await;
+                let _ = stream.shutdown().await;
+            }
+            Answer::Stall(bytes) => {
+                let _ = stream.write_all(&bytes).await;
+                std::future::pending::<()>().await;
+            }
+            Answer::Endless(bytes, more) => {
+                let _ = stream.write_all(&bytes).await;
+                while stream.write_all(&more).await.is_ok() {}
+            }
+        }
+    });
+    (format!("http://{address}/v1"), receiver)
+}
+
+/// Reads a request's head and as much body as the head promises.
+pub(super) async fn read_request(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    loop {
+        let mut buffer = [0; 4096];
+        let n = stream.read(&mut buffer).await.unwrap();
+        bytes.extend_from_slice(&buffer[..n]);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length =
+                head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            if n == 0 || body.len() >= length.unwrap_or(0usize) {
+                return text;
+            }
+        }
+        assert_ne!(n, 0, "the request was cut: {text}");
+    }
+}
+
+pub(super) fn http(status: &str, headers: &str, body: &str) -> Answer {
+    let length = body.len();
+    Answer::Bytes(format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n{body}").into_bytes())
+}
+
+pub(super) fn json_answer(body: &str) -> Answer {
+    http("200 OK", "content-type: application/json\r\n", body)
+}
+
+pub(super) const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+
+pub(super) fn stream_answer(body: &str) -> Answer {
+    Answer::Bytes(format!("{STREAM_HEAD}{body}").into_bytes())
+}
+
+#[track_caller]
+pub(super) fn check(error: &Error, variant: &str, words: &str) {
+    let said = format!("{error:?}");
+    assert!(said.starts_with(variant) && said.contains(words), "{said}");
 }

@@ -16,21 +16,9 @@ pub(super) const KEYS: &[(&[&str], &str)] = &[
     (&["network", "fleet", "runs_in_flight"], "take it out; `model_calls_in_flight` bounds the calls of all runs"),
 ];
 
-/// A value of a later version, by the path of its key, and what to do until then.
-pub(super) const VALUES: &[(&[&str], &str, &str)] = &[(
-    &["models", "*", "provider"],
-    "anthropic",
-    "use a gateway that speaks the OpenAI dialect with `provider = \"openai\"`",
-)];
-
 /// Returns what to do in place of a key, if it is one of a later version.
 pub(super) fn key<S: AsRef<str>>(path: &[S]) -> Option<&'static str> {
     KEYS.iter().find(|(pattern, _)| matches(pattern, path)).map(|(_, remedy)| *remedy)
-}
-
-/// Returns what to do in place of a value, if it is one of a later version.
-pub(super) fn value<S: AsRef<str>>(path: &[S], value: &str) -> Option<&'static str> {
-    VALUES.iter().find(|(pattern, known, _)| *known == value && matches(pattern, path)).map(|(_, _, remedy)| *remedy)
 }
 
 fn matches<S: AsRef<str>>(pattern: &[&str], path: &[S]) -> bool {

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use super::{Invalid, ModelSpec, Network, Price, ProviderKind, SecretRef, is_loopback};
 
-/// Another model in the place of a network's: `[NAME=]sim`, `[NAME=]openai:MODEL` or `[NAME=]openai:MODEL@URL`.
+/// Another model in the place of a network's: `[NAME=]sim`, `[NAME=]openai:MODEL` or `[NAME=]openai:MODEL@URL`, and the same
+/// with `anthropic`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelOverride {
     /// Which of the network's models; none for all.
@@ -16,7 +17,43 @@ pub struct ModelOverride {
 #[derive(Clone, Debug, PartialEq)]
 enum With {
     Sim,
-    Openai { model: String, base_url: Option<String> },
+    Served { by: Dialect, model: String, base_url: Option<String> },
+}
+
+/// What is spoken with who serves a model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Dialect {
+    Openai,
+    Anthropic,
+}
+
+impl Dialect {
+    fn of(name: &str) -> Option<Self> {
+        [Self::Openai, Self::Anthropic].into_iter().find(|dialect| dialect.name() == name)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Openai => "openai",
+            Self::Anthropic => "anthropic",
+        }
+    }
+
+    fn provider(self) -> ProviderKind {
+        match self {
+            Self::Openai => ProviderKind::Openai,
+            Self::Anthropic => ProviderKind::Anthropic,
+        }
+    }
+
+    /// Where the key is that goes to the dialect's own API, and to it alone.
+    fn key(self) -> SecretRef {
+        let variable = match self {
+            Self::Openai => "OPENAI_API_KEY",
+            Self::Anthropic => "ANTHROPIC_API_KEY",
+        };
+        SecretRef(format!("env:{variable}"))
+    }
 }
 
 impl FromStr for ModelOverride {
@@ -28,16 +65,16 @@ impl FromStr for ModelOverride {
             Some((name, rest)) if !name.contains([':', '@']) => (Some(name.to_owned()), rest),
             _ => (None, text),
         };
-        let with = match rest.split_once(':') {
-            None if rest == "sim" => With::Sim,
-            Some(("openai", model)) if !model.is_empty() => match model.split_once("@http") {
-                Some(("", _)) => return Err(HOW.to_owned()),
-                Some((model, url)) => With::Openai { model: model.to_owned(), base_url: Some(format!("http{url}")) },
-                None => With::Openai { model: model.to_owned(), base_url: None },
-            },
-            _ => return Err(HOW.to_owned()),
+        let served = |(by, model): (&str, &str)| {
+            let by = Dialect::of(by)?;
+            let (model, base_url) = match model.split_once("@http") {
+                Some((model, url)) => (model.to_owned(), Some(format!("http{url}"))),
+                None => (model.to_owned(), None),
+            };
+            (!model.is_empty()).then_some(With::Served { by, model, base_url })
         };
-        Ok(Self { name, with })
+        let with = if rest == "sim" { Some(With::Sim) } else { rest.split_once(':').and_then(served) };
+        Ok(Self { name, with: with.ok_or(HOW)? })
     }
 }
 
@@ -48,8 +85,8 @@ impl fmt::Display for ModelOverride {
         }
         match &self.with {
             With::Sim => f.write_str("sim"),
-            With::Openai { model, base_url: None } => write!(f, "openai:{model}"),
-            With::Openai { model, base_url: Some(url) } => write!(f, "openai:{model}@{url}"),
+            With::Served { by, model, base_url: None } => write!(f, "{}:{model}", by.name()),
+            With::Served { by, model, base_url: Some(url) } => write!(f, "{}:{model}@{url}", by.name()),
         }
     }
 }
@@ -81,7 +118,7 @@ impl OverrideError {
     }
 }
 
-const HOW: &str = "write `sim`, `openai:MODEL` or `openai:MODEL@http://HOST:PORT/v1`";
+const HOW: &str = "write `sim`, `openai:MODEL`, `openai:MODEL@http://HOST:PORT/v1`, `anthropic:MODEL` or `anthropic:MODEL@http://HOST:PORT`";
 
 impl ModelOverride {
     /// Puts the model in its place, and checks the network again.
@@ -115,14 +152,13 @@ impl With {
                 spec.provider = Some(ProviderKind::Sim);
                 spec.price = None;
             }
-            Self::Openai { model, base_url } => {
+            Self::Served { by, model, base_url } => {
                 let is_local = base_url.as_deref().is_some_and(is_loopback);
                 let free = Price { input_usd_per_mtok: 0.0, cached_input_usd_per_mtok: None, output_usd_per_mtok: 0.0 };
-                spec.provider = Some(ProviderKind::Openai);
+                spec.provider = Some(by.provider());
                 spec.model = Some(model.clone());
                 spec.price = is_local.then_some(free);
-                // OpenAI's own key goes to OpenAI alone.
-                spec.api_key = base_url.is_none().then(|| SecretRef("env:OPENAI_API_KEY".to_owned()));
+                spec.api_key = base_url.is_none().then(|| by.key());
                 spec.base_url = base_url.clone();
             }
         }
@@ -141,19 +177,49 @@ mod tests {
     fn a_model_may_be_put_in_the_place_of_all_or_of_one() {
         assert_eq!(parsed("sim"), ModelOverride { name: None, with: With::Sim });
         assert_eq!(parsed("fast=sim"), ModelOverride { name: Some("fast".to_owned()), with: With::Sim });
-        let openai =
-            |model: &str, url: Option<&str>| With::Openai { model: model.to_owned(), base_url: url.map(str::to_owned) };
+        let served = |by, model: &str, url: Option<&str>| With::Served {
+            by,
+            model: model.to_owned(),
+            base_url: url.map(str::to_owned),
+        };
+        let openai = |model: &str, url: Option<&str>| served(Dialect::Openai, model, url);
         let url = "http://127.0.0.1:8093/v1?a=b";
         assert_eq!(parsed(&format!("openai:qwen@{url}")).with, openai("qwen", Some(url)));
         assert_eq!(parsed("fast=openai:org/model:8b").with, openai("org/model:8b", None));
-        for text in ["sim", "fast=sim", "openai:qwen@http://127.0.0.1:8093/v1?a=b", "fast=openai:org/model:8b"] {
+        let url = "http://127.0.0.1:4010";
+        assert_eq!(
+            parsed(&format!("fast=anthropic:claude@{url}")).with,
+            served(Dialect::Anthropic, "claude", Some(url))
+        );
+        for text in [
+            "sim",
+            "fast=sim",
+            "openai:qwen@http://127.0.0.1:8093/v1?a=b",
+            "fast=openai:org/model:8b",
+            "anthropic:claude-haiku-4-5",
+            "anthropic:claude@https://gateway.example/anthropic",
+        ] {
             assert_eq!(parsed(text).to_string(), text, "it is sent as it is read");
         }
     }
 
     #[test]
+    fn a_key_goes_to_its_own_api_alone() {
+        for (text, key) in [
+            ("openai:m", Some("env:OPENAI_API_KEY")),
+            ("openai:m@http://127.0.0.1:1/v1", None),
+            ("anthropic:m", Some("env:ANTHROPIC_API_KEY")),
+            ("anthropic:m@http://127.0.0.1:1", None),
+        ] {
+            let mut spec = ModelSpec { api_key: Some(SecretRef("env:OTHER".to_owned())), ..ModelSpec::default() };
+            parsed(text).with.replace(&mut spec);
+            assert_eq!(spec.api_key.as_ref().map(|key| key.0.as_str()), key, "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_model_says_how_to_write_one() {
-        for wrong in ["", "qwen", "openai:", "openai:@http://x", "gemini:x", "fast="] {
+        for wrong in ["", "qwen", "openai:", "openai:@http://x", "anthropic:", "gemini:x", "fast="] {
             assert_eq!(wrong.parse::<ModelOverride>(), Err(HOW.to_owned()), "{wrong}");
         }
     }

@@ -102,24 +102,13 @@ impl<'a> Shape<'a> {
         if choices.contains(&text.as_str()) {
             return;
         }
-        let said = match later::value(&self.path, text) {
-            Some(remedy) => Said {
-                code: "not_in_this_version",
-                message: format!(
-                    "`{} = \"{text}\"` is not in this version of Provost",
-                    self.path.last().map_or("", String::as_str)
-                ),
-                label: "not in this version".to_owned(),
-                help: remedy.to_owned(),
-            },
-            None => Said {
-                code: "unknown_value",
-                message: format!("{} can't be `{}`", name(&self.path), short(text)),
-                label: "not a value of this key".to_owned(),
-                help: match nearest(text, choices.iter().copied()) {
-                    Some(meant) => format!("did you mean `{meant}`?"),
-                    None => format!("it takes {}", or_listed(choices)),
-                },
+        let said = Said {
+            code: "unknown_value",
+            message: format!("{} can't be `{}`", name(&self.path), short(text)),
+            label: "not a value of this key".to_owned(),
+            help: match nearest(text, choices.iter().copied()) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("it takes {}", or_listed(choices)),
             },
         };
         self.replace(schema, node, said);

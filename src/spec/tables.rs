@@ -96,7 +96,7 @@ pub struct ModelSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub model: Option<String>,
-    /// Where the provider's API begins, such as `http://127.0.0.1:8080/v1`.
+    /// Where the provider's API begins, such as `http://127.0.0.1:8080/v1`; its own where it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub base_url: Option<String>,
@@ -156,6 +156,8 @@ impl Default for ModelSpec {
 pub enum ProviderKind {
     /// A server that speaks the OpenAI chat-completions dialect: OpenAI, llama.cpp, vLLM, Ollama, gateways.
     Openai,
+    /// A server that speaks Anthropic's Messages dialect: Anthropic, gateways.
+    Anthropic,
     /// The simulated model, in this process.
     Sim,
     /// A provider that the embedding program registers; not for network files.

@@ -36,7 +36,7 @@ impl ModelSpec {
         let free = Price { input_usd_per_mtok: 0.0, cached_input_usd_per_mtok: None, output_usd_per_mtok: 0.0 };
         match self.provider {
             None | Some(ProviderKind::Sim) => Some(free),
-            Some(ProviderKind::Openai | ProviderKind::Host) => {
+            Some(ProviderKind::Openai | ProviderKind::Anthropic | ProviderKind::Host) => {
                 self.price.or_else(|| self.base_url.as_deref().is_some_and(is_loopback).then_some(free))
             }
         }

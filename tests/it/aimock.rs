@@ -1,16 +1,18 @@
-//! The OpenAI provider against an independent mock of its dialect, npm's `@copilotkit/aimock`.
+//! The providers against an independent mock of their dialects, npm's `@copilotkit/aimock`.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use provost::model::{Error, Offer, OpenAi, Provider, Reply, Request};
-use provost::run::{AgentId, Body, CallId, Labels, Message, Origin, RunId, ToolCall};
-use provost::spec::{ModelSpec, ToolCalls};
+use provost::model::{self, Error, Finish, Offer, Reply, Request};
+use provost::run::{AgentId, Body, CallId, Labels, Message, Origin, RunId, Status, ToolCall, Usage};
+use provost::runtime::Runtime;
+use provost::spec::{AgentSpec, Builtin, ModelSpec, Network, NetworkSpec, ProviderKind, SimSpec, ToolCalls, ToolSpec};
 use serde_json::{Value, json};
 
 /// A running mock, which ends with its test.
@@ -68,26 +70,25 @@ impl Mock {
         panic!("the mock does not listen on port {port}");
     }
 
-    fn spec(&self, stream: bool) -> ModelSpec {
-        let base_url = Some(self.base_url.clone());
-        ModelSpec { base_url, model: Some("gpt-5-mini".to_owned()), stream, ..ModelSpec::default() }
-    }
-
-    async fn ask(&self, stream: bool, request: &Request) -> (Result<Reply, Error>, String) {
-        ask(&self.spec(stream), request).await
+    fn spec(&self, provider: ProviderKind, stream: bool) -> ModelSpec {
+        let (base_url, model) = (Some(self.base_url.clone()), Some("some-model".to_owned()));
+        ModelSpec { provider: Some(provider), base_url, model, stream, ..ModelSpec::default() }
     }
 }
 
 async fn ask(spec: &ModelSpec, request: &Request) -> (Result<Reply, Error>, String) {
     let told = Mutex::new(String::new());
-    let reply = OpenAi::new(spec, None).unwrap().call(request, &|text| told.lock().unwrap().push_str(text)).await;
+    let provider = model::provider(spec, &SimSpec::default()).unwrap();
+    let reply = provider.call(request, &|text| told.lock().unwrap().push_str(text)).await;
     (reply, told.into_inner().unwrap())
 }
 
-/// Finds a port below those that outgoing connections are given.
+/// Finds a port below those that outgoing connections are given, and another one each time.
 fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     let from = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
-    (from..32_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+    let mut ports = std::iter::repeat_with(|| from + NEXT.fetch_add(1, Ordering::Relaxed)).take(1_000);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 fn request(input: &str, tools: &[&str]) -> Request {
@@ -118,27 +119,72 @@ fn arguments(call: &ToolCall) -> Value {
 }
 
 #[tokio::test]
-async fn a_provider_understands_an_independent_mock() {
+async fn the_chat_completions_dialect_is_understood_as_an_independent_mock_has_it() {
     let Some(mock) = Mock::start() else { return };
     for stream in [true, false] {
-        texts_and_usage(&mock, stream).await;
-        tools(&mock, stream).await;
-        schemas(&mock, stream).await;
-        failures(&mock, stream).await;
+        let spec = mock.spec(ProviderKind::Openai, stream);
+        let reply = texts(&spec, "hello").await;
+        assert!(reply.usage.is_some_and(|usage| usage.input_tokens > 0 && usage.output_tokens > 0), "{reply:?}");
+        tools(&spec).await;
+        structured(&spec, "count").await;
+        held_to_a_schema(&spec, "step").await;
+        failures(&spec).await;
     }
 }
 
-async fn texts_and_usage(mock: &Mock, stream: bool) {
-    let (reply, told) = mock.ask(stream, &request("hello", &[])).await;
-    let reply = reply.unwrap();
-    assert_eq!(reply.text, "Hello! This answer is long enough to come in several pieces.");
-    assert_eq!(told, if stream { reply.text.as_str() } else { "" });
-    assert!(reply.usage.is_some_and(|usage| usage.input_tokens > 0 && usage.output_tokens > 0), "{reply:?}");
+#[tokio::test]
+async fn the_messages_dialect_is_understood_as_an_independent_mock_has_it() {
+    let Some(mock) = Mock::start() else { return };
+    for stream in [true, false] {
+        let spec = mock.spec(ProviderKind::Anthropic, stream);
+        // What it thinks beforehand is no part of its answer.
+        let reply = texts(&spec, "bonjour").await;
+        let used = Usage { input_tokens: 21, cached_input_tokens: 0, output_tokens: 13 };
+        assert_eq!((reply.usage, reply.finish), (Some(used), Finish::Stop));
+        tools(&spec).await;
+        structured(&spec, "tally").await;
+        held_to_a_schema(&spec, "stride").await;
+        failures(&spec).await;
+        let error = ask(&spec, &request("busy", &[])).await.0.unwrap_err();
+        assert!(matches!(error, Error::Overloaded { status: 529, .. }) && error.is_transient(), "{error:?}");
+        for (input, finish) in [("endless", Finish::Length), ("indecent", Finish::Filtered)] {
+            assert_eq!(ask(&spec, &request(input, &[])).await.0.unwrap().finish, finish, "{input}");
+        }
+    }
 }
 
-async fn tools(mock: &Mock, stream: bool) {
+#[tokio::test]
+async fn a_network_runs_on_the_messages_dialect() {
+    let Some(mock) = Mock::start() else { return };
+    for stream in [true, false] {
+        let mut spec = NetworkSpec::default();
+        (spec.network.name, spec.network.entry) = ("clock".to_owned(), "a".to_owned());
+        spec.models.insert("m".to_owned(), mock.spec(ProviderKind::Anthropic, stream));
+        spec.tools.insert("now".to_owned(), ToolSpec { builtin: Some(Builtin::ClockNow), ..ToolSpec::default() });
+        spec.agents.insert("a".to_owned(), AgentSpec { tools: vec!["now".to_owned()], ..AgentSpec::new("Be brief.") });
+        let runtime = Runtime::builder(Network::new(spec).unwrap()).start().await.unwrap();
+        let report = runtime.run("Tell me the hour.").await.unwrap();
+        assert_eq!(
+            (report.status, report.usage.model_calls, report.usage.tool_calls),
+            (Status::Done, 2, 2),
+            "{report:?}"
+        );
+        assert!(format!("{:?}", report.answer).contains("It is late."), "{report:?}");
+        runtime.shutdown().await;
+    }
+}
+
+async fn texts(spec: &ModelSpec, input: &str) -> Reply {
+    let (reply, told) = ask(spec, &request(input, &[])).await;
+    let reply = reply.unwrap();
+    assert!(reply.text.ends_with("! This answer is long enough to come in several pieces."), "{reply:?}");
+    assert_eq!(told, if spec.stream { reply.text.as_str() } else { "" });
+    reply
+}
+
+async fn tools(spec: &ModelSpec) {
     let mut request = request("weather", &["weather", "clock"]);
-    let reply = mock.ask(stream, &request).await.0.unwrap();
+    let reply = ask(spec, &request).await.0.unwrap();
     let names: Vec<&str> = reply.tool_calls.iter().map(|call| call.name.as_str()).collect();
     assert_eq!(names, ["weather", "clock"]);
     assert_eq!(arguments(&reply.tool_calls[0]), json!({"city": "Basel"}));
@@ -147,25 +193,30 @@ async fn tools(mock: &Mock, stream: bool) {
     let ids = ["s00010000", "s00010001"].map(str::to_owned);
     let tool_calls = ids.iter().cloned().zip(reply.tool_calls).collect();
     request.messages.push(message(Body::Assistant { text: String::new(), tool_calls }));
-    for (id, name, content) in [(&ids[1], "clock", "noon"), (&ids[0], "weather", "rain")] {
+    // The mock looks at the last result, and a dialect may put them in the order of their calls.
+    for (id, name, content) in [(&ids[1], "clock", "time for rain"), (&ids[0], "weather", "rain")] {
         let (id, name, content) = (id.clone(), name.to_owned(), content.to_owned());
         request.messages.push(message(Body::Tool { id, name, content, failed: false }));
     }
-    assert_eq!(mock.ask(stream, &request).await.0.unwrap().text, "Take an umbrella.");
+    let reply = ask(spec, &request).await.0.unwrap();
+    assert_eq!(reply.text, "Take an umbrella.");
 }
 
-async fn schemas(mock: &Mock, stream: bool) {
-    let mut counting = request("count", &[]);
+async fn structured(spec: &ModelSpec, input: &str) {
+    let mut counting = request(input, &[]);
     counting.output_schema = Some(Arc::new(json!({"type": "object", "properties": {"count": {"type": "integer"}}})));
-    assert_eq!(mock.ask(stream, &counting).await.0.unwrap().text, "{\"count\": 2}");
+    let text = ask(spec, &counting).await.0.unwrap().text;
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json!({"count": 2}));
+}
 
-    let spec = ModelSpec { tool_calls: ToolCalls::Schema, ..mock.spec(stream) };
-    let reply = ask(&spec, &request("step", &["weather"])).await.0.unwrap();
+async fn held_to_a_schema(spec: &ModelSpec, input: &str) {
+    let spec = ModelSpec { tool_calls: ToolCalls::Schema, ..spec.clone() };
+    let reply = ask(&spec, &request(input, &["weather"])).await.0.unwrap();
     assert_eq!(arguments(&reply.tool_calls[0]), json!({"city": "Basel"}));
 }
 
-async fn failures(mock: &Mock, stream: bool) {
-    let fail = async |input: &str| mock.ask(stream, &request(input, &[])).await.0.unwrap_err();
+async fn failures(spec: &ModelSpec) {
+    let fail = async |input: &str| ask(spec, &request(input, &[])).await.0.unwrap_err();
     let error = fail("limited").await;
     assert!(matches!(error, Error::RateLimited { retry_after: Some(after) } if after.as_secs() == 7), "{error:?}");
     let error = fail("unknown key").await;
@@ -181,7 +232,7 @@ async fn failures(mock: &Mock, stream: bool) {
     // With `--strict` the mock refuses what it has no fixture for.
     let error = fail("something else").await;
     assert!(!error.to_string().is_empty(), "{error:?}");
-    if stream {
+    if spec.stream {
         let error = fail("cut").await;
         assert!(matches!(error, Error::Cut { received: 1.., .. }), "{error:?}");
     }

@@ -455,6 +455,14 @@ fn what_is_wrong_with_supervision_is_told_with_a_remedy() {
 fn models_and_money() {
     check_tail("[models.m]\n[models.n]\n", &["no_model 4:9", "unused_model 6:9", "unused_model 7:9"]);
     check_tail("[models.m]\nprovider = \"openai\"\n", &["no_model_name 7:12"]);
+    check_tail("[models.m]\nprovider = \"anthropic\"\n", &["no_model_name 7:12", "no_api_key 7:12"]);
+    let anthropic = |more: &str| format!("[models.m]\nprovider = \"anthropic\"\nmodel = \"m\"\n{more}");
+    check_tail(&anthropic(""), &["no_api_key 7:12"]);
+    check_tail(&anthropic("api_key = \"env:ANTHROPIC_API_KEY\"\n"), &[]);
+    check_tail(&anthropic("base_url = \"http://127.0.0.1:4010\"\n"), &[]);
+    check_tail(&anthropic("api_key = \"sk-very-secret\"\n"), &["inline_secret 9:11"]);
+    check_tail(&anthropic("api_key = \"env:K\"\ntemperature = 1.5\n"), &["out_of_range 10:15"]);
+    check_tail(&anthropic("api_key = \"env:K\"\n[network.limits]\ncost_usd = 1\n"), &["no_price 6:9"]);
     check_tail("[models.m]\napi_key = \"sk-very-secret\"\n", &["inline_secret 7:11"]);
     check_tail("[models.m]\nbase_url = \"ftp://x\"\n", &["bad_url 7:12"]);
     check_tail("[models.m]\nbase_url = \"http://user:pw@x/v1\"\n", &["inline_secret 7:12"]);

@@ -39,16 +39,13 @@ const QUESTIONS: [(&str, &[&str]); 20] = [
         "Can agents deadlock by waiting for each other in a circle?",
         &["src/runtime/mailboxes/cycle.rs", "docs/adr/0012-mailboxes-and-scopes.md", "src/spec/check/supervision.rs"],
     ),
-    (
-        "Retry-After header when rate limited",
-        &["src/model/openai/error.rs", "src/runtime/gate/retry.rs", "src/model.rs"],
-    ),
+    ("Retry-After header when rate limited", &["src/model/http/error.rs", "src/runtime/gate/retry.rs", "src/model.rs"]),
     (
         "Where are child processes killed when a run is cancelled?",
         &["src/tool/process/group.rs", "src/runtime/run_supervisor/ending.rs", "src/tool/process.rs"],
     ),
     ("How are symbolic links kept from leading out of a tool's root?", &["src/tool/fs.rs", "src/tool/fs/walk.rs"]),
-    ("parse server-sent events of a streamed answer", &["src/model/openai/sse.rs", "src/model/openai.rs"]),
+    ("parse server-sent events of a streamed answer", &["src/model/http/sse.rs", "src/model/http.rs"]),
     (
         "Why does one place number all events of a run?",
         &["docs/adr/0001-pure-core-one-sequencer.md", "src/runtime/run_supervisor.rs"],

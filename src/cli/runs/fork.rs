@@ -22,8 +22,8 @@ pub struct Arguments {
     /// The last event that both runs have; `provost runs show RUN` numbers them.
     #[arg(long, value_name = "EVENT", allow_negative_numbers = true)]
     at: u64,
-    /// Put this model in the place of all of the network's, or with NAME= of one: `sim`, `openai:MODEL` or
-    /// `openai:MODEL@http://HOST:PORT/v1`.
+    /// Put this model in the place of all of the network's, or with NAME= of one: `sim`, `openai:MODEL`,
+    /// `openai:MODEL@http://HOST:PORT/v1`, `anthropic:MODEL` or `anthropic:MODEL@http://HOST:PORT`.
     #[arg(long, value_name = "[NAME=]MODEL")]
     model: Vec<ModelOverride>,
     /// Tell the agent that stands for the run this; its model reads it before it speaks next.

@@ -1,19 +1,14 @@
-//! An answer, put together from one JSON body or from the pieces of a stream.
+//! An answer in the chat-completions dialect.
 
 use serde_json::Value;
 
+use crate::model::http::answer::{self, MAX_TOOL_CALLS, Step, TooManyCalls, tokens};
 use crate::model::{Finish, Reply};
 use crate::run::{ToolCall, Usage};
 
-/// How many tool calls one answer may hold: no provider allows as many, and each costs a search per piece.
-const MAX_TOOL_CALLS: usize = 256;
-
-/// No model reads or writes as many tokens in one call; a number beyond it is a slip of the server.
-const MAX_TOKENS: u64 = 1_000_000_000;
-
 /// What has come of an answer so far.
 #[derive(Default)]
-pub(super) struct Answer {
+pub(in crate::model) struct Answer {
     text: String,
     refusal: String,
     calls: Vec<PartialCall>,
@@ -31,13 +26,10 @@ struct PartialCall {
     arguments: String,
 }
 
-/// The answer holds more tool calls than [`MAX_TOOL_CALLS`].
-#[derive(Debug)]
-pub(super) struct TooManyCalls;
+impl answer::Answer for Answer {
+    const ENDS_WITH_DONE: bool = true;
 
-impl Answer {
-    /// Takes a whole answer, and says whether it is one.
-    pub(super) fn take_whole(&mut self, body: &Value) -> Result<bool, TooManyCalls> {
+    fn take_whole(&mut self, body: &Value) -> Result<bool, TooManyCalls> {
         self.take_usage(body);
         let Some(choice) = body.get("choices").and_then(|choices| choices.get(0)) else { return Ok(false) };
         let Some(message) = choice.get("message").filter(|message| message.is_object()) else { return Ok(false) };
@@ -50,15 +42,14 @@ impl Answer {
         Ok(true)
     }
 
-    /// Takes a piece of a streamed answer, tells `progress` of the text in it, and says whether the answer got on: a
-    /// piece that only names the role, or only keeps the connection alive, does not count.
-    pub(super) fn take_piece(&mut self, piece: &Value, progress: &dyn Fn(&str)) -> Result<bool, TooManyCalls> {
+    fn take_piece(&mut self, piece: &Value, progress: &dyn Fn(&str)) -> Result<Step, TooManyCalls> {
+        let step = |got_on| Ok(if got_on { Step::GotOn } else { Step::Nothing });
         let mut got_on = self.take_usage(piece);
-        let Some(choice) = piece.get("choices").and_then(|choices| choices.get(0)) else { return Ok(got_on) };
+        let Some(choice) = piece.get("choices").and_then(|choices| choices.get(0)) else { return step(got_on) };
         self.chosen = true;
         got_on |= self.take_finish(choice);
         // A server that does not stream but says it does may send the message in one piece.
-        let Some(delta) = choice.get("delta").or_else(|| choice.get("message")) else { return Ok(got_on) };
+        let Some(delta) = choice.get("delta").or_else(|| choice.get("message")) else { return step(got_on) };
         let before = self.text.len();
         got_on |= self.take_text(delta);
         if self.text.len() > before {
@@ -70,26 +61,23 @@ impl Answer {
         }
         // Models that think aloud do it in a field of their own; it is no part of the answer, but a sign of life.
         let thinks = |name: &str| delta.get(name).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
-        Ok(got_on || thinks("reasoning_content") || thinks("reasoning"))
+        step(got_on || thinks("reasoning_content") || thinks("reasoning"))
     }
 
-    /// Whether the model has said that it is done.
-    pub(super) fn is_finished(&self) -> bool {
+    fn is_finished(&self) -> bool {
         self.finish.is_some()
     }
 
-    /// Whether anything of an answer has come.
-    pub(super) fn has_begun(&self) -> bool {
+    fn has_begun(&self) -> bool {
         self.chosen
     }
 
-    /// Returns what the call used, as far as it has been said.
-    pub(super) fn usage(&self) -> Option<Usage> {
+    fn usage(&self) -> Option<Usage> {
         self.usage
     }
 
-    /// Makes the reply. A tool call without a name is left out, and said to be.
-    pub(super) fn into_reply(self) -> Reply {
+    /// A tool call without a name is left out, and said to be.
+    fn into_reply(self) -> Reply {
         let refused = self.text.is_empty() && self.calls.is_empty() && !self.refusal.is_empty();
         let nameless = self.calls.iter().any(|call| call.name.is_empty());
         let tool_calls = self.calls.into_iter().filter(|call| !call.name.is_empty()).map(PartialCall::finish).collect();
@@ -101,7 +89,9 @@ impl Answer {
             malformed: nameless.then(|| "a tool call must give the tool's name".to_owned()),
         }
     }
+}
 
+impl Answer {
     /// The last usage that makes sense counts: some servers report it with each piece, and rising.
     fn take_usage(&mut self, body: &Value) -> bool {
         let usage = body.get("usage").and_then(usage);
@@ -200,12 +190,11 @@ fn field<'a>(call: &'a Value, name: &str) -> Option<&'a Value> {
 
 /// Reads a usage; none if it can't be true: a negative, fractional or absurd number, or no tokens at all.
 fn usage(usage: &Value) -> Option<Usage> {
-    let number = |value: Option<&Value>| value.and_then(Value::as_u64).filter(|tokens| *tokens <= MAX_TOKENS);
-    let input_tokens = number(usage.get("prompt_tokens"))?;
-    let output_tokens = number(usage.get("completion_tokens"))?;
+    let input_tokens = tokens(usage.get("prompt_tokens"))?;
+    let output_tokens = tokens(usage.get("completion_tokens"))?;
     let cached = usage.get("prompt_tokens_details").and_then(|details| details.get("cached_tokens"));
     // Cached tokens are the cheaper ones, so a number that can't be true counts as none.
-    let cached_input_tokens = number(cached).filter(|cached| *cached <= input_tokens).unwrap_or_default();
+    let cached_input_tokens = tokens(cached).filter(|cached| *cached <= input_tokens).unwrap_or_default();
     (input_tokens + output_tokens > 0).then_some(Usage { input_tokens, cached_input_tokens, output_tokens })
 }
 
@@ -213,6 +202,7 @@ fn usage(usage: &Value) -> Option<Usage> {
 mod tests {
     use serde_json::json;
 
+    use super::answer::Answer as _;
     use super::*;
 
     fn whole(message: Value) -> Reply {
@@ -230,7 +220,7 @@ mod tests {
         let mut answer = Answer::default();
         for piece in pieces {
             let piece = json!({"choices": [{"index": 0, "delta": {"tool_calls": [piece]}}]});
-            assert!(answer.take_piece(&piece, &|_| {}).unwrap());
+            assert_eq!(answer.take_piece(&piece, &|_| {}).unwrap(), Step::GotOn);
         }
         assert_eq!(calls_of(&answer.into_reply()), expected, "{pieces:?}");
     }
@@ -320,15 +310,16 @@ mod tests {
     #[test]
     fn only_what_carries_something_gets_the_answer_on() {
         let mut answer = Answer::default();
-        let mut got_on = |delta: Value| answer.take_piece(&json!({"choices": [{"delta": delta}]}), &|_| {}).unwrap();
+        let mut takes = |piece: Value| answer.take_piece(&piece, &|_| {}).unwrap() == Step::GotOn;
+        let mut got_on = |delta: Value| takes(json!({"choices": [{"delta": delta}]}));
         assert!(!got_on(json!({"role": "assistant", "content": ""})));
         assert!(!got_on(json!({})));
         assert!(!got_on(json!(null)));
         assert!(got_on(json!({"content": "a"})));
         assert!(got_on(json!({"reasoning_content": "hm"})));
-        assert!(!answer.take_piece(&json!({"choices": [], "usage": null}), &|_| {}).unwrap());
-        assert!(!answer.take_piece(&json!([]), &|_| {}).unwrap());
-        assert!(answer.take_piece(&json!({"choices": [{"delta": {}, "finish_reason": "stop"}]}), &|_| {}).unwrap());
+        assert!(!takes(json!({"choices": [], "usage": null})));
+        assert!(!takes(json!([])));
+        assert!(takes(json!({"choices": [{"delta": {}, "finish_reason": "stop"}]})));
     }
 
     #[test]

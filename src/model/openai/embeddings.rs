@@ -10,7 +10,10 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout_at;
 
-use super::{after, authorization, client, endpoint_at, excerpt, read_refusal, reason, refused, shown};
+use super::{BASE_URL_HINT, SCHEME};
+use crate::model::http::error::{excerpt, refused};
+use crate::model::http::setup::{client, endpoint, reason, secret_header, shown};
+use crate::model::http::{after, read_refusal};
 use crate::model::{Error, SetupError, secret};
 use crate::spec::SecretRef;
 
@@ -55,9 +58,9 @@ impl Embedder {
     /// # Errors
     /// The address or the key can't be used.
     pub fn new(base_url: &str, model: Option<&str>, key: Option<&SecretRef>) -> Result<Self, SetupError> {
-        let endpoint = endpoint_at(base_url, "/embeddings")?;
+        let endpoint = endpoint(base_url, "", "/embeddings")?;
         let key = key.map(secret::resolve).transpose()?;
-        let authorization = key.as_ref().map(authorization).transpose()?;
+        let authorization = key.as_ref().map(|key| secret_header(SCHEME, key)).transpose()?;
         Ok(Self { client: client(&endpoint, CONNECT)?, endpoint, model: model.map(str::to_owned), key, authorization })
     }
 
@@ -128,7 +131,7 @@ impl Embedder {
         if !status.is_success() {
             let headers = response.headers().clone();
             let body = read_refusal(response, deadline).await;
-            return Err(refused(status.as_u16(), &headers, &body, self.key.as_ref()));
+            return Err(refused(status.as_u16(), &headers, &body, self.key.as_ref(), BASE_URL_HINT));
         }
         let mut body = Vec::new();
         while let Some(chunk) =

@@ -2,6 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
+use super::BASE_URL_HINT;
+use super::answer::Answer;
+use crate::model::http;
 use crate::model::{Offer, Request};
 use crate::run::{Body, Message, ToolCall};
 use crate::spec::ModelSpec;
@@ -11,11 +14,11 @@ const NO_MODEL: &str = "default";
 
 /// What every request of one model has in common.
 pub(super) struct Dialect {
-    pub(super) model: String,
-    pub(super) stream: bool,
-    pub(super) temperature: Option<f64>,
+    model: String,
+    stream: bool,
+    temperature: Option<f64>,
     /// Whether OpenAI itself is asked, rather than one of the many that speak its dialect.
-    pub(super) is_openai: bool,
+    is_openai: bool,
 }
 
 impl Dialect {
@@ -27,13 +30,17 @@ impl Dialect {
             is_openai,
         }
     }
+}
 
-    /// Writes the body of a request.
-    ///
+impl http::Dialect for Dialect {
+    type Answer = Answer;
+
+    const BASE_URL_HINT: &'static str = BASE_URL_HINT;
+
     /// A schema for the answer becomes `response_format`, but for one case: local servers can't hold an answer to a
     /// grammar and leave room for tool calls at once (llama.cpp refuses the pair), so where tools are offered the
     /// schema is told in words instead, and what comes back is for the caller to check.
-    pub(super) fn body(&self, request: &Request) -> Value {
+    fn body(&self, request: &Request) -> Value {
         let mut body = Map::new();
         body.insert("model".into(), json!(self.model));
         let schema = request.output_schema.as_deref();
@@ -59,6 +66,10 @@ impl Dialect {
             body.insert("stream_options".into(), json!({"include_usage": true}));
         }
         Value::Object(body)
+    }
+
+    fn streams(&self) -> bool {
+        self.stream
     }
 }
 
@@ -128,6 +139,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::model::http::Dialect as _;
     use crate::model::testing::{assistant, offer, request, tool_result, user};
 
     fn local() -> Dialect {

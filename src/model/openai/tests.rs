@@ -3,91 +3,24 @@
 mod real;
 
 use std::sync::Mutex;
+use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::net::TcpListener;
 
 use super::*;
-use crate::model::testing::{assistant, offer, request, tool_result, user};
+use crate::model::http::{BEFORE_THE_FIRST_TOKEN, BETWEEN_TOKENS, CONNECTING};
+use crate::model::testing::{
+    Answer, STREAM_HEAD, assistant, check, http, json_answer, offer, read_request, request, serve, stream_answer,
+    tool_result, user,
+};
 use crate::model::{Finish, Request};
 use crate::run::{ToolCall, Usage};
-use crate::spec::Span;
+use crate::spec::{Span, Timeouts, ToolCalls};
 
 const KEY: &str = "sk-very-secret";
 const PROMPT: &str = "the secret prompt";
-
-/// What a server does with one connection, once it has read the request.
-enum Answer {
-    /// It writes this and closes.
-    Bytes(Vec<u8>),
-    /// It writes this and then nothing more.
-    Stall(Vec<u8>),
-    /// It writes this, and then the second for ever.
-    Endless(Vec<u8>, Vec<u8>),
-}
-
-/// Serves one connection; returns the address where the API begins, and what was asked.
-async fn serve(answer: Answer) -> (String, oneshot::Receiver<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (asked, receiver) = oneshot::channel();
-    #[expect(clippy::disallowed_methods, reason = "a server for one test, which ends with the test's runtime")]
-    tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let _ = asked.send(read_request(&mut stream).await);
-        match answer {
-            Answer::Bytes(bytes) => {
-                let _ = stream.write_all(&bytes).await;
-                let _ = stream.shutdown().await;
-            }
-            Answer::Stall(bytes) => {
-                let _ = stream.write_all(&bytes).await;
-                std::future::pending::<()>().await;
-            }
-            Answer::Endless(bytes, more) => {
-                let _ = stream.write_all(&bytes).await;
-                while stream.write_all(&more).await.is_ok() {}
-            }
-        }
-    });
-    (format!("http://{address}/v1"), receiver)
-}
-
-/// Reads a request's head and as much body as the head promises.
-async fn read_request(stream: &mut TcpStream) -> String {
-    let mut bytes = Vec::new();
-    loop {
-        let mut buffer = [0; 4096];
-        let n = stream.read(&mut buffer).await.unwrap();
-        bytes.extend_from_slice(&buffer[..n]);
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length =
-                head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
-            if n == 0 || body.len() >= length.unwrap_or(0usize) {
-                return text;
-            }
-        }
-        assert_ne!(n, 0, "the request was cut: {text}");
-    }
-}
-
-fn http(status: &str, headers: &str, body: &str) -> Answer {
-    let length = body.len();
-    Answer::Bytes(format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n{body}").into_bytes())
-}
-
-fn json_answer(body: &str) -> Answer {
-    http("200 OK", "content-type: application/json\r\n", body)
-}
-
-const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
-
-fn stream_answer(body: &str) -> Answer {
-    Answer::Bytes(format!("{STREAM_HEAD}{body}").into_bytes())
-}
 
 fn spec(base_url: &str, stream: bool) -> ModelSpec {
     let second = Span::from_secs(20);
@@ -129,12 +62,6 @@ async fn ask_at(spec: &ModelSpec) -> Result<(Reply, String), Error> {
             Err(error)
         }
     }
-}
-
-#[track_caller]
-fn check(error: &Error, variant: &str, words: &str) {
-    let said = format!("{error:?}");
-    assert!(said.starts_with(variant) && said.contains(words), "{said}");
 }
 
 fn call(name: &str, arguments: &str) -> ToolCall {
@@ -335,6 +262,18 @@ async fn a_stream_that_stops_is_cut() {
 }
 
 #[tokio::test]
+async fn a_stream_may_end_after_any_byte() {
+    let body = [DELTAS, FINISH, USAGE, DONE].concat();
+    for end in 0..body.len() {
+        match ask(stream_answer(&body[..end]), true).await {
+            Ok((reply, told)) => assert_eq!((reply.text.as_str(), told.as_str()), ("Hello", "Hello"), "{end}"),
+            Err(Error::Cut { .. }) => assert!(end >= DELTAS.find(": keep").unwrap() - 2, "{end}"),
+            Err(error) => check(&error, "Malformed", "base_url"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_finished_answer_stands_whatever_the_stream_does() {
     let chunked = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\nffff\r\n";
     let body = [chunked, DELTAS, FINISH].concat().into_bytes();
@@ -477,26 +416,4 @@ fn what_can_not_be_called_is_refused_and_shows_no_secret() {
     assert!(refused("http://me:hidden@:x", "k").contains("base_url"));
     assert!(refused("https://me:hidden@a/v1", "k").contains("api_key"));
     assert!(refused("http://a/v1", "hidden\nkey").contains("line break"));
-}
-
-#[test]
-fn the_endpoint_is_found_from_each_way_to_write_the_base() {
-    for (base, expected) in [
-        (DEFAULT_BASE_URL, "https://api.openai.com/v1/chat/completions"),
-        ("http://127.0.0.1:8080/v1/", "http://127.0.0.1:8080/v1/chat/completions"),
-        ("http://127.0.0.1:8080", "http://127.0.0.1:8080/chat/completions"),
-        ("http://a/v1/chat/completions", "http://a/v1/chat/completions"),
-        ("https://a/d?api-version=1#x", "https://a/d/chat/completions?api-version=1"),
-    ] {
-        assert_eq!(endpoint(base).unwrap().as_str(), expected);
-    }
-    for (url, loopback) in [
-        ("http://127.0.0.1:1/", true),
-        ("http://[::1]:1/", true),
-        ("http://localhost/", true),
-        ("http://localhost.example.com/", false),
-        ("http://10.0.0.1/", false),
-    ] {
-        assert_eq!(is_loopback(&Url::parse(url).unwrap()), loopback, "{url}");
-    }
 }

@@ -16,7 +16,7 @@ const MAX_LOWER_BOUND: u64 = 16;
 const KEPT: [&str; 5] = ["type", "enum", "const", "required", "description"];
 
 /// Simplifies a schema: references are put in place of what they name, and objects with properties are closed.
-pub(super) fn simplify(schema: &Value) -> Value {
+pub(in crate::model) fn simplify(schema: &Value) -> Value {
     let mut parts = 0;
     Walk { root: schema, parts: &mut parts, open: &mut Vec::new() }.part(schema, 0)
 }

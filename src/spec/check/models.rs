@@ -60,7 +60,7 @@ impl Check<'_> {
 
     fn serving(&mut self, name: &str, model: &ModelSpec) {
         let path = |key| ["models", name, key];
-        if model.provider == Some(ProviderKind::Openai)
+        if matches!(model.provider, Some(ProviderKind::Openai | ProviderKind::Anthropic))
             && model.model.is_none()
             && !self.found.is_broken(&path("model"))
             && !self.found.is_torn_at(&["models", name])
@@ -71,6 +71,21 @@ impl Check<'_> {
                 "no_model_name",
                 format!("the model `{name}` doesn't say what its provider calls it"),
                 "add `model = \"…\"`, the provider's own name for the model",
+            );
+        }
+        if model.provider == Some(ProviderKind::Anthropic)
+            && model.api_key.is_none()
+            && model.base_url.is_none()
+            && !self.found.is_broken(&path("api_key"))
+            && !self.found.is_broken(&path("base_url"))
+            && !self.found.is_torn_at(&["models", name])
+        {
+            self.error(
+                &path("provider"),
+                Place::Value,
+                "no_api_key",
+                format!("the model `{name}` has no key, and Anthropic's own API takes no request without one"),
+                "add `api_key = \"env:ANTHROPIC_API_KEY\"`, or the `base_url` of a gateway",
             );
         }
         let wrong = |part: &str| format!("`{name}.base_url` {part}");
@@ -106,6 +121,18 @@ impl Check<'_> {
                     model.min_output_tokens, model.max_output_tokens
                 ),
                 "set `min_output_tokens` to less: a call that a budget would cut below it is not made",
+            );
+        }
+        if model.provider == Some(ProviderKind::Anthropic)
+            && model.temperature.is_some_and(|temperature| temperature > 1.0)
+            && !self.found.is_broken(&path("temperature"))
+        {
+            self.error(
+                &path("temperature"),
+                Place::Value,
+                "out_of_range",
+                format!("the `temperature` of the model `{name}` is above 1, the highest that Anthropic's dialect has"),
+                "set it between 0 and 1",
             );
         }
         let timeouts = model.timeouts;

@@ -14,8 +14,8 @@ use crate::spec::{ModelOverride, Network};
 pub(super) struct Arguments {
     #[command(flatten)]
     which: Which,
-    /// Put this model in the place of all of the network's, or with NAME= of one: `sim`, `openai:MODEL` or
-    /// `openai:MODEL@http://HOST:PORT/v1`.
+    /// Put this model in the place of all of the network's, or with NAME= of one: `sim`, `openai:MODEL`,
+    /// `openai:MODEL@http://HOST:PORT/v1`, `anthropic:MODEL` or `anthropic:MODEL@http://HOST:PORT`.
     #[arg(long, value_name = "[NAME=]MODEL")]
     model: Vec<ModelOverride>,
     /// Print what happens as it happens, a JSON object a line; the last one holds the result.

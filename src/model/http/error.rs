@@ -15,14 +15,22 @@ const EXCERPT_CHARS: usize = 300;
 /// The longest pause that is believed: longer ones are slips (milliseconds for seconds, a wrong clock).
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// How servers say that a transcript is too long; OpenAI, llama.cpp and vLLM, and then Anthropic.
+const CONTEXT_WORDS: [&str; 7] = [
+    "context length",
+    "maximum context",
+    "available context size",
+    "context window",
+    "context size",
+    "prompt is too long",
+    "exceed context limit",
+];
+
 /// Keys shorter than this are placeholders such as `x`, and hiding each `x` would make a text unreadable.
 const MIN_SECRET_BYTES: usize = 4;
 
-/// What to look at where an answer seems to come from something else than the API.
-pub(super) const BASE_URL_HINT: &str = "is base_url right? it usually ends in /v1";
-
 /// Returns the beginning of a text, on one line, without control characters and without the key.
-pub(super) fn excerpt(text: &str, key: Option<&SecretString>) -> String {
+pub(in crate::model) fn excerpt(text: &str, key: Option<&SecretString>) -> String {
     let key = key.map(ExposeSecret::expose_secret).filter(|key| key.len() >= MIN_SECRET_BYTES);
     let hidden = key.map(|key| text.replace(key, "[key]"));
     let mut line = String::new();
@@ -55,17 +63,24 @@ fn is_unprintable(c: char) -> bool {
 }
 
 /// Says what an answer with a status other than 2xx means.
-pub(super) fn refused(status: u16, headers: &HeaderMap, body: &[u8], key: Option<&SecretString>) -> Error {
+/// `hint` says what to look at where it seems to come from something else than the API.
+pub(in crate::model) fn refused(
+    status: u16,
+    headers: &HeaderMap,
+    body: &[u8],
+    key: Option<&SecretString>,
+    hint: &str,
+) -> Error {
     let body = String::from_utf8_lossy(body);
     let said = Said::read(&body, key);
     let retry_after = retry_after(headers, Timestamp::now());
     if (300..400).contains(&status) {
         let to = headers.get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("nowhere");
         let to = excerpt(to.split(['?', '#']).next().unwrap_or_default(), key);
-        let message = format!("it redirects to {to}, and redirects are not followed; {BASE_URL_HINT}");
+        let message = format!("it redirects to {to}, and redirects are not followed; {hint}");
         return Error::BadRequest { status, message };
     }
-    said.into_error(status, retry_after)
+    said.into_error(status, retry_after, hint)
 }
 
 /// What a provider says about a failure, in whichever shape.
@@ -107,7 +122,7 @@ impl Said {
     }
 
     /// Says what the failure means where its status is known.
-    fn into_error(self, status: u16, retry_after: Option<Duration>) -> Error {
+    fn into_error(self, status: u16, retry_after: Option<Duration>, hint: &str) -> Error {
         let message = if self.message.is_empty() { "it said nothing more".to_owned() } else { self.message };
         match status {
             // No pause helps an account without money.
@@ -116,14 +131,17 @@ impl Said {
             401 | 403 => Error::Auth { status, message },
             408 | 409 | 500.. => Error::Overloaded { status, message, retry_after },
             400 | 413 | 422 if is_context(&self.code, &message) => Error::ContextTooLong { message },
-            404 | 405 => Error::BadRequest { status, message: format!("{message} ({BASE_URL_HINT})") },
+            // Where the API itself says that there is no such model, the address is right.
+            404 | 405 if !self.code.contains("not_found_error") => {
+                Error::BadRequest { status, message: format!("{message} ({hint})") }
+            }
             _ => Error::BadRequest { status, message },
         }
     }
 
     /// Says what the failure means where it stands in an answer that began as a success; none where it does not say
     /// enough of itself.
-    pub(super) fn into_error_of_its_own(self) -> Error {
+    pub(super) fn into_error_of_its_own(self, hint: &str) -> Error {
         let code = self.code.as_str();
         let status = if code.contains("rate_limit") || code.contains("insufficient_quota") {
             429
@@ -133,12 +151,20 @@ impl Said {
             status
         } else if code.contains("authentication") || code.contains("invalid_api_key") {
             401
+        } else if code.contains("permission_error") {
+            403
+        } else if code.contains("not_found_error") {
+            404
+        } else if code.contains("billing_error") {
+            402
         } else if code.contains("invalid_request") {
             400
+        } else if code.contains("overloaded_error") {
+            529
         } else {
             500
         };
-        self.into_error(status, None)
+        self.into_error(status, None, hint)
     }
 
     /// Returns what was said, in a line.
@@ -165,9 +191,8 @@ fn is_context(code: &str, message: &str) -> bool {
     let message = message.to_lowercase();
     code.contains("context_length_exceeded")
         || code.contains("exceed_context_size")
-        || ["context length", "maximum context", "available context size", "context window", "context size"]
-            .iter()
-            .any(|words| message.contains(words))
+        || code.contains("request_too_large")
+        || CONTEXT_WORDS.iter().any(|words| message.contains(words))
 }
 
 /// Reads `retry-after-ms`, else `Retry-After` as seconds or as a date. What can't be read is as if it were not there.
@@ -192,6 +217,8 @@ mod tests {
     use reqwest::header::HeaderValue;
 
     use super::*;
+
+    const HINT: &str = "is base_url right?";
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_str(value).unwrap())).collect()
@@ -225,7 +252,7 @@ mod tests {
 
     #[track_caller]
     fn check(status: u16, body: &str, expected: &str) {
-        let error = refused(status, &HeaderMap::new(), body.as_bytes(), None);
+        let error = refused(status, &HeaderMap::new(), body.as_bytes(), None, HINT);
         let variant = format!("{error:?}");
         let variant = variant.split([' ', '{']).next().unwrap_or_default();
         assert_eq!(variant, expected, "{status} {body}: {error}");
@@ -248,16 +275,32 @@ mod tests {
         check(413, r#"{"message":"exceeds the available context size"}"#, "ContextTooLong");
         check(413, "Request Entity Too Large", "BadRequest");
         check(400, r#"{"error":{"message":"no such field"}}"#, "BadRequest");
+        let anthropic = |kind: &str, message: &str| {
+            format!(r#"{{"type":"error","error":{{"type":"{kind}","message":"{message}"}}}}"#)
+        };
+        let long = "prompt is too long: 208310 tokens > 200000 maximum";
+        check(400, &anthropic("invalid_request_error", long), "ContextTooLong");
+        let long = "input length and `max_tokens` exceed context limit: 188240 + 21333 > 200000";
+        check(400, &anthropic("invalid_request_error", long), "ContextTooLong");
+        check(
+            413,
+            &anthropic("request_too_large", "Request exceeds the maximum allowed number of bytes"),
+            "ContextTooLong",
+        );
+        check(529, &anthropic("overloaded_error", "Overloaded"), "Overloaded");
         check(402, "", "BadRequest");
         check(404, "", "BadRequest");
     }
 
     #[test]
     fn a_wrong_address_is_hinted_at() {
-        let message = refused(404, &HeaderMap::new(), b"404 page not found", None).to_string();
-        assert!(message.contains("404 page not found") && message.contains(BASE_URL_HINT), "{message}");
+        let message = refused(404, &HeaderMap::new(), b"404 page not found", None, HINT).to_string();
+        assert!(message.contains("404 page not found") && message.contains(HINT), "{message}");
+        let body = br#"{"type":"error","error":{"type":"not_found_error","message":"model: x"}}"#;
+        let message = refused(404, &HeaderMap::new(), body, None, HINT).to_string();
+        assert!(message.ends_with(": model: x"), "{message}");
         let moved = headers(&[("location", "https://example.com/login?token=abc")]);
-        let message = refused(302, &moved, b"", None).to_string();
+        let message = refused(302, &moved, b"", None, HINT).to_string();
         assert!(message.contains("https://example.com/login,") && !message.contains("abc"), "{message}");
     }
 
@@ -271,7 +314,7 @@ mod tests {
             r#"{"detail":[{"loc":["body","messages"],"msg":"no such model","input":"the prompt"}]}"#,
             "no such\r\n\tmodel",
         ] {
-            let message = refused(400, &HeaderMap::new(), body.as_bytes(), None).to_string();
+            let message = refused(400, &HeaderMap::new(), body.as_bytes(), None, HINT).to_string();
             assert!(message.ends_with(": no such model"), "{body}: {message}");
         }
     }
@@ -291,7 +334,7 @@ mod tests {
     #[test]
     fn an_error_inside_a_success_is_mapped_by_its_code() {
         let of = |text: &str| {
-            let error = Said::of(&serde_json::from_str(text).unwrap(), None).into_error_of_its_own();
+            let error = Said::of(&serde_json::from_str(text).unwrap(), None).into_error_of_its_own(HINT);
             format!("{error:?}").split(' ').next().unwrap_or_default().to_owned()
         };
         assert_eq!(of(r#"{"code":429,"message":"slow down"}"#), "RateLimited");
@@ -300,6 +343,14 @@ mod tests {
         assert_eq!(of(r#"{"code":"insufficient_quota"}"#), "BadRequest");
         assert_eq!(of(r#"{"type":"invalid_request_error"}"#), "BadRequest");
         assert_eq!(of(r#"{"code":"context_length_exceeded"}"#), "ContextTooLong");
+        assert_eq!(of(r#"{"type":"request_too_large"}"#), "ContextTooLong");
+        assert_eq!(of(r#"{"type":"overloaded_error"}"#), "Overloaded");
+        assert_eq!(of(r#"{"type":"api_error"}"#), "Overloaded");
+        assert_eq!(of(r#"{"type":"timeout_error"}"#), "Overloaded");
+        assert_eq!(of(r#"{"type":"authentication_error"}"#), "Auth");
+        assert_eq!(of(r#"{"type":"permission_error"}"#), "Auth");
+        assert_eq!(of(r#"{"type":"not_found_error"}"#), "BadRequest");
+        assert_eq!(of(r#"{"type":"billing_error"}"#), "BadRequest");
         assert_eq!(of(r#"{"code":502}"#), "Overloaded");
         assert_eq!(of(r#"{"type":"server_error"}"#), "Overloaded");
         assert_eq!(of(r#""something""#), "Overloaded");
