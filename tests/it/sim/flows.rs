@@ -192,12 +192,14 @@ pub(super) fn joins(shape: Shape, on_disk: &OnDisk) -> Result<(), String> {
     if !matches!(shape, Shape::All | Shape::InTime | Shape::Any | Shape::Each | Shape::Vote) {
         return Ok(());
     }
-    let (mut at_work, mut joined) = (BTreeSet::new(), None);
+    let (mut at_work, mut joined, mut is_due) = (BTreeSet::new(), None, false);
     for envelope in &on_disk.events {
         let is_sender = |agent: &&AgentId| agent.as_str().starts_with(['p', 'q']);
         let Some(agent) = envelope.agent.as_ref().filter(is_sender) else {
+            is_due |= matches!(envelope.event, Event::JoinDue { .. });
             if let Event::Joined { .. } = envelope.event {
-                let wants_all = matches!(shape, Shape::All | Shape::InTime | Shape::Each);
+                // Who is in doubt of a call may keep the others waiting for longer than that.
+                let wants_all = !is_due && matches!(shape, Shape::All | Shape::InTime | Shape::Each);
                 if let Some(agent) = at_work.iter().next().filter(|_| wants_all) {
                     return Err(format!("its join goes on at {}, and {agent} is at work", envelope.seq));
                 }
