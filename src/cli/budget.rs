@@ -82,7 +82,7 @@ fn show(cli: &Cli, address: &Address) -> Result<Code, Error> {
 }
 
 /// The limits of an account that there are, each with what is left of it.
-fn limits<'a>(book: &'a Book, today: Today) -> impl Iterator<Item = (Limit, &'a Cap, Amount, Amount)> {
+fn limits(book: &Book, today: Today) -> impl Iterator<Item = (Limit, &Cap, Amount, Amount)> {
     book.caps.iter().flat_map(move |cap| {
         let spent = book.account.spent_in(cap.period, today);
         let limit = cap.limit.plus(book.account.raised());

@@ -31,7 +31,7 @@ pub enum Refusal {
     /// Others hold what it takes of the account with this place in the purse, and may give it back: waiting can help.
     Held(usize, Limit),
     /// Too much is spent already: waiting can't help.
-    Exhausted(Exhausted),
+    Exhausted(Box<Exhausted>),
 }
 
 /// A limit that is reached.
@@ -156,7 +156,8 @@ impl Purse {
                 && let Some(limit) = Limit::beyond(&floor, &account.remaining(cap, today))
             {
                 let (account, spent) = (source.account.name.clone(), account.spent_in(cap.period, today));
-                return Err(Refusal::Exhausted(Exhausted { account, place, limit, cap: *cap, spent }));
+                let reached = Exhausted { account, place, limit, cap: *cap, spent };
+                return Err(Refusal::Exhausted(Box::new(reached)));
             }
         }
         let amount = ask.worst(output);

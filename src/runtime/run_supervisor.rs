@@ -82,7 +82,7 @@ pub(super) enum RunMessage {
     /// A join may wait no longer, if it still waits for the same.
     JoinDue { flow: Option<AgentId>, join: u32, at_ms: u64 },
     /// A call would go beyond a limit of the run.
-    LimitReached { call: CallId, reached: Exhausted },
+    LimitReached { call: CallId, reached: Box<Exhausted> },
     /// A call's task has ended, however it did.
     TaskEnded { call: CallId, task: u64 },
     /// The run is to end like this.

@@ -67,6 +67,7 @@ async fn start(spec: NetworkSpec, provider: &Scripted, recorder: &Arc<Recorder>)
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::disallowed_methods, reason = "who races is a task of the test")]
 async fn ten_thousand_runs_race_for_a_thousand_calls() {
     const CALLS: usize = 1_000;
     let directory = tempfile::tempdir().unwrap();

@@ -38,7 +38,7 @@ pub(super) async fn admit(
     attempt: u32,
     desk: &Desk,
     scope: &Scope,
-) -> Result<Result<Admission, Exhausted>, Over> {
+) -> Result<Result<Admission, Box<Exhausted>>, Over> {
     let ModelCall { model, request, fixed_bytes, .. } = call;
     let counts = match (attempt, desk.id.is_compaction) {
         (1, false) => Amount::ONE_STEP,
@@ -73,7 +73,7 @@ pub(super) async fn admit(
 }
 
 /// Counts a tool call, or says which limit forbids it for good. What is held is spent as soon as the call is intended.
-pub(super) async fn count(attempt: u32, desk: &Desk, scope: &Scope) -> Result<Result<Hold, Exhausted>, Over> {
+pub(super) async fn count(attempt: u32, desk: &Desk, scope: &Scope) -> Result<Result<Hold, Box<Exhausted>>, Over> {
     let counts = if attempt == 1 { Amount::ONE_TOOL_CALL } else { Amount::default() };
     let ask = Ask { counts, input_tokens: 0, wanted: 0, at_least: 0, rates: Rates::default() };
     loop {
@@ -95,7 +95,7 @@ async fn wait(
     refusal: Refusal,
     desk: &Desk,
     scope: &Scope,
-) -> Result<Result<(usize, Option<Duration>), Exhausted>, Over> {
+) -> Result<Result<(usize, Option<Duration>), Box<Exhausted>>, Over> {
     match refusal {
         Refusal::Held(place, _) => {
             desk.queued(Wait::Budget).await?;
