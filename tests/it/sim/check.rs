@@ -106,7 +106,8 @@ fn end(world: &World, plan: &RunPlan, on_disk: &OnDisk) -> Result<(), String> {
     let is_limited = limits.tokens.is_some()
         || limits.cost_usd.is_some()
         || limits.model_calls.is_some()
-        || limits.deadline.is_some();
+        || limits.deadline.is_some()
+        || !world.plan.network.budgets.is_empty();
     let is_cancelled = matches!(plan.disturbance, Some((_, Disturbance::Cancel)));
     let is_told = plan.fork.as_ref().is_some_and(|fork| fork.is_told);
     let comes_to_bound = flows::is_bounded(world.plan.shape) && matches!(expected, Ok(Some(_)));
@@ -262,7 +263,8 @@ fn limit(world: &World, on_disk: &OnDisk) -> Result<(), String> {
     let Some(end) = on_disk.fold.run.end().filter(|end| end.status == Status::Limit) else { return Ok(()) };
     let (limits, spent) = (&world.plan.network.network.limits, on_disk.fold.run.spent());
     let reason = end.reason.as_deref().unwrap_or_default();
-    let left = match reason.split_whitespace().nth(1) {
+    let is_shared = reason.contains(" of the budget ");
+    let left = match reason.split_whitespace().nth(1).filter(|_| !is_shared) {
         Some("tokens") => limits.tokens.map(|limit| (limit.saturating_sub(spent.tokens), CALL_TOKENS)),
         Some("model_calls") => limits.model_calls.map(|limit| (limit.saturating_sub(spent.model_calls), 1)),
         Some("cost_usd") => limits.cost_usd.map(|limit| {

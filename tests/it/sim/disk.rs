@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use provost::budget::{Amount, Entry, Ledger};
+use provost::budget::{AccountName, Amount, Cap, Entry, Ledger};
 use provost::journal::{Record, Store, StreamName};
-use provost::run::{CallId, Envelope, Event, Fold, OpenCall, RunId, Status};
+use provost::run::{CallId, Envelope, Event, Fold, OpenCall, RunId, RunState, Status};
 use provost::runtime::{run_of, stream_of};
 use provost::spec::NetworkSpec;
 
@@ -14,6 +14,9 @@ use super::mail::Mail;
 
 /// The ledger's stream.
 const LEDGER: &str = "ledger";
+
+/// The account that all runs share, where there is one.
+pub(super) const SHARED: &str = "network/sim";
 
 /// What is durable.
 pub(super) struct Disk {
@@ -116,7 +119,30 @@ impl Disk {
             let on_disk = &self.runs[&run];
             wrong.extend(self.imbalance(&run, on_disk).or_else(|| beyond_limits(network, &run, on_disk)));
         }
+        wrong.extend(self.shared());
         (added, wrong)
+    }
+
+    /// Says where what all runs share differs from what the runs have, or goes beyond its limit.
+    fn shared(&self) -> Option<String> {
+        let name = AccountName::new(SHARED);
+        let book = self.ledger.accounts.get(&name)?;
+        let states = || self.runs.values().map(|on_disk| &on_disk.fold.run);
+        let spent = states().map(RunState::spent).fold(Amount::default(), Amount::plus);
+        let held = states().map(RunState::held).fold(Amount::default(), Amount::plus);
+        let account = &book.account;
+        let free = |cap: &Cap| cap.limit.minus(spent).minus(held);
+        match () {
+            () if (account.spent(), account.held()) != (spent, held) => Some(format!(
+                "the runs hold {held:?} and have spent {spent:?}, and {name} has {:?} and {:?}",
+                account.held(),
+                account.spent()
+            )),
+            () if book.caps.iter().any(|cap| spent.plus(held).plus(free(cap)) != cap.limit) => {
+                Some(format!("{name} is overdrawn: {spent:?} and {held:?} of {:?}", book.caps))
+            }
+            () => None,
+        }
     }
 
     /// Says where the ledger and a run's own events differ.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use provost::model::{Error, Finish, Reply};
 use provost::run::{AgentId, Body, CallId, Message, RunId, ToolCall, Usage};
 use provost::spec::{
-    AgentSpec, Effect, ModelChoice, ModelSpec, NetworkSpec, Permission, Price, ProviderKind, Retry, Span, ToolSpec,
+    AgentSpec, BudgetOf, BudgetSpec, Effect, ModelChoice, ModelSpec, NetworkSpec, Permission, Price, ProviderKind,
+    Retry, Span, ToolSpec,
 };
 
 use super::draw::Draw;
@@ -143,6 +144,7 @@ impl Plan {
         let mut draw = Draw::of(seed, "plan", &"");
         let mut network = network(&mut draw);
         person::join(&mut network, seed);
+        network.budgets = budgets(&mut Draw::of(seed, "budgets", &""));
         let shape = flows::draw(&mut network, &mut Draw::of(seed, "flow", &""));
         let mut runs: Vec<RunPlan> = (0..draw.between(1, 3)).map(|number| run(number, &mut draw)).collect();
         let forks: Vec<RunPlan> = (0..runs.len()).filter_map(|of| fork(of, &mut draw)).collect();
@@ -352,6 +354,18 @@ pub(super) fn answer(agent: &AgentId, results: &[String]) -> String {
 /// What a tool returns that had its effect.
 pub(super) fn tool_result(tool: &str, call: &CallId) -> String {
     format!("{tool} did {call}")
+}
+
+/// Draws what all runs share.
+fn budgets(draw: &mut Draw) -> Vec<BudgetSpec> {
+    if !draw.happens(30) {
+        return Vec::new();
+    }
+    let tokens = draw.happens(60).then(|| draw.between(8_000, 60_000));
+    let model_calls = draw.happens(50).then(|| draw.between(3, 60));
+    let tool_calls = (draw.happens(30) || tokens.is_none() && model_calls.is_none()).then(|| draw.between(2, 40));
+    let (of, agent, per, cost_usd, warn_at) = (BudgetOf::Network, None, None, None, draw.happens(50).then_some(0.5));
+    vec![BudgetSpec { of, agent, per, cost_usd, tokens, model_calls, tool_calls, warn_at }]
 }
 
 fn network(draw: &mut Draw) -> NetworkSpec {
