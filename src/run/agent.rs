@@ -1,11 +1,13 @@
 //! The reason-act loop as a fold: [`AgentState::evolve`] takes up what happened, [`decide`] says what to do next.
 //! Neither reads a clock, draws a random number or does I/O.
 //!
-//! What is sent of a transcript that has grown too long, and what takes its place, is in [`compaction`].
+//! What is sent of a transcript that has grown too long, and what takes its place, is in [`compaction`]; what is said to an agent
+//! that does not get on, in [`guards`].
 //!
 //! What a stored event means to `evolve` never changes. What `decide` makes of a state may change between versions.
 
 mod compaction;
+mod guards;
 
 use std::sync::Arc;
 
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::compaction::SUMMARISE;
+use self::guards::Watch;
+pub use self::guards::{Guard, Guards};
 use super::{
     Agent, AgentId, AgentOutcome, Answer, Body, CallId, Definition, Envelope, Event, Labels, Message, Move, Origin,
     Subject, TargetKind, ToolCall, ToolFailure, Turn,
@@ -43,6 +47,9 @@ pub struct AgentState {
     summarised: u32,
     repairs: u32,
     labels: Labels,
+    /// What its steps called, and what came of it.
+    #[serde(default, skip_serializing_if = "Watch::is_empty")]
+    watch: Watch,
     /// What it was told while the model or its tools were at work; it hears it when they are done.
     told: Vec<Arc<Message>>,
     phase: Phase,
@@ -130,6 +137,13 @@ pub enum Effect {
         /// What is wrong with it.
         message: Arc<Message>,
     },
+    /// Tell the model that it does not get on.
+    Warn {
+        /// What has struck.
+        guard: Guard,
+        /// What it is told.
+        message: Arc<Message>,
+    },
     /// End.
     End(AgentOutcome),
 }
@@ -146,6 +160,7 @@ impl AgentState {
             summarised: 0,
             repairs: 0,
             labels: Labels::default(),
+            watch: Watch::default(),
             told: Vec::new(),
             phase: Phase::Idle,
         }
@@ -203,6 +218,12 @@ impl AgentState {
                 self.repairs += 1;
                 self.phase = Phase::Thinking;
             }
+            Event::Warned { guard, message } => {
+                self.say(message);
+                self.watch.told(self.step, *guard);
+                self.hear();
+                self.phase = Phase::Thinking;
+            }
             Event::Steered { message } => self.told.push(message.clone()),
             Event::Asked { message } => self.be_asked(message),
             Event::AgentEnded { .. } => self.phase = Phase::Ended,
@@ -243,6 +264,9 @@ impl AgentState {
     fn hear(&mut self) -> bool {
         let told = std::mem::take(&mut self.told);
         told.iter().for_each(|message| self.say(message));
+        if !told.is_empty() {
+            self.watch.heard(self.step);
+        }
         !told.is_empty()
     }
 
@@ -256,11 +280,15 @@ impl AgentState {
         let Some(slot) = slot.filter(|slot| slot.is_none() && call.step == self.step) else { return };
         *slot = Some(message.clone());
         *at_fault |= failure.is_some_and(ToolFailure::is_models_fault);
+        self.watch.turn_back(failure);
         if results.iter().any(Option::is_none) {
             return;
         }
-        self.repairs = if *at_fault { self.repairs + 1 } else { 0 };
-        let results = std::mem::take(results);
+        let (results, at_fault) = (std::mem::take(results), *at_fault);
+        self.repairs = if at_fault { self.repairs + 1 } else { 0 };
+        if !at_fault {
+            self.watch.step(self.step, self.transcript.last().map(|message| &**message), &results);
+        }
         results.iter().flatten().for_each(|message| self.say(message));
         self.hear();
         self.phase = Phase::Thinking;
@@ -279,6 +307,7 @@ pub fn decide(definition: &Definition, state: &AgentState, event: &Event) -> Vec
             Event::AgentStarted { .. }
             | Event::ToolReturned { .. }
             | Event::RepairRequested { .. }
+            | Event::Warned { .. }
             | Event::ModelReplied { .. }
             | Event::Compacted { .. }
             | Event::Decided { .. },
@@ -352,6 +381,9 @@ fn think(definition: &Definition, state: &AgentState) -> Effect {
     if state.step >= definition.max_steps {
         let reason = format!("agent `{}` reached max_steps = {}", definition.name, definition.max_steps);
         return limit("max_steps", reason);
+    }
+    if let Some(stopped) = guards::watch(definition, state) {
+        return stopped;
     }
     if let (true, Some(Body::Tool { content, .. })) =
         (fault::is_planted(Bug::DecidesOtherwise), state.transcript.last().map(|message| &message.body))

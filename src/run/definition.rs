@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jsonschema::Validator;
 use serde_json::Value;
 
-use super::Agent;
+use super::{Agent, Guards};
 use crate::model::Offer;
 
 /// What an agent is, apart from its prompt; shared by all its instances in all runs.
@@ -34,6 +34,8 @@ pub struct Definition {
     pub output: Option<OutputSchema>,
     /// How its transcript is kept within a bound; none where it may grow with its steps.
     pub compaction: Option<Compaction>,
+    /// When it is told that it does not get on.
+    pub guards: Guards,
     /// Whether it stands for an inner flow or a room, and so wants nothing itself: others work for it.
     pub is_flow: bool,
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AgentId, AgentOutcome, Answer, CallId, Labels, Message, PutBack, RunEnd, RunId, Usage};
+use super::{AgentId, AgentOutcome, Answer, CallId, Guard, Labels, Message, PutBack, RunEnd, RunId, Usage};
 use crate::budget::Amount;
 use crate::model::Finish;
 use crate::spec::Effect;
@@ -243,6 +243,13 @@ pub enum Event {
         /// What is wrong with it, as a message to the model.
         message: Arc<Message>,
     },
+    /// An agent does not get on, and its model is told so.
+    Warned {
+        /// What has struck.
+        guard: Guard,
+        /// What it is told, as a message to the model.
+        message: Arc<Message>,
+    },
     /// Older messages of an agent's transcript were replaced by one.
     Compacted {
         /// The step before which it happened.
@@ -414,6 +421,7 @@ impl Event {
             | Self::Steered { .. }
             | Self::Asked { .. }
             | Self::RepairRequested { .. }
+            | Self::Warned { .. }
             | Self::Compacted { .. }
             | Self::CancelRequested { .. }
             | Self::Took { .. }
@@ -456,6 +464,7 @@ impl Event {
             Self::Steered { .. } => "steered",
             Self::Asked { .. } => "asked",
             Self::RepairRequested { .. } => "repair_requested",
+            Self::Warned { .. } => "warned",
             Self::Compacted { .. } => "compacted",
             Self::CancelRequested { .. } => "cancel_requested",
             Self::CallQueued { .. } => "call_queued",
@@ -654,6 +663,8 @@ pub enum ToolFailure {
     Denied,
     /// Delegation would go too deep, or the run has too many agents.
     OutOfBounds,
+    /// Control went to and fro between two agents with much the same words.
+    PingPong,
     /// The tool says no or failed.
     Failed,
     /// The tool did not answer in time.

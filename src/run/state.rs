@@ -416,6 +416,7 @@ impl RunState {
             Event::AtRest
             | Event::Rejected { call: None, .. }
             | Event::RepairRequested { .. }
+            | Event::Warned { .. }
             | Event::Compacted { .. }
             | Event::Steered { .. }
             | Event::Asked { .. } => {}

@@ -383,6 +383,7 @@ impl RunLoop {
             | Event::Steered { message }
             | Event::Asked { message }
             | Event::Compacted { message, .. }
+            | Event::Warned { message, .. }
             | Event::RepairRequested { message } => message.labels.clone(),
             _ => Labels::default(),
         };

@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::routes::DEFAULT_FAN_OUT;
-use super::{CompactionSpec, MAX_AGENTS, MailboxSpec, OnError, RestartSpec, RoomSpec, RouteSpec, Scope, Span};
+use super::{
+    CompactionSpec, GuardsSpec, MAX_AGENTS, MailboxSpec, OnError, RestartSpec, RoomSpec, RouteSpec, Scope, Span,
+};
 
 /// How long the name of a model or tool may be: what providers take as the name of a tool.
 pub const MAX_NAME: usize = 64;
@@ -71,6 +73,9 @@ pub struct NetworkTable {
     /// Limits shared by all runs of the network.
     #[serde(default)]
     pub fleet: Fleet,
+    /// What is taken for a runaway.
+    #[serde(default, skip_serializing_if = "GuardsSpec::is_default")]
+    pub guards: GuardsSpec,
 }
 
 /// Limits of each run, shared by all its agents.

@@ -69,6 +69,13 @@ fn who_is_asked_what_became_of_a_call_must_be_able_to_say() {
 }
 
 #[test]
+fn guards_that_would_strike_at_once_are_refused() {
+    check_tail("[network.guards]\nsame_call = 2\nping_pong = 0\nnothing_new = 1\ntranscript_tokens = 0\n", &[]);
+    check_tail("[network.guards]\nsame_call = 1\nping_pong = 1\n", &["out_of_range 7:13", "out_of_range 8:13"]);
+    check_tail("[network.guards]\nsame_cal = 2\nnothing_new = -1\n", &["unknown_key 7:1", "out_of_range 8:15"]);
+}
+
+#[test]
 fn what_later_versions_bring_is_refused_as_such() {
     insta::assert_snapshot!(rendered("later.toml"));
 }

@@ -12,6 +12,7 @@ mod diff;
 mod faults;
 mod fork;
 mod golden;
+mod guards;
 mod journal;
 mod knowledge;
 mod memory;

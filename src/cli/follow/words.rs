@@ -13,6 +13,7 @@ pub(in crate::cli) fn is_progress(event: &Event) -> bool {
         | Event::TryFailed { .. }
         | Event::ModelFailed { .. }
         | Event::RepairRequested { .. }
+        | Event::Warned { .. }
         | Event::Compacted { .. }
         | Event::ApprovalRequested { .. }
         | Event::InputRequested { .. }
@@ -122,7 +123,10 @@ fn what(event: &Event) -> String {
         Event::AtRest => "somebody looks after the run, which no process has".to_owned(),
         Event::Paused => "the run is paused".to_owned(),
         Event::Unpaused => "the run goes on".to_owned(),
-        Event::Steered { message } | Event::Asked { message } | Event::RepairRequested { message } => {
+        Event::Steered { message }
+        | Event::Asked { message }
+        | Event::Warned { message, .. }
+        | Event::RepairRequested { message } => {
             format!("is told: {}", said(&message.body))
         }
         Event::Compacted { from, upto, lost, .. } => match lost {

@@ -41,6 +41,7 @@ pub(super) fn definition() -> Definition {
         compaction: None,
         error_route: None,
         behaviour: None,
+        guards: Guards::default(),
     }
 }
 
@@ -128,6 +129,7 @@ impl Life {
                     self.happen(Event::ToolReturned { call, message, failure: Some(failure) });
                 }
                 Effect::Repair { message } => self.happen(Event::RepairRequested { message }),
+                Effect::Warn { guard, message } => self.happen(Event::Warned { guard, message }),
                 Effect::Decide { call, message } => self.happen(Event::Decided { call, message }),
                 Effect::End(outcome) => assert_eq!(self.end.replace(outcome), None, "it ended twice"),
             }

@@ -98,8 +98,8 @@ impl Replay {
         if is_in_doubt {
             return Err(format!("call {call} was cut off, and is not made a second time"));
         }
-        if let Some(Err(why)) = self.asked(call, subject, &envelope.labels) {
-            return Err(words::event_of(Some(&call.agent), &refused(call, subject, ToolFailure::OutOfBounds, why)));
+        if let Some(Err(not)) = self.asked(call, subject, &envelope.labels) {
+            return Err(words::event_of(Some(&call.agent), &refused(call, subject, not.failure, not.why)));
         }
         self.progress(call, Progress::Begun)
     }
@@ -178,10 +178,12 @@ impl Replay {
                 Some(refused) if refused == *event => Ok(false),
                 _ => Err(want.words()),
             },
-            (_, Some(ToolFailure::OutOfBounds), Some(subject)) => match self.asked(call, subject, &Labels::default()) {
-                Some(Err(why)) if refused(call, subject, ToolFailure::OutOfBounds, why.clone()) == *event => Ok(true),
-                _ => Err(want.words()),
-            },
+            (_, Some(ToolFailure::OutOfBounds | ToolFailure::PingPong), Some(subject)) => {
+                match self.asked(call, subject, &Labels::default()) {
+                    Some(Err(not)) if refused(call, subject, not.failure, not.why.clone()) == *event => Ok(true),
+                    _ => Err(want.words()),
+                }
+            }
             _ => Err(want.words()),
         }
     }

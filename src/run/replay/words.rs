@@ -87,6 +87,7 @@ pub(super) fn event_of(agent: Option<&AgentId>, event: &Event) -> String {
         Event::ToolReturned { call, message, failure } => result(call, message, *failure),
         Event::CallAbandoned { call, charged } => format!("lets go of call {call}, charged {}", amount(charged)),
         Event::RepairRequested { message } => format!("asks for a better answer: {}", text(message)),
+        Event::Warned { message, .. } => format!("tells the model that it does not get on: {}", text(message)),
         Event::Compacted { from, upto, message, lost, .. } => {
             let how = if lost.is_none() { "by a summary" } else { "by a note" };
             format!("replaces messages {from} to {upto} {how}: {}", text(message))
@@ -146,6 +147,7 @@ pub(super) fn effect(effect: &Effect, model: Option<&str>) -> String {
         Effect::Act { call, subject, labels } => with_labels(format!("call {}", made(call, subject)), labels),
         Effect::Refuse { call, failure, message } => result(call, message, Some(*failure)),
         Effect::Decide { call, message } => format!("step {call} is decided: {}", text(message)),
+        Effect::Warn { message, .. } => format!("tells the model that it does not get on: {}", text(message)),
         Effect::Repair { message } => format!("asks for a better answer: {}", text(message)),
         Effect::End(outcome) => ended(outcome),
     }

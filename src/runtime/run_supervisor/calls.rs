@@ -61,6 +61,7 @@ impl RunLoop {
                     self.result(agent, cause, Event::ToolReturned { call, message, failure: Some(failure) });
                 }
                 Effect::Repair { message } => self.result(agent, cause, Event::RepairRequested { message }),
+                Effect::Warn { guard, message } => self.result(agent, cause, Event::Warned { guard, message }),
                 Effect::End(outcome) => self.end_agent(agent, cause, outcome, labels),
             }
         }
