@@ -22,7 +22,10 @@ mod start;
 mod state;
 mod stored;
 
-pub use agent::{AgentState, Effect, Guard, Guards, MAX_CALLS_PER_STEP, SUMMARISE, decide, take_up, tool_message};
+pub use agent::{
+    AgentState, Change, Effect, Guard, Guards, MAX_CALLS_PER_STEP, Pick, SUMMARISE, Why, decide, downgraded,
+    fall_backs, pick, take_up, tool_message,
+};
 pub use apart::apart;
 pub use asking::{Inquiry, MAX_ANSWER_BYTES, MAX_CHOICE_CHARS, MAX_CHOICES, MAX_QUESTION_CHARS, NoAnswer};
 pub use behaviour::{Agent, Move, Turn};

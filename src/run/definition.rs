@@ -9,13 +9,16 @@ use serde_json::Value;
 
 use super::{Agent, Guards};
 use crate::model::Offer;
+use crate::spec::ModelChoice;
 
 /// What an agent is, apart from its prompt; shared by all its instances in all runs.
 pub struct Definition {
     /// The agent's name in the network.
     pub name: Arc<str>,
-    /// The model's name in the network.
+    /// The name in the network of the model that it has at first.
     pub model: Arc<str>,
+    /// Which models it goes to, and when.
+    pub choice: ModelChoice,
     /// How many steps an instance may take.
     pub max_steps: u32,
     /// How many steps in a row may be sent back to the model.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AgentId, AgentOutcome, Answer, CallId, Guard, Labels, Message, PutBack, RunEnd, RunId, Usage};
+use super::{AgentId, AgentOutcome, Answer, CallId, Guard, Labels, Message, PutBack, RunEnd, RunId, Usage, Why};
 use crate::budget::Amount;
 use crate::model::Finish;
 use crate::spec::Effect;
@@ -101,6 +101,17 @@ pub enum Event {
         depth: u32,
         /// The first messages of its transcript.
         task: Vec<Arc<Message>>,
+    },
+    /// An agent goes to another model.
+    ModelChosen {
+        /// The call that is made to it first.
+        call: CallId,
+        /// The model.
+        model: Arc<str>,
+        /// What kind of reason there is.
+        why: Why,
+        /// The reason, in words.
+        reason: String,
     },
     /// A call passed the gate and is about to be made: from here on it may have happened.
     CallIntended {
@@ -396,7 +407,8 @@ impl Event {
     /// Returns the call that the event is about, if it is about one.
     pub fn call(&self) -> Option<&CallId> {
         match self {
-            Self::CallIntended { call, .. }
+            Self::ModelChosen { call, .. }
+            | Self::CallIntended { call, .. }
             | Self::TryFailed { call, .. }
             | Self::ModelReplied { call, .. }
             | Self::Decided { call, .. }
@@ -445,6 +457,7 @@ impl Event {
             Self::RunResumed { .. } => "run_resumed",
             Self::RunForked { .. } => "run_forked",
             Self::AgentStarted { .. } => "agent_started",
+            Self::ModelChosen { .. } => "model_chosen",
             Self::CallIntended { .. } => "call_intended",
             Self::TryFailed { .. } => "try_failed",
             Self::ModelReplied { .. } => "model_replied",

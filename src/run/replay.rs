@@ -178,7 +178,8 @@ impl Replay {
                 return Err(format!("nothing: the run has ended: {}", self.fold.run.status().word()));
             }
             Event::AgentStarted { .. } | Event::CallAbandoned { .. } if !is_owed => return Err(self.wanted(envelope)),
-            Event::CallIntended { .. }
+            Event::ModelChosen { .. }
+            | Event::CallIntended { .. }
             | Event::ApprovalRequested { .. }
             | Event::ApprovalDecided { .. }
             | Event::InputRequested { .. }

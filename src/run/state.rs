@@ -417,6 +417,7 @@ impl RunState {
             | Event::Rejected { call: None, .. }
             | Event::RepairRequested { .. }
             | Event::Warned { .. }
+            | Event::ModelChosen { .. }
             | Event::Compacted { .. }
             | Event::Steered { .. }
             | Event::Asked { .. } => {}

@@ -13,7 +13,7 @@ use crate::model::{Offer, fixed_bytes};
 use crate::run::{
     Agent, Compaction, Definition, Guards, OutputSchema, Target, TargetKind, delegate_tool, handoff_tool, publish_tool,
 };
-use crate::spec::{AgentSpec, Builtin, CompactionSpec, Network, READ_AGAIN, local};
+use crate::spec::{AgentSpec, Builtin, CompactionSpec, ModelChoice, Network, READ_AGAIN, local};
 use crate::tool::{self, ErasedTool, Shown};
 
 /// The agents' definitions, by their names.
@@ -87,6 +87,7 @@ impl Source<'_> {
         Ok(Definition {
             name: name.into(),
             compaction: agent.compaction.as_ref().map(|rules| compaction(rules, &model)),
+            choice: agent.model.clone().unwrap_or_else(|| ModelChoice::new(&*model)),
             model,
             max_steps: agent.max_steps,
             max_repairs: agent.max_repairs,

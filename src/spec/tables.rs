@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::routes::DEFAULT_FAN_OUT;
 use super::{
-    CompactionSpec, GuardsSpec, MAX_AGENTS, MailboxSpec, OnError, RestartSpec, RoomSpec, RouteSpec, Scope, Span,
+    CompactionSpec, GuardsSpec, MAX_AGENTS, MailboxSpec, ModelChoice, OnError, RestartSpec, RoomSpec, RouteSpec, Scope,
+    Span,
 };
 
 /// How long the name of a model or tool may be: what providers take as the name of a tool.
@@ -448,14 +449,6 @@ impl AgentSpec {
     fn default_max_repairs() -> u32 {
         3
     }
-}
-
-/// Which model an agent uses.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ModelChoice {
-    /// The model's name in the network.
-    pub prefer: String,
 }
 
 /// One tool.

@@ -91,11 +91,19 @@ async fn guards_that_are_off_leave_an_agent_to_its_other_limits() {
 
 /// Runs an agent that repeats itself, cut off after every `cut` events.
 async fn run_cut_off(cut: usize) -> (Arc<Recorder>, tempfile::TempDir, Past) {
-    let (directory, model, run) = (tempfile::tempdir().unwrap(), Scripted::new(looks), RunId::new("01cut"));
+    cut_off_after(cut, || builder(GuardsSpec::default(), &Scripted::new(looks))).await
+}
+
+/// Runs a network to its end, cut off after every `cut` events, and a few more each time so that it gets on.
+pub(crate) async fn cut_off_after(
+    cut: usize,
+    builder: impl Fn() -> Builder,
+) -> (Arc<Recorder>, tempfile::TempDir, Past) {
+    let (directory, run) = (tempfile::tempdir().unwrap(), RunId::new("01cut"));
     for life in 1.. {
         assert!(life < 100, "it does not come to an end");
         let recorder = open(directory.path());
-        let runtime = builder(GuardsSpec::default(), &model).recorder(recorder.clone()).start().await.unwrap();
+        let runtime = builder().recorder(recorder.clone()).start().await.unwrap();
         let (handle, seen) = match recorder.past(&run) {
             Err(Error::NoSuchRun(_)) => {
                 (runtime.start(RunRequest { id: Some(run.clone()), ..RunRequest::new("x") }).await, 0)

@@ -4,6 +4,7 @@
 
 mod aimock;
 mod check;
+mod choosing;
 mod cli;
 mod compaction;
 mod crash;

@@ -10,6 +10,7 @@ const LINE_CHARS: usize = 120;
 pub(in crate::cli) fn is_progress(event: &Event) -> bool {
     match event {
         Event::AgentStarted { .. }
+        | Event::ModelChosen { .. }
         | Event::TryFailed { .. }
         | Event::ModelFailed { .. }
         | Event::RepairRequested { .. }
@@ -79,6 +80,9 @@ fn what(event: &Event) -> String {
             let asked = task.last().map(|task| said(&task.body)).unwrap_or_default();
             let takes_over = matches!(parent, Parent::Handoff { .. });
             if takes_over { format!("takes over: {asked}") } else { format!("is asked: {asked}") }
+        }
+        Event::ModelChosen { model, reason, .. } => {
+            format!("goes to the model {}: {}", visible(model), excerpt(reason))
         }
         Event::CallIntended { subject, attempt, .. } => match attempt {
             1 => wants(subject),

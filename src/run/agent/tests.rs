@@ -31,6 +31,7 @@ pub(super) fn definition() -> Definition {
     Definition {
         name: "one".into(),
         model: "m".into(),
+        choice: crate::spec::ModelChoice::new("m"),
         max_steps: 8,
         max_repairs: 2,
         offers: offers.into(),
@@ -109,7 +110,7 @@ impl Life {
         self.events.push(envelope);
         for effect in effects {
             match effect {
-                Effect::CallModel { call, messages } => {
+                Effect::CallModel { call, messages, .. } => {
                     assert_acceptable(&messages);
                     assert_eq!(self.model.replace(call), None, "two model calls at once");
                     self.sent = messages;
@@ -159,7 +160,7 @@ impl Life {
             folded.evolve(&decode(&encode(event), &stream).unwrap());
         }
         let wanted = take_up(&self.definition, &folded).into_iter().filter_map(|effect| match effect {
-            Effect::CallModel { call, messages } => {
+            Effect::CallModel { call, messages, .. } => {
                 assert_eq!(messages, self.sent, "the very same messages");
                 Some(call)
             }

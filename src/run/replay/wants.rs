@@ -70,6 +70,11 @@ impl Want {
         }
     }
 
+    /// Whether it is the model call of a step.
+    pub(super) fn is_step(&self) -> bool {
+        matches!(self.effect, Effect::CallModel { .. })
+    }
+
     /// Returns what is to be called, unless it is the model.
     pub(super) fn subject(&self) -> Option<&Subject> {
         match &self.effect {

@@ -72,6 +72,7 @@ pub(super) fn event_of(agent: Option<&AgentId>, event: &Event) -> String {
             let task: Vec<&str> = task.iter().map(|message| text(message)).collect();
             format!("agent `{who}` starts, a `{name}`, {by}, at depth {depth}: {}", task.join(" | "))
         }
+        Event::ModelChosen { model, reason, .. } => choice(model, reason),
         Event::CallIntended { call, attempt, subject, .. } => intent(call, *attempt, subject, &Labels::default()),
         Event::ApprovalRequested { call, subject } => format!("a person is asked about call {}", made(call, subject)),
         Event::ApprovalDecided { call, granted: true } => format!("a person allows call {call}"),
@@ -151,6 +152,11 @@ pub(super) fn effect(effect: &Effect, model: Option<&str>) -> String {
         Effect::Repair { message } => format!("asks for a better answer: {}", text(message)),
         Effect::End(outcome) => ended(outcome),
     }
+}
+
+/// Says that an agent goes to another model.
+pub(super) fn choice(model: &str, reason: &str) -> String {
+    format!("goes to the model `{model}`: {reason}")
 }
 
 /// Says that a call is about to be made.
