@@ -14,7 +14,7 @@ use provost::tool::{self, Tool};
 use serde_json::json;
 
 use crate::guards::cut_off_after;
-use crate::process::output;
+use crate::process::{output, provost};
 use crate::replay::{assert_same, past_of};
 use crate::resume::{Nothing, open};
 use crate::scripted::{Scripted, calls, network, runtime, step, text};
@@ -403,4 +403,26 @@ fn a_network_whose_budget_falls_ends_with_a_cheap_model_and_says_so_and_without_
     assert_eq!((code, said.as_str()), (Some(4), ""), "{told}");
     let shown = show();
     assert!(told.contains("limit cost_usd = 0.06") && !shown.contains("went to a cheaper model"), "{shown}");
+}
+
+#[test]
+fn a_process_that_is_killed_between_choice_and_intent_goes_on_with_what_was_chosen() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (dir, read) = (tempfile::tempdir().unwrap(), root.join("src/run"));
+    std::fs::copy(root.join("networks/frugal.toml"), dir.path().join("n.toml")).unwrap();
+    // Before the intent of each of nine steps, and after it: the choice is made before that of the seventh.
+    for place in ["before", "after"] {
+        for step in 1..=9 {
+            let point = format!("gate.{place}_intent.model@{step}");
+            let mut command = provost(dir.path());
+            command.args(["run", "n.toml", read.to_str().unwrap()]).env("PROVOST_CRASH_AT", &point);
+            assert_eq!(command.output().unwrap().status.code(), None, "{point}: it was not killed");
+            let (code, said, told) = output(dir.path(), &["runs", "resume", "last"]);
+            assert_eq!((code, said.as_str()), (Some(0), "Read 8 files.\n"), "{point}: {told}");
+            let (_, events, _) = output(dir.path(), &["runs", "show", "last", "--events"]);
+            assert_eq!(events.matches(r#""kind":"model_chosen""#).count(), 1, "{point}");
+            let (code, _, told) = output(dir.path(), &["runs", "replay", "last"]);
+            assert_eq!(code, Some(0), "{point}: {told}");
+        }
+    }
 }
