@@ -301,6 +301,11 @@ impl Error {
         }
     }
 
+    /// Whether another model may answer where this one can't be had: after an outage, and where the transcript is too long.
+    pub fn may_fall_back(&self) -> bool {
+        self.is_transient() || matches!(self, Self::ContextTooLong { .. })
+    }
+
     /// Returns how long the provider asks to wait before the next try.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -14,6 +14,7 @@ mod id;
 mod letter;
 mod message;
 mod outcome;
+mod ping_pong;
 mod replay;
 mod room;
 mod routing;
@@ -21,7 +22,10 @@ mod start;
 mod state;
 mod stored;
 
-pub use agent::{AgentState, Effect, MAX_CALLS_PER_STEP, SUMMARISE, decide, take_up, tool_message};
+pub use agent::{
+    AgentState, Change, Effect, Guard, Guards, MAX_CALLS_PER_STEP, Pick, SUMMARISE, Why, decide, downgraded,
+    fall_backs, pick, take_up, tool_message,
+};
 pub use apart::apart;
 pub use asking::{Inquiry, MAX_ANSWER_BYTES, MAX_CHOICE_CHARS, MAX_CHOICES, MAX_QUESTION_CHARS, NoAnswer};
 pub use behaviour::{Agent, Move, Turn};
@@ -36,7 +40,7 @@ pub use message::{Body, Labels, Message, Origin, ToolCall, Usage};
 pub use outcome::{AgentOutcome, Answer, RunEnd, Status};
 pub use replay::{Divergence, Replay, Replayed, Rules};
 pub use routing::{FlowRules, LOST, Routing, Step};
-pub use start::{NewAgent, gave_up, no_room, published, question, refused, unusable};
+pub use start::{NewAgent, NotAsked, gave_up, no_room, published, question, refused, unusable};
 pub use state::{
     Beginning, FlowState, Instance, Joining, Lineage, Live, Next, OpenCall, Published, RunState, Stage, Totals,
     delegate_tool, handoff_tool, publish_tool,

@@ -5,11 +5,13 @@
 //! that it names. No stage but the first and the last touches anything outside the text.
 
 mod check;
+mod choice;
 mod compaction;
 mod diagnostic;
 mod duration;
 mod findings;
 pub mod graph;
+mod guards;
 mod later;
 mod limits;
 mod model_override;
@@ -26,10 +28,12 @@ mod template;
 mod worst;
 
 pub(crate) use check::is_loopback;
+pub use choice::{ModelChoice, ModelRule};
 pub use compaction::{CompactionSpec, READ_AGAIN};
 pub(crate) use diagnostic::visible;
 pub use diagnostic::{Diagnostic, Position, Report, Severity};
 pub use duration::Span;
+pub use guards::GuardsSpec;
 pub use limits::{BudgetOf, BudgetSpec, Limits, OnLimit, Period};
 pub use model_override::{ModelOverride, OverrideError};
 pub(crate) use nested::local;
@@ -37,9 +41,9 @@ pub use routes::{Join, MAX_AGENTS, RoomAnswer, RoomSpec, RouteSpec, TOPIC};
 pub use schema::json_schema;
 pub use supervision::{Backoff, MailboxSpec, OnError, RestartKind, RestartSpec, Scope, WhenFull};
 pub use tables::{
-    AgentSpec, Builtin, Effect, Faults, Fleet, Latency, MAX_AGENT_NAME, MAX_NAME, MemoryScope, ModelChoice, ModelSpec,
-    NetworkSpec, NetworkTable, Permission, PolicySpec, Price, ProviderKind, Retry, SecretRef, SimSpec, Strategy,
-    SupervisionSpec, Timeouts, ToolCalls, ToolLabels, ToolSpec, is_name,
+    AgentSpec, Builtin, Effect, Faults, Fleet, Latency, MAX_AGENT_NAME, MAX_NAME, MemoryScope, ModelSpec, NetworkSpec,
+    NetworkTable, Permission, PolicySpec, Price, ProviderKind, Retry, SecretRef, SimSpec, Strategy, SupervisionSpec,
+    Timeouts, ToolCalls, ToolLabels, ToolSpec, is_name,
 };
 pub use template::{Template, TemplateError};
 pub(crate) use template::{explain, strict};
@@ -304,10 +308,12 @@ impl NetworkSpec {
         entry.map(|(name, model)| (name.as_str(), model))
     }
 
-    /// Returns the models that an agent makes use of: its own, and the one that summarises for it.
-    pub fn models_of(&self, agent: &AgentSpec) -> impl Iterator<Item = (&str, &ModelSpec)> {
+    /// Returns the models that an agent makes use of: its own, those to which it may go, and the one that summarises for it. One
+    /// may come more than once.
+    pub fn models_of<'a>(&'a self, agent: &'a AgentSpec) -> impl Iterator<Item = (&'a str, &'a ModelSpec)> {
         let named = agent.compaction.as_ref().and_then(|rules| rules.model.as_ref());
-        let summarises = named.and_then(|name| self.models.get_key_value(name));
-        self.model_of(agent).into_iter().chain(summarises.map(|(name, model)| (name.as_str(), model)))
+        let others = agent.model.iter().flat_map(ModelChoice::names).chain(named);
+        let others = others.filter_map(|name| self.models.get_key_value(name));
+        self.model_of(agent).into_iter().chain(others.map(|(name, model)| (name.as_str(), model)))
     }
 }

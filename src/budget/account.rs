@@ -331,6 +331,22 @@ impl Account {
         caps.iter().fold(Amount::MAX, |free, cap| free.min(self.remaining(cap, today).minus(self.held)))
     }
 
+    /// Returns the limit of which the smallest share is free, with that share; none where nothing is limited. Calls of tools
+    /// are none of it: a cheaper model makes as many.
+    pub fn least_share(&self, caps: &[Cap], today: Today) -> Option<(Limit, f64)> {
+        let of_cap = |cap: &Cap| {
+            let (limit, free) = (cap.limit.plus(self.raised), self.remaining(cap, today).minus(self.held));
+            let is_set =
+                |which: &Limit| *which != Limit::ToolCalls && which.is_set(&cap.limit) && which.part(&limit) > 0;
+            let share = |which: Limit| (which, which.part(&free) as f64 / which.part(&limit) as f64);
+            // What people look at first comes first.
+            let limits = [Limit::CostUsd, Limit::Tokens, Limit::ModelCalls, Limit::Steps];
+            let shares = limits.into_iter().filter(is_set).map(share);
+            shares.min_by(|one, other| one.1.total_cmp(&other.1))
+        };
+        caps.iter().filter_map(of_cap).min_by(|one, other| one.1.total_cmp(&other.1))
+    }
+
     /// Returns by how much providers have billed beyond its limits; no more can be reserved then.
     pub fn debt(&self, caps: &[Cap], today: Today) -> Amount {
         let beyond = |cap: &Cap| {

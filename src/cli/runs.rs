@@ -13,6 +13,7 @@ mod replay;
 mod reports;
 mod resolve;
 mod resume;
+mod savings;
 mod show;
 mod steer;
 mod time;

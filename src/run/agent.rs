@@ -1,18 +1,25 @@
 //! The reason-act loop as a fold: [`AgentState::evolve`] takes up what happened, [`decide`] says what to do next.
 //! Neither reads a clock, draws a random number or does I/O.
 //!
-//! What is sent of a transcript that has grown too long, and what takes its place, is in [`compaction`].
+//! What is sent of a transcript that has grown too long, and what takes its place, is in [`compaction`]; what is said to an agent
+//! that does not get on, in [`guards`]; which model it goes to, in [`choosing`].
 //!
 //! What a stored event means to `evolve` never changes. What `decide` makes of a state may change between versions.
 
+mod choosing;
 mod compaction;
+mod guards;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::choosing::Chosen;
+pub use self::choosing::{Change, Pick, Why, downgraded, fall_backs, pick};
 pub use self::compaction::SUMMARISE;
+use self::guards::Watch;
+pub use self::guards::{Guard, Guards};
 use super::{
     Agent, AgentId, AgentOutcome, Answer, Body, CallId, Definition, Envelope, Event, Labels, Message, Move, Origin,
     Subject, TargetKind, ToolCall, ToolFailure, Turn,
@@ -43,6 +50,12 @@ pub struct AgentState {
     summarised: u32,
     repairs: u32,
     labels: Labels,
+    /// The last change of its model; none while it has the preferred one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chosen: Option<Chosen>,
+    /// What its steps called, and what came of it.
+    #[serde(default, skip_serializing_if = "Watch::is_empty")]
+    watch: Watch,
     /// What it was told while the model or its tools were at work; it hears it when they are done.
     told: Vec<Arc<Message>>,
     phase: Phase,
@@ -83,6 +96,8 @@ pub enum Effect {
         call: CallId,
         /// The transcript to send. Every tool call in it has its result.
         messages: Vec<Arc<Message>>,
+        /// The model that it goes to.
+        pick: Pick,
     },
     /// Call a model for a summary of the older messages.
     Summarise {
@@ -130,6 +145,13 @@ pub enum Effect {
         /// What is wrong with it.
         message: Arc<Message>,
     },
+    /// Tell the model that it does not get on.
+    Warn {
+        /// What has struck.
+        guard: Guard,
+        /// What it is told.
+        message: Arc<Message>,
+    },
     /// End.
     End(AgentOutcome),
 }
@@ -146,6 +168,8 @@ impl AgentState {
             summarised: 0,
             repairs: 0,
             labels: Labels::default(),
+            chosen: None,
+            watch: Watch::default(),
             told: Vec::new(),
             phase: Phase::Idle,
         }
@@ -203,6 +227,13 @@ impl AgentState {
                 self.repairs += 1;
                 self.phase = Phase::Thinking;
             }
+            Event::ModelChosen { call, model, why, .. } => self.go_to(model, *why, call.step),
+            Event::Warned { guard, message } => {
+                self.say(message);
+                self.watch.told(self.step, *guard);
+                self.hear();
+                self.phase = Phase::Thinking;
+            }
             Event::Steered { message } => self.told.push(message.clone()),
             Event::Asked { message } => self.be_asked(message),
             Event::AgentEnded { .. } => self.phase = Phase::Ended,
@@ -243,6 +274,9 @@ impl AgentState {
     fn hear(&mut self) -> bool {
         let told = std::mem::take(&mut self.told);
         told.iter().for_each(|message| self.say(message));
+        if !told.is_empty() {
+            self.watch.heard(self.step);
+        }
         !told.is_empty()
     }
 
@@ -256,11 +290,16 @@ impl AgentState {
         let Some(slot) = slot.filter(|slot| slot.is_none() && call.step == self.step) else { return };
         *slot = Some(message.clone());
         *at_fault |= failure.is_some_and(ToolFailure::is_models_fault);
+        self.watch.turn_back(failure);
         if results.iter().any(Option::is_none) {
             return;
         }
-        self.repairs = if *at_fault { self.repairs + 1 } else { 0 };
-        let results = std::mem::take(results);
+        let (results, at_fault) = (std::mem::take(results), *at_fault);
+        self.repairs = if at_fault { self.repairs + 1 } else { 0 };
+        if !at_fault {
+            self.managed();
+            self.watch.step(self.step, self.transcript.last().map(|message| &**message), &results);
+        }
         results.iter().flatten().for_each(|message| self.say(message));
         self.hear();
         self.phase = Phase::Thinking;
@@ -279,6 +318,7 @@ pub fn decide(definition: &Definition, state: &AgentState, event: &Event) -> Vec
             Event::AgentStarted { .. }
             | Event::ToolReturned { .. }
             | Event::RepairRequested { .. }
+            | Event::Warned { .. }
             | Event::ModelReplied { .. }
             | Event::Compacted { .. }
             | Event::Decided { .. },
@@ -293,10 +333,10 @@ pub fn decide(definition: &Definition, state: &AgentState, event: &Event) -> Vec
             Phase::Answered { finish, malformed },
             Event::ModelReplied { message, .. } | Event::Decided { message, .. },
         ) => {
-            vec![answer(definition, message, *finish, malformed.as_deref())]
+            vec![answer(definition, state, message, *finish, malformed.as_deref())]
         }
         (Phase::ModelFailed { error }, Event::ModelFailed { .. }) => vec![failed(definition, state, error)],
-        (Phase::NotRouted { error }, Event::ToolReturned { .. }) => vec![gives_up(definition, error)],
+        (Phase::NotRouted { error }, Event::ToolReturned { .. }) => vec![gives_up(definition, state, error)],
         _ => Vec::new(),
     }
 }
@@ -319,24 +359,24 @@ pub fn take_up(definition: &Definition, state: &AgentState) -> Vec<Effect> {
             wanted.into_iter().zip(results).filter(has_no_result).map(|(effect, _)| effect).collect()
         }
         (Phase::Answered { finish, malformed }, Some(message)) => {
-            vec![answer(definition, message, *finish, malformed.as_deref())]
+            vec![answer(definition, state, message, *finish, malformed.as_deref())]
         }
         (Phase::ModelFailed { error }, _) => vec![failed(definition, state, error)],
-        (Phase::NotRouted { error }, _) => vec![gives_up(definition, error)],
+        (Phase::NotRouted { error }, _) => vec![gives_up(definition, state, error)],
         _ => Vec::new(),
     }
 }
 
 /// Says what follows when the model can't be reached: another agent takes over, if the network has one for that.
 fn failed(definition: &Definition, state: &AgentState, error: &str) -> Effect {
-    let Some(route) = &definition.error_route else { return gives_up(definition, error) };
-    let message = format!("I could not go on: model `{}`: {error}", definition.model);
+    let Some(route) = &definition.error_route else { return gives_up(definition, state, error) };
+    let message = format!("I could not go on: model `{}`: {error}", state.model(definition));
     let subject = Subject::Handoff { agent: route.clone(), message };
     Effect::Act { call: CallId::tool(&state.id, state.step, 0), subject, labels: state.labels.clone() }
 }
 
-fn gives_up(definition: &Definition, error: &str) -> Effect {
-    Effect::End(AgentOutcome::Failed { reason: format!("model `{}`: {error}", definition.model) })
+fn gives_up(definition: &Definition, state: &AgentState, error: &str) -> Effect {
+    Effect::End(AgentOutcome::Failed { reason: format!("model `{}`: {error}", state.model(definition)) })
 }
 
 fn think(definition: &Definition, state: &AgentState) -> Effect {
@@ -352,6 +392,9 @@ fn think(definition: &Definition, state: &AgentState) -> Effect {
     if state.step >= definition.max_steps {
         let reason = format!("agent `{}` reached max_steps = {}", definition.name, definition.max_steps);
         return limit("max_steps", reason);
+    }
+    if let Some(stopped) = guards::watch(definition, state) {
+        return stopped;
     }
     if let (true, Some(Body::Tool { content, .. })) =
         (fault::is_planted(Bug::DecidesOtherwise), state.transcript.last().map(|message| &message.body))
@@ -452,7 +495,13 @@ fn schema_errors(validator: &jsonschema::Validator, value: &Value) -> Option<Str
     (!errors.is_empty()).then(|| errors.join("; "))
 }
 
-fn answer(definition: &Definition, message: &Message, finish: Finish, malformed: Option<&str>) -> Effect {
+fn answer(
+    definition: &Definition,
+    state: &AgentState,
+    message: &Message,
+    finish: Finish,
+    malformed: Option<&str>,
+) -> Effect {
     let repair = |why: String| {
         let body = Body::User { text: why };
         Effect::Repair { message: Arc::new(Message { body, labels: Labels::default(), origin: Origin::Runtime }) }
@@ -460,7 +509,7 @@ fn answer(definition: &Definition, message: &Message, finish: Finish, malformed:
     let Body::Assistant { text, .. } = &message.body else { return repair("Answer in text.".to_owned()) };
     match (finish, malformed) {
         (Finish::Filtered, _) => {
-            let reason = format!("the provider of model `{}` withheld the answer", definition.model);
+            let reason = format!("the provider of model `{}` withheld the answer", state.model(definition));
             return Effect::End(AgentOutcome::Failed { reason });
         }
         (Finish::Length, _) => {
@@ -477,7 +526,10 @@ fn answer(definition: &Definition, message: &Message, finish: Finish, malformed:
     };
     match serde_json::from_str::<Value>(unfenced(text)) {
         Ok(value) => match schema_errors(&output.validator, &value) {
-            None => Effect::End(AgentOutcome::Done(Answer::Value(Arc::new(value)))),
+            None => match choosing::doubted(definition, state, &value) {
+                Some(message) => Effect::Repair { message },
+                None => Effect::End(AgentOutcome::Done(Answer::Value(Arc::new(value)))),
+            },
             Some(wrong) => repair(format!("Your answer does not satisfy its JSON Schema: {wrong}. Answer again.")),
         },
         Err(error) => repair(format!(

@@ -7,15 +7,18 @@ use std::sync::Arc;
 use jsonschema::Validator;
 use serde_json::Value;
 
-use super::Agent;
+use super::{Agent, Guards};
 use crate::model::Offer;
+use crate::spec::ModelChoice;
 
 /// What an agent is, apart from its prompt; shared by all its instances in all runs.
 pub struct Definition {
     /// The agent's name in the network.
     pub name: Arc<str>,
-    /// The model's name in the network.
+    /// The name in the network of the model that it has at first.
     pub model: Arc<str>,
+    /// Which models it goes to, and when.
+    pub choice: ModelChoice,
     /// How many steps an instance may take.
     pub max_steps: u32,
     /// How many steps in a row may be sent back to the model.
@@ -34,6 +37,8 @@ pub struct Definition {
     pub output: Option<OutputSchema>,
     /// How its transcript is kept within a bound; none where it may grow with its steps.
     pub compaction: Option<Compaction>,
+    /// When it is told that it does not get on.
+    pub guards: Guards,
     /// Whether it stands for an inner flow or a room, and so wants nothing itself: others work for it.
     pub is_flow: bool,
 }

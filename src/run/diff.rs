@@ -239,13 +239,7 @@ impl Story {
     fn time(&mut self, envelope: &Envelope) {
         let Some(call) = envelope.event.call() else { return };
         let is_asked = matches!(envelope.event, Event::CallIntended { .. } | Event::ApprovalRequested { .. });
-        let charged = match &envelope.event {
-            Event::TryFailed { charged, .. }
-            | Event::ModelReplied { charged, .. }
-            | Event::ModelFailed { charged, .. }
-            | Event::CallAbandoned { charged, .. } => *charged,
-            _ => Amount::default(),
-        };
+        let charged = envelope.event.charge().map(|(_, charged)| charged).unwrap_or_default();
         let step = self.step(call);
         step.cost.charged = step.cost.charged.plus(charged);
         let began_ms = *step.began_ms.get_or_insert(envelope.time_ms);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AgentId, AgentOutcome, Answer, CallId, Labels, Message, PutBack, RunEnd, RunId, Usage};
+use super::{AgentId, AgentOutcome, Answer, CallId, Guard, Labels, Message, PutBack, RunEnd, RunId, Usage, Why};
 use crate::budget::{AccountName, Amount, Limit};
 use crate::model::Finish;
 use crate::spec::Effect;
@@ -101,6 +101,17 @@ pub enum Event {
         depth: u32,
         /// The first messages of its transcript.
         task: Vec<Arc<Message>>,
+    },
+    /// An agent goes to another model.
+    ModelChosen {
+        /// The call that is made to it first.
+        call: CallId,
+        /// The model.
+        model: Arc<str>,
+        /// What kind of reason there is.
+        why: Why,
+        /// The reason, in words.
+        reason: String,
     },
     /// A call passed the gate and is about to be made: from here on it may have happened.
     CallIntended {
@@ -241,6 +252,13 @@ pub enum Event {
     /// An answer can't be used and goes back to the model.
     RepairRequested {
         /// What is wrong with it, as a message to the model.
+        message: Arc<Message>,
+    },
+    /// An agent does not get on, and its model is told so.
+    Warned {
+        /// What has struck.
+        guard: Guard,
+        /// What it is told, as a message to the model.
         message: Arc<Message>,
     },
     /// Older messages of an agent's transcript were replaced by one.
@@ -398,7 +416,8 @@ impl Event {
     /// Returns the call that the event is about, if it is about one.
     pub fn call(&self) -> Option<&CallId> {
         match self {
-            Self::CallIntended { call, .. }
+            Self::ModelChosen { call, .. }
+            | Self::CallIntended { call, .. }
             | Self::TryFailed { call, .. }
             | Self::ModelReplied { call, .. }
             | Self::Decided { call, .. }
@@ -424,6 +443,7 @@ impl Event {
             | Self::Steered { .. }
             | Self::Asked { .. }
             | Self::RepairRequested { .. }
+            | Self::Warned { .. }
             | Self::Compacted { .. }
             | Self::CancelRequested { .. }
             | Self::Took { .. }
@@ -460,6 +480,7 @@ impl Event {
             Self::RunResumed { .. } => "run_resumed",
             Self::RunForked { .. } => "run_forked",
             Self::AgentStarted { .. } => "agent_started",
+            Self::ModelChosen { .. } => "model_chosen",
             Self::CallIntended { .. } => "call_intended",
             Self::TryFailed { .. } => "try_failed",
             Self::ModelReplied { .. } => "model_replied",
@@ -480,6 +501,7 @@ impl Event {
             Self::Steered { .. } => "steered",
             Self::Asked { .. } => "asked",
             Self::RepairRequested { .. } => "repair_requested",
+            Self::Warned { .. } => "warned",
             Self::Compacted { .. } => "compacted",
             Self::CancelRequested { .. } => "cancel_requested",
             Self::CallQueued { .. } => "call_queued",
@@ -680,6 +702,8 @@ pub enum ToolFailure {
     Denied,
     /// Delegation would go too deep, or the run has too many agents.
     OutOfBounds,
+    /// Control went to and fro between two agents with much the same words.
+    PingPong,
     /// The tool says no or failed.
     Failed,
     /// The tool did not answer in time.

@@ -21,8 +21,8 @@ use std::sync::Arc;
 pub use self::divergence::Divergence;
 use self::wants::{Batch, Progress, Want};
 use super::{
-    AgentId, AgentOutcome, CallId, Definition, Envelope, Event, FlowRules, Fold, Labels, NewAgent, Next, Parent,
-    RunEnd, Stage, Status, Subject, Wait, apart, decide, published, take_up,
+    AgentId, AgentOutcome, CallId, Definition, Envelope, Event, FlowRules, Fold, Labels, NewAgent, Next, NotAsked,
+    Parent, RunEnd, Stage, Status, Subject, Wait, apart, decide, published, take_up,
 };
 use crate::budget::Amount;
 use crate::route::Flow;
@@ -178,7 +178,8 @@ impl Replay {
                 return Err(format!("nothing: the run has ended: {}", self.fold.run.status().word()));
             }
             Event::AgentStarted { .. } | Event::CallAbandoned { .. } if !is_owed => return Err(self.wanted(envelope)),
-            Event::CallIntended { .. }
+            Event::ModelChosen { .. }
+            | Event::CallIntended { .. }
             | Event::ApprovalRequested { .. }
             | Event::ApprovalDecided { .. }
             | Event::InputRequested { .. }
@@ -191,6 +192,7 @@ impl Replay {
             | Event::ToolReturned { .. } => self.check_call(envelope, is_owed)?,
             Event::Decided { call, message } => self.take_want(envelope, |want| want.is_decision(call, message))?,
             Event::RepairRequested { message } => self.take_want(envelope, |want| want.is_repair(message))?,
+            Event::Warned { guard, message } => self.take_want(envelope, |want| want.is_warning(*guard, message))?,
             Event::Compacted { .. } => self.take_want(envelope, |want| want.is_compaction(&envelope.event))?,
             Event::AgentEnded { outcome } if !is_owed => self.take_want(envelope, |want| want.is_end(outcome))?,
             Event::CancelRequested { end } if !is_owed => self.check_cancel(end)?,
@@ -382,10 +384,9 @@ impl Replay {
         }
     }
 
-    fn asked(&self, call: &CallId, subject: &Subject, labels: &Labels) -> Option<Result<NewAgent, String>> {
+    fn asked(&self, call: &CallId, subject: &Subject, labels: &Labels) -> Option<Result<NewAgent, NotAsked>> {
         let rules = self.rules.as_ref()?;
-        let limits = &rules.network.spec().network.limits;
-        self.fold.run.asked(call, subject, labels, FlowRules { flow: &rules.flow, limits })
+        self.fold.run.asked(call, subject, labels, FlowRules::of(&rules.network, &rules.flow))
     }
 
     fn owe_agent(&mut self, call: &CallId, new: NewAgent) {

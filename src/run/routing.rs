@@ -17,7 +17,7 @@ use super::{
 };
 use crate::fault::{self, Bug};
 use crate::route::{Flow, Join, Route, Values};
-use crate::spec::{self, Limits, TOPIC};
+use crate::spec::{self, GuardsSpec, Limits, Network, TOPIC};
 
 /// What a run does next by itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +63,16 @@ pub struct FlowRules<'a> {
     pub flow: &'a Flow,
     /// The limits of the run.
     pub limits: &'a Limits,
+    /// What is taken for a runaway.
+    pub guards: &'a GuardsSpec,
+}
+
+impl<'a> FlowRules<'a> {
+    /// Returns by what the flows of runs of a network go, whose routes are `flow`.
+    pub fn of(network: &'a Network, flow: &'a Flow) -> Self {
+        let table = &network.spec().network;
+        Self { flow, limits: &table.limits, guards: &table.guards }
+    }
 }
 
 /// One flow of a run, looked at.

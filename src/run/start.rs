@@ -8,6 +8,15 @@ use super::{
 };
 use crate::budget::Amount;
 
+/// Why a delegation or a handoff starts no agent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NotAsked {
+    /// The kind of failure.
+    pub failure: ToolFailure,
+    /// Why, in words for the model.
+    pub why: String,
+}
+
 /// An agent instance that is to start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewAgent {
@@ -48,14 +57,14 @@ impl NewAgent {
 
 impl RunState {
     /// Says which agent a delegation or a handoff starts, which was influenced by `labels`; or, in words for the model,
-    /// why it leads too deep, or to too many agents. None where `subject` asks no agent, or nobody asks.
+    /// why it leads too deep, to too many agents, or to and fro. None where `subject` asks no agent, or nobody asks.
     pub fn asked(
         &self,
         call: &CallId,
         subject: &Subject,
         labels: &Labels,
         rules: FlowRules<'_>,
-    ) -> Option<Result<NewAgent, String>> {
+    ) -> Option<Result<NewAgent, NotAsked>> {
         let (name, message, is_handoff) = match subject {
             Subject::Delegate { agent, message } => (agent.clone(), message, false),
             Subject::Handoff { agent, message } => (agent.clone(), message, true),
@@ -64,7 +73,10 @@ impl RunState {
         let asker = self.agents().get(&call.agent)?;
         let depth = if is_handoff { asker.depth } else { asker.depth + 1 };
         if let Some(why) = self.out_of_bounds(depth, rules) {
-            return Some(Err(why));
+            return Some(Err(NotAsked { failure: ToolFailure::OutOfBounds, why }));
+        }
+        if let Some(why) = self.ping_pong(call, &name, message, rules.guards.ping_pong) {
+            return Some(Err(NotAsked { failure: ToolFailure::PingPong, why }));
         }
         let (origin, labels) = (Origin::Agent(call.agent.clone()), labels.clone());
         if !is_handoff {

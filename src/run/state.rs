@@ -430,6 +430,8 @@ impl RunState {
             Event::AtRest
             | Event::Rejected { call: None, .. }
             | Event::RepairRequested { .. }
+            | Event::Warned { .. }
+            | Event::ModelChosen { .. }
             | Event::Compacted { .. }
             | Event::Steered { .. }
             | Event::Asked { .. } => {}

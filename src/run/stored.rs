@@ -22,7 +22,8 @@ const SNAPSHOT_VERSION: u16 = 4;
 /// knows, and says of the rest that it is newer.
 fn version(event: &Event) -> u16 {
     match event {
-        Event::Compacted { .. } => 4,
+        Event::Compacted { .. } | Event::Warned { .. } | Event::ModelChosen { .. } => 4,
+        Event::ToolReturned { failure: Some(ToolFailure::PingPong), .. } => 4,
         // Whoever does not know such calls can't read their names.
         event if event.call().is_some_and(|call| call.is_compaction) => 4,
         Event::CallQueued { wait: Wait::TopUp, .. } => 4,

@@ -1,7 +1,7 @@
 //! From a network to the definitions of its agents: what each may call, and the schemas, compiled.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jsonschema::Validator;
@@ -11,9 +11,9 @@ use super::fleet::STAND_IN;
 use super::{Error, read_again};
 use crate::model::{Offer, fixed_bytes};
 use crate::run::{
-    Agent, Compaction, Definition, OutputSchema, Target, TargetKind, delegate_tool, handoff_tool, publish_tool,
+    Agent, Compaction, Definition, Guards, OutputSchema, Target, TargetKind, delegate_tool, handoff_tool, publish_tool,
 };
-use crate::spec::{AgentSpec, CompactionSpec, Network, READ_AGAIN, local};
+use crate::spec::{AgentSpec, Builtin, CompactionSpec, ModelChoice, Network, READ_AGAIN, local};
 use crate::tool::{self, ErasedTool, Shown};
 
 /// The agents' definitions, by their names.
@@ -87,6 +87,7 @@ impl Source<'_> {
         Ok(Definition {
             name: name.into(),
             compaction: agent.compaction.as_ref().map(|rules| compaction(rules, &model)),
+            choice: agent.model.clone().unwrap_or_else(|| ModelChoice::new(&*model)),
             model,
             max_steps: agent.max_steps,
             max_repairs: agent.max_repairs,
@@ -96,8 +97,27 @@ impl Source<'_> {
             error_route: agent.on_error.route().map(Into::into),
             behaviour: self.behaviours.get(name).cloned(),
             output,
+            guards: self.guards(name, agent),
             is_flow: agent.is_flow(),
         })
+    }
+
+    fn guards(&self, name: &str, agent: &AgentSpec) -> Guards {
+        let spec = self.network.spec();
+        let builtins = agent.tools.iter().filter_map(|tool| Some((tool, spec.tools.get(tool)?.builtin?)));
+        let of = |kinds: &[Builtin]| -> BTreeSet<String> {
+            let found = builtins.clone().filter(|(_, builtin)| kinds.contains(builtin));
+            found.map(|(tool, _)| local(tool, name).to_owned()).collect()
+        };
+        let set = &spec.network.guards;
+        let on = |count: u32| (count > 0).then_some(count);
+        Guards {
+            same_call: on(set.same_call),
+            nothing_new: on(set.nothing_new),
+            transcript_tokens: (set.transcript_tokens > 0).then_some(set.transcript_tokens),
+            waits: of(&[Builtin::ClockSleep, Builtin::PersonAsk]),
+            not_counted: of(&[Builtin::ClockNow]),
+        }
     }
 
     fn validator(&self, schema: &serde_json::Value, of: &str) -> Result<Arc<Validator>, Error> {

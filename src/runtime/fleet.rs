@@ -105,7 +105,7 @@ impl Fleet {
 
     /// Returns by what the flows of runs go.
     pub(super) fn flow_rules(&self) -> FlowRules<'_> {
-        FlowRules { flow: &self.flow, limits: &self.network.spec().network.limits }
+        FlowRules::of(&self.network, &self.flow)
     }
 
     /// Opens the network's tools for one run, whose relative paths are resolved against `directory`.

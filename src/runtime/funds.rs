@@ -94,6 +94,14 @@ impl Funds {
         self.run.account.with(|account| account.free(&self.run.caps, self.today()))
     }
 
+    /// Returns the limit of which the smallest share is free, of all that an agent's calls are paid from; with that share.
+    pub(super) fn least_share(&self, agent: &str) -> Option<(Limit, f64)> {
+        let today = self.today();
+        let of_source = |source: &Source| source.account.with(|account| account.least_share(&source.caps, today));
+        let shares = self.of(agent).sources().iter().filter_map(of_source);
+        shares.min_by(|one, other| one.1.total_cmp(&other.1))
+    }
+
     /// Returns by how much providers billed beyond the run's limits.
     pub(super) fn debt(&self) -> Amount {
         self.run.account.with(|account| account.debt(&self.run.caps, self.today()))

@@ -29,7 +29,7 @@ use ractor::ActorRef;
 pub(super) use admission::Admission;
 pub(super) use approval::Known;
 pub use approval::{Approver, Question};
-pub(super) use call::{Call, ModelCall, Work};
+pub(super) use call::{Call, ModelCall, Others, Work};
 pub use person::Inquired;
 
 use self::approval::Verdict;
@@ -75,14 +75,14 @@ pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<Run
 }
 
 async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope) -> Result<(), Over> {
-    let wanted = call.request.max_output_tokens;
     let mut tries = retry::Tries::new(&call.model.spec.retry, &scope.stream.run, &desk.id, attempt);
     loop {
         scope.may_begin().await?;
-        let admission = match admission::admit(&call, wanted, tries.attempt(), desk, scope).await? {
+        let admission = match admission::admit(&call, call.wanted, tries.attempt(), desk, scope).await? {
             Ok(admission) => admission,
             // An agent goes on without a summary that can't be paid for.
             Err(reached) if desk.id.is_compaction => return desk.over(perform::unpaid(desk, &reached), None),
+            Err(reached) if tries.go_cheaper(&reached, &mut call, desk).await? => continue,
             Err(reached) => return desk.tell(RunMessage::LimitReached { call: desk.id.clone(), reached }),
         };
         if scope.pause.is_set() {
@@ -99,15 +99,14 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
         let result = perform::model(&call, intended, desk, scope).await;
         crash::point("after_effect", "model");
         let charged = perform::charge(&result, &admission.hold, &call.model.rates);
-        let (error, pause) = match tries.next(result) {
+        let again = match tries.next(result, &mut call) {
             Err(again) => again,
             Ok(result) => {
                 return desk.over(perform::model_event(desk, &call, result, charged), Some((admission, charged)));
             }
         };
-        let (attempt, retry_in_ms) = (tries.attempt(), pause.as_millis() as u64);
-        let error = error.to_string();
-        desk.record(Event::TryFailed { call: desk.id.clone(), attempt, error, retry_in_ms, charged }).await?;
+        let pause = again.pause;
+        again.record(&tries, charged, desk).await?;
         admission.settle(charged);
         tries.pause(pause).await;
     }

@@ -11,6 +11,7 @@
 mod answering;
 mod calls;
 mod children;
+mod choosing;
 mod ending;
 mod failing;
 mod forking;
@@ -385,6 +386,7 @@ impl RunLoop {
             | Event::Steered { message }
             | Event::Asked { message }
             | Event::Compacted { message, .. }
+            | Event::Warned { message, .. }
             | Event::RepairRequested { message } => message.labels.clone(),
             _ => Labels::default(),
         };
@@ -428,7 +430,13 @@ impl RunLoop {
             return;
         }
         let Happened { call, cause, labels, event, intends } = happened;
-        let seq = self.record_with(Some(&call.agent), Some(cause), labels, event).seq;
+        // Which model it goes to is the agent's own matter; of the rest it hears when there is a result.
+        let is_heard = matches!(event, Event::ModelChosen { .. });
+        let envelope = self.record_with(Some(&call.agent), Some(cause), labels, event);
+        let seq = envelope.seq;
+        if is_heard {
+            self.deliver(&call.agent, envelope);
+        }
         intends.iter().for_each(|intended| intended.store(true, Ordering::Relaxed));
         // Whoever waits may have been cancelled meanwhile.
         let tell = move || _ = recorded.send(seq);

@@ -3,6 +3,7 @@
 //! Each check speaks of one thing, and says nothing where the shape of that thing was already found wrong.
 
 mod agents;
+mod choices;
 mod compaction;
 mod limits;
 mod models;

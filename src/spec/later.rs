@@ -5,8 +5,6 @@ pub(super) const KEYS: &[(&[&str], &str)] = &[
     (&["policy", "file"], "take it out; `default` under [policy] says what is allowed"),
     (&["tools", "*", "mcp"], "use a `builtin` tool, or supply the tool from a Rust program"),
     (&["tools", "*", "sandbox"], "take it out; `allow` says which programs may be started"),
-    (&["agents", "*", "model", "escalate"], "take it out; the preferred model is always used"),
-    (&["agents", "*", "model", "downgrade_below"], "take it out; the preferred model is always used"),
     (&["models", "*", "requests_per_minute"], "take it out; `in_flight` bounds the calls under way at once"),
     (&["models", "*", "tokens_per_minute"], "take it out; `in_flight` bounds the calls under way at once"),
     (

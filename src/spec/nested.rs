@@ -141,7 +141,7 @@ fn merge(network: &mut Network, name: &str, inner: Network) -> Result<(), (Strin
 fn name_models(spec: &mut NetworkSpec) {
     let Some(only) = spec.models.keys().next().filter(|_| spec.models.len() == 1).cloned() else { return };
     for agent in spec.agents.values_mut().filter(|agent| agent.model.is_none() && !agent.is_flow()) {
-        agent.model = Some(ModelChoice { prefer: only.clone() });
+        agent.model = Some(ModelChoice::new(only.clone()));
     }
 }
 
@@ -157,7 +157,7 @@ fn rename(spec: &mut NetworkSpec, network: &str) {
     let rename = |name: &mut String| *name = within(network, name);
     rename(&mut spec.network.entry);
     for agent in spec.agents.values_mut() {
-        agent.model.iter_mut().for_each(|model| rename(&mut model.prefer));
+        agent.model.iter_mut().flat_map(ModelChoice::names_mut).for_each(rename);
         agent.compaction.iter_mut().filter_map(|rules| rules.model.as_mut()).for_each(rename);
         agent.tools.iter_mut().for_each(rename);
         agent.delegates_to.iter_mut().for_each(rename);

@@ -5,7 +5,10 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BudgetSpec, CompactionSpec, Limits, MailboxSpec, OnError, RestartSpec, RoomSpec, RouteSpec, Scope, Span};
+use super::{
+    BudgetSpec, CompactionSpec, GuardsSpec, Limits, MailboxSpec, ModelChoice, OnError, RestartSpec, RoomSpec,
+    RouteSpec, Scope, Span,
+};
 
 /// How long the name of a model or tool may be: what providers take as the name of a tool.
 pub const MAX_NAME: usize = 64;
@@ -73,6 +76,9 @@ pub struct NetworkTable {
     /// Limits shared by all runs of the network.
     #[serde(default)]
     pub fleet: Fleet,
+    /// What is taken for a runaway.
+    #[serde(default, skip_serializing_if = "GuardsSpec::is_default")]
+    pub guards: GuardsSpec,
 }
 
 /// Limits shared by all runs of the network.
@@ -386,14 +392,6 @@ impl AgentSpec {
     fn default_max_repairs() -> u32 {
         3
     }
-}
-
-/// Which model an agent uses.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ModelChoice {
-    /// The model's name in the network.
-    pub prefer: String,
 }
 
 /// One tool.

@@ -30,12 +30,12 @@ pub enum Bound<T> {
 }
 
 impl ModelSpec {
-    /// Returns what the model costs: its price, or nothing where it is simulated or served by this very machine. None
+    /// Returns what the model costs: its price; without one, nothing where it is simulated or served by this very machine. None
     /// where the price is not known.
     pub fn known_price(&self) -> Option<Price> {
         let free = Price { input_usd_per_mtok: 0.0, cached_input_usd_per_mtok: None, output_usd_per_mtok: 0.0 };
         match self.provider {
-            None | Some(ProviderKind::Sim) => Some(free),
+            None | Some(ProviderKind::Sim) => Some(self.price.unwrap_or(free)),
             Some(ProviderKind::Openai | ProviderKind::Anthropic | ProviderKind::Host) => {
                 self.price.or_else(|| self.base_url.as_deref().is_some_and(is_loopback).then_some(free))
             }

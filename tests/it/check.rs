@@ -69,6 +69,54 @@ fn who_is_asked_what_became_of_a_call_must_be_able_to_say() {
 }
 
 #[test]
+fn guards_that_would_strike_at_once_are_refused() {
+    check_tail("[network.guards]\nsame_call = 2\nping_pong = 0\nnothing_new = 1\ntranscript_tokens = 0\n", &[]);
+    check_tail("[network.guards]\nsame_call = 1\nping_pong = 1\n", &["out_of_range 7:13", "out_of_range 8:13"]);
+    check_tail("[network.guards]\nsame_cal = 2\nnothing_new = -1\n", &["unknown_key 7:1", "out_of_range 8:15"]);
+}
+
+#[test]
+fn models_to_which_an_agent_may_go_are_there_and_have_a_use() {
+    let models = "[models.m]\n[models.small]\n[models.big]\n";
+    let choice = |rest: &str| format!("model = {{ prefer = \"m\", {rest} }}\n{models}");
+    let all = "fall_back = [\"big\"], escalate = [\"big\"], downgrade = [\"small\"], downgrade_below = 0.1";
+    check_tail(&choice(all), &[]);
+    check_tail(
+        &choice("fall_back = [\"larg\"], escalate = [\"bigg\"], downgrade = [\"smal\"]"),
+        &["unknown_model 6:38", "unknown_model 6:59", "unknown_model 6:81"],
+    );
+    let unused = ["unused_model 8:9", "unused_model 9:9"];
+    let with_unused = |code: &'static str| [&[code][..], &unused].concat();
+    check_tail(&choice("downgrade_below = 0.5"), &with_unused("key_without_use 6:25"));
+    check_tail(&choice("escalate_after = 3"), &with_unused("key_without_use 6:25"));
+    check_tail(&choice("escalate_after = 0"), &["out_of_range 6:42"]);
+    check_tail(&choice("confidence_below = 0.5"), &with_unused("key_without_use 6:25"));
+    check_tail(&choice("escalate = [\"big\"], confidence_below = 0.5"), &["key_without_use 6:45", "unused_model 8:9"]);
+    check_tail(&choice("when = [{ model = \"big\" }]"), &["no_condition 6:33", "unused_model 8:9"]);
+    check_tail(
+        &choice("when = [{ model = \"big\", label = \"privat\" }, { model = \"small\", step_over = 3 }]"),
+        &["unknown_label 6:58"],
+    );
+    check_tail(&choice("downgrade = [\"small\", \"m\"]"), &["prefers_itself 6:47", "unused_model 9:9"]);
+    check_tail(&choice("downgrade_below = 1.5"), &["out_of_range 6:43"]);
+}
+
+#[test]
+fn what_a_run_costs_at_most_is_at_the_price_of_the_dearest_model_it_may_reach() {
+    let text = format!(
+        "{HEAD}model = {{ prefer = \"m\", escalate = [\"big\"] }}\n[network.limits]\ntokens = 1_000_000\n\
+         [models.m]\nprovider = \"openai\"\nmodel = \"m\"\nprice = {{ input_usd_per_mtok = 1, output_usd_per_mtok = 2 }}\n\
+         [models.big]\nprovider = \"openai\"\nmodel = \"big\"\n"
+    );
+    let price = "price = { input_usd_per_mtok = 10, output_usd_per_mtok = 30 }\n";
+    let network = Network::parse("n.toml", &format!("{text}{price}"), &fixtures()).unwrap().network;
+    let Bound::AtMost(cost, _) = network.worst_case().cost_usd else { panic!("no bound") };
+    assert_eq!(cost, 30.0);
+    let limited = text.replace("tokens = 1_000_000", "cost_usd = 1.0");
+    check(&limited, &["no_price 13:9"]);
+}
+
+#[test]
 fn what_later_versions_bring_is_refused_as_such() {
     insta::assert_snapshot!(rendered("later.toml"));
 }

@@ -53,7 +53,7 @@ fn spec(rules: CompactionSpec) -> NetworkSpec {
         tools: vec!["talk".to_owned()],
         max_steps: 300,
         compaction: Some(CompactionSpec { model: Some("small".to_owned()), ..rules }),
-        model: Some(provost::spec::ModelChoice { prefer: "m".to_owned() }),
+        model: Some(provost::spec::ModelChoice::new("m")),
         ..AgentSpec::new("You listen.")
     };
     let mut spec = network([("one", agent)]);

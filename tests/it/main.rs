@@ -5,6 +5,7 @@
 mod aimock;
 mod budgets;
 mod check;
+mod choosing;
 mod cli;
 mod compaction;
 mod crash;
@@ -13,6 +14,7 @@ mod diff;
 mod faults;
 mod fork;
 mod golden;
+mod guards;
 mod journal;
 mod knowledge;
 mod memory;

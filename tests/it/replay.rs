@@ -33,7 +33,7 @@ pub(crate) fn assert_same(replayer: &Replayer, past: &Past) {
 }
 
 /// Makes a past of events.
-fn past_of(events: Vec<Arc<Envelope>>) -> Past {
+pub(crate) fn past_of(events: Vec<Arc<Envelope>>) -> Past {
     let mut fold = Fold::default();
     events.iter().for_each(|envelope| fold.evolve(envelope));
     Past { state: fold.run, agents: fold.agents, events }

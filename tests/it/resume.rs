@@ -130,7 +130,7 @@ pub(crate) async fn cut_off(recorder: &Recorder, run: RunHandle) {
 
 /// Lets a run go on until `events` of its events have happened since this process took it up, and cuts it off there.
 /// Returns its report if it ended before that.
-async fn live(recorder: &Recorder, run: RunHandle, events: usize) -> Option<Report> {
+pub(crate) async fn live(recorder: &Recorder, run: RunHandle, events: usize) -> Option<Report> {
     let mut reader = run.events();
     let mut seen = 0;
     while seen < events && reader.next().await.is_some() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use provost::model::{Error as ModelError, Finish, Reply, Request};
 use provost::run::{Body, Event, Status, ToolFailure, Usage};
 use provost::runtime::{Approver, Question, Replayer, Report, RunRequest};
-use provost::spec::{AgentSpec, NetworkSpec, Permission, Price, Span};
+use provost::spec::{AgentSpec, GuardsSpec, NetworkSpec, Permission, Price, Span};
 use provost::tool::{self, Tool};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -230,6 +230,7 @@ async fn control_that_moves_for_ever_ends_at_the_steps_and_nothing_grows_with_it
     let to = |name: &str| AgentSpec { hands_off_to: vec![name.to_owned()], ..agent(&[]) };
     let mut spec = network([("ping", to("pong")), ("pong", to("ping"))]);
     spec.network.limits.steps = 500;
+    spec.network.guards = GuardsSpec::off();
     let report = run(spec, &provider).await;
     assert_eq!((report.status, report.agents.len()), (Status::Limit, 501));
     let last = provider.asked().pop().unwrap();
@@ -253,6 +254,7 @@ async fn delegation_stops_at_the_depth() {
 /// A network whose one agent calls a tool for ever.
 fn endless(limit: impl FnOnce(&mut NetworkSpec)) -> (NetworkSpec, Scripted) {
     let mut spec = network([("one", AgentSpec { max_steps: 1_000, ..agent(&["wait"]) })]);
+    spec.network.guards = GuardsSpec::off();
     limit(&mut spec);
     (spec, Scripted::new(|_| calls([("wait", r#"{"ms": 10}"#)])))
 }

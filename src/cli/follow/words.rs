@@ -11,9 +11,11 @@ pub(in crate::cli) fn is_progress(event: &Event) -> bool {
     match event {
         Event::AgentStarted { .. }
         | Event::BudgetLow { .. }
+        | Event::ModelChosen { .. }
         | Event::TryFailed { .. }
         | Event::ModelFailed { .. }
         | Event::RepairRequested { .. }
+        | Event::Warned { .. }
         | Event::Compacted { .. }
         | Event::ApprovalRequested { .. }
         | Event::InputRequested { .. }
@@ -80,6 +82,9 @@ fn what(event: &Event) -> String {
             let takes_over = matches!(parent, Parent::Handoff { .. });
             if takes_over { format!("takes over: {asked}") } else { format!("is asked: {asked}") }
         }
+        Event::ModelChosen { model, reason, .. } => {
+            format!("goes to the model {}: {}", visible(model), excerpt(reason))
+        }
         Event::CallIntended { subject, attempt, .. } => match attempt {
             1 => wants(subject),
             _ => format!("{}, try {attempt}", wants(subject)),
@@ -126,7 +131,10 @@ fn what(event: &Event) -> String {
         Event::AtRest => "somebody looks after the run, which no process has".to_owned(),
         Event::Paused => "the run is paused".to_owned(),
         Event::Unpaused => "the run goes on".to_owned(),
-        Event::Steered { message } | Event::Asked { message } | Event::RepairRequested { message } => {
+        Event::Steered { message }
+        | Event::Asked { message }
+        | Event::Warned { message, .. }
+        | Event::RepairRequested { message } => {
             format!("is told: {}", said(&message.body))
         }
         Event::Compacted { from, upto, lost, .. } => match lost {

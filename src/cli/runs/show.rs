@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::reports::Reports;
 use super::time::local;
-use super::{dead_letters, find};
+use super::{dead_letters, find, savings};
 use crate::cli::door::Address;
 use crate::cli::exit::Code;
 use crate::cli::follow::{events, words};
@@ -75,6 +75,7 @@ fn text(report: &Report, past: Option<&Past>, dead_letters: &str) -> String {
             out.push_str(&waits(report, &past.state));
             out.push_str(&mailboxes(report));
             out.push_str(dead_letters);
+            out.push_str(&savings::line(past, report.forked_from.as_ref().map_or(0, |lineage| lineage.at)));
         }
     }
     if let Some(answer) = report.answer_text() {

@@ -8,6 +8,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::choosing::{binding, pick};
 use super::{AgentState, Effect, Phase};
 use crate::fault::{self, Bug};
 use crate::model::{Finish, estimated_tokens};
@@ -50,15 +51,17 @@ impl Compaction {
 /// Says what follows where the model is next: its call, or first a compaction.
 pub(super) fn next(definition: &Definition, state: &AgentState) -> Effect {
     let call = CallId::model(&state.id, state.step + 1);
-    let Some(rules) = definition.compaction.as_ref() else { return ask(call, state.transcript.clone()) };
+    let Some(rules) = definition.compaction.as_ref() else {
+        return ask(definition, state, state.transcript.clone());
+    };
     let view = View::of(state, rules);
     if view.fits() {
-        return ask(call, view.sent);
+        return ask(definition, state, view.sent);
     }
     if state.summarised < call.step
         && let Some(older) = view.older()
     {
-        return view.summarise(state, older);
+        return view.summarise(definition, state, older);
     }
     if let Some(left_out) = view.leave_out(state, "they took too much room") {
         return left_out;
@@ -66,16 +69,21 @@ pub(super) fn next(definition: &Definition, state: &AgentState) -> Effect {
     // What was just found out is shown in part, too, before the agent ends.
     let all_moved_out = View::keeping(0, state, rules);
     match all_moved_out.fits() {
-        true => ask(call, all_moved_out.sent),
+        true => ask(definition, state, all_moved_out.sent),
         false => all_moved_out.leave_out(state, "they took too much room").unwrap_or_else(|| view.limit(definition)),
     }
 }
 
-fn ask(call: CallId, mut messages: Vec<Arc<Message>>) -> Effect {
+fn ask(definition: &Definition, state: &AgentState, mut messages: Vec<Arc<Message>>) -> Effect {
     if fault::is_planted(Bug::TaskLost) {
         messages.retain(|message| !matches!(message.body, Body::User { .. }));
     }
-    Effect::CallModel { call, messages }
+    Effect::CallModel { call: CallId::model(&state.id, state.step + 1), messages, pick: pick(definition, state) }
+}
+
+/// Returns the model that summarises: what binds the agent to a model binds what is told of it, too.
+fn summariser(definition: &Definition, state: &AgentState, rules: &Compaction) -> Arc<str> {
+    binding(definition, state).map_or_else(|| rules.model.clone(), |(rule, _)| rule.model.as_str().into())
 }
 
 /// Says what takes the place of the older messages, now that there is a summary of them, or none.
@@ -101,7 +109,11 @@ pub(super) fn compact(
     };
     let labels = view.labels(&older);
     let text = format!("{SUMMARY}\n\n{}", text.trim());
-    let message = Message { body: Body::User { text }, labels, origin: Origin::Model(rules.model.to_string()) };
+    let message = Message {
+        body: Body::User { text },
+        labels,
+        origin: Origin::Model(summariser(definition, state, rules).to_string()),
+    };
     let message = Arc::new(message);
     if estimated_tokens([&message]) >= estimated_tokens(&view.sent[older.clone()]) {
         return without("it was not shorter than they are");
@@ -212,14 +224,14 @@ impl<'a> View<'a> {
         labels
     }
 
-    fn summarise(&self, state: &AgentState, older: Range<usize>) -> Effect {
+    fn summarise(&self, definition: &Definition, state: &AgentState, older: Range<usize>) -> Effect {
         // What is told of the task counts as read, too.
         let mut labels = self.labels(&(self.past..self.task));
         labels.join(&self.labels(&older));
         let covers = (older.start as u32, older.end as u32);
         let body = Body::User { text: self.told(older) };
         let message = Arc::new(Message { body, labels, origin: Origin::Runtime });
-        let (call, model) = (CallId::compaction(&state.id, state.step + 1), self.rules.model.clone());
+        let (call, model) = (CallId::compaction(&state.id, state.step + 1), summariser(definition, state, self.rules));
         Effect::Summarise { call, model, messages: vec![message], covers }
     }
 

@@ -31,6 +31,7 @@ pub(super) fn definition() -> Definition {
     Definition {
         name: "one".into(),
         model: "m".into(),
+        choice: crate::spec::ModelChoice::new("m"),
         max_steps: 8,
         max_repairs: 2,
         offers: offers.into(),
@@ -41,6 +42,7 @@ pub(super) fn definition() -> Definition {
         compaction: None,
         error_route: None,
         behaviour: None,
+        guards: Guards::default(),
     }
 }
 
@@ -108,7 +110,7 @@ impl Life {
         self.events.push(envelope);
         for effect in effects {
             match effect {
-                Effect::CallModel { call, messages } => {
+                Effect::CallModel { call, messages, .. } => {
                     assert_acceptable(&messages);
                     assert_eq!(self.model.replace(call), None, "two model calls at once");
                     self.sent = messages;
@@ -128,6 +130,7 @@ impl Life {
                     self.happen(Event::ToolReturned { call, message, failure: Some(failure) });
                 }
                 Effect::Repair { message } => self.happen(Event::RepairRequested { message }),
+                Effect::Warn { guard, message } => self.happen(Event::Warned { guard, message }),
                 Effect::Decide { call, message } => self.happen(Event::Decided { call, message }),
                 Effect::End(outcome) => assert_eq!(self.end.replace(outcome), None, "it ended twice"),
             }
@@ -157,7 +160,7 @@ impl Life {
             folded.evolve(&decode(&encode(event), &stream).unwrap());
         }
         let wanted = take_up(&self.definition, &folded).into_iter().filter_map(|effect| match effect {
-            Effect::CallModel { call, messages } => {
+            Effect::CallModel { call, messages, .. } => {
                 assert_eq!(messages, self.sent, "the very same messages");
                 Some(call)
             }

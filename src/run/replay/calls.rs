@@ -2,13 +2,17 @@
 
 use super::wants::{Progress, Want};
 use super::{Otherwise, Replay, words};
-use crate::run::{CallId, Envelope, Event, Labels, Resolution, Stage, Subject, ToolFailure, refused};
+use crate::run::{
+    AgentId, CallId, Envelope, Event, Labels, Pick, Resolution, Stage, Subject, ToolFailure, Why, fall_backs, pick,
+    refused,
+};
 use crate::spec::Builtin;
 
 impl Replay {
     /// Whether what happened to a call follows from those before; and whether it was decided, or is a result.
     pub(super) fn check_call(&mut self, envelope: &Envelope, is_owed: bool) -> Result<bool, Otherwise> {
         match &envelope.event {
+            Event::ModelChosen { call, model, why, reason } => return self.check_choice(call, model, *why, reason),
             Event::CallIntended { call, attempt, subject, .. } => {
                 self.check_intent(envelope, call, *attempt, subject)?;
                 return Ok(true);
@@ -98,8 +102,8 @@ impl Replay {
         if is_in_doubt {
             return Err(format!("call {call} was cut off, and is not made a second time"));
         }
-        if let Some(Err(why)) = self.asked(call, subject, &envelope.labels) {
-            return Err(words::event_of(Some(&call.agent), &refused(call, subject, ToolFailure::OutOfBounds, why)));
+        if let Some(Err(not)) = self.asked(call, subject, &envelope.labels) {
+            return Err(words::event_of(Some(&call.agent), &refused(call, subject, not.failure, not.why)));
         }
         self.progress(call, Progress::Begun)
     }
@@ -136,10 +140,46 @@ impl Replay {
     }
 
     fn check_subject(&self, envelope: &Envelope, want: &Want, subject: &Subject) -> Result<(), Otherwise> {
-        let model = envelope.agent.as_ref().and_then(|agent| self.definition(agent).ok()).map(|found| &*found.model);
+        let pick = envelope.agent.as_ref().and_then(|agent| self.pick(agent));
+        if let (true, Some(Pick { change: Some(change), .. })) = (want.is_step(), &pick) {
+            return Err(words::choice(&change.model, &change.reason));
+        }
+        let model = pick.as_ref().map(|pick| &*pick.current);
         match want.is_made_to(subject, &envelope.labels, model) {
             true => Ok(()),
             false => Err(want.words_with(model)),
+        }
+    }
+
+    /// Says which model an agent goes to, as far as its own events say.
+    fn pick(&self, agent: &AgentId) -> Option<Pick> {
+        Some(pick(self.definition(agent).ok()?, self.fold.agents.get(agent)?))
+    }
+
+    /// Whether an agent goes to another model as it has to, or may. That a budget is low, and that a model can't be had, is
+    /// taken from the record. Whether it was decided.
+    fn check_choice(&self, call: &CallId, model: &str, why: Why, reason: &str) -> Result<bool, Otherwise> {
+        let want = self.want(call)?;
+        let (Some(pick), true) = (self.pick(&call.agent), want.is_step() && want.progress == Progress::Nothing) else {
+            return Err(want.words());
+        };
+        let choice = &self.definition(&call.agent)?.choice;
+        let has_failed = self.fold.run.open_call(call).is_some_and(|open| open.attempt > 0);
+        let is_so = match why {
+            Why::Rule | Why::Escalated | Why::Unsure => pick
+                .change
+                .as_ref()
+                .is_some_and(|change| (&*change.model, change.why, &*change.reason) == (model, why, reason)),
+            Why::Downgraded => !pick.is_bound && choice.downgrade.iter().any(|name| name == model),
+            Why::FellBack => {
+                let mut next = fall_backs(choice, &pick.current, pick.is_bound);
+                pick.change.is_none() && has_failed && next.next().is_some_and(|name| name == model)
+            }
+        };
+        match (is_so, &pick.change) {
+            (true, _) => Ok(!matches!(why, Why::Downgraded | Why::FellBack)),
+            (false, Some(change)) => Err(words::choice(&change.model, &change.reason)),
+            (false, None) => Err(want.words_with(Some(&pick.current))),
         }
     }
 
@@ -178,10 +218,12 @@ impl Replay {
                 Some(refused) if refused == *event => Ok(false),
                 _ => Err(want.words()),
             },
-            (_, Some(ToolFailure::OutOfBounds), Some(subject)) => match self.asked(call, subject, &Labels::default()) {
-                Some(Err(why)) if refused(call, subject, ToolFailure::OutOfBounds, why.clone()) == *event => Ok(true),
-                _ => Err(want.words()),
-            },
+            (_, Some(ToolFailure::OutOfBounds | ToolFailure::PingPong), Some(subject)) => {
+                match self.asked(call, subject, &Labels::default()) {
+                    Some(Err(not)) if refused(call, subject, not.failure, not.why.clone()) == *event => Ok(true),
+                    _ => Err(want.words()),
+                }
+            }
             _ => Err(want.words()),
         }
     }

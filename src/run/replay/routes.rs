@@ -6,8 +6,7 @@ use crate::run::{AgentOutcome, Envelope, Event, FlowRules, LOST, Routing, Status
 impl Replay {
     fn next_step(&self) -> Option<Routing> {
         let rules = self.rules.as_ref()?;
-        let limits = &rules.network.spec().network.limits;
-        self.fold.run.next_step(FlowRules { flow: &rules.flow, limits })
+        self.fold.run.next_step(FlowRules::of(&rules.network, &rules.flow))
     }
 
     /// Whether answers are passed on as they have to be. Who is stopped and who starts then is owed.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::words;
-use crate::run::{AgentOutcome, CallId, Effect, Event, Labels, Message, Subject};
+use crate::run::{AgentOutcome, CallId, Effect, Event, Guard, Labels, Message, Subject};
 
 /// What an agent wants at one time. It wants nothing else before it has all of this.
 #[derive(Debug)]
@@ -66,8 +66,13 @@ impl Want {
             | Effect::Act { call, .. }
             | Effect::Refuse { call, .. }
             | Effect::Decide { call, .. } => Some(call),
-            Effect::Repair { .. } | Effect::Compact { .. } | Effect::End(_) => None,
+            Effect::Repair { .. } | Effect::Warn { .. } | Effect::Compact { .. } | Effect::End(_) => None,
         }
+    }
+
+    /// Whether it is the model call of a step.
+    pub(super) fn is_step(&self) -> bool {
+        matches!(self.effect, Effect::CallModel { .. })
     }
 
     /// Returns what is to be called, unless it is the model.
@@ -107,6 +112,10 @@ impl Want {
 
     pub(super) fn is_repair(&self, message: &Arc<Message>) -> bool {
         matches!(&self.effect, Effect::Repair { message: wanted } if wanted == message)
+    }
+
+    pub(super) fn is_warning(&self, guard: Guard, message: &Arc<Message>) -> bool {
+        matches!(&self.effect, Effect::Warn { guard: of, message: wanted } if (*of, wanted) == (guard, message))
     }
 
     pub(super) fn is_compaction(&self, event: &Event) -> bool {

@@ -72,6 +72,7 @@ pub(super) fn event_of(agent: Option<&AgentId>, event: &Event) -> String {
             let task: Vec<&str> = task.iter().map(|message| text(message)).collect();
             format!("agent `{who}` starts, a `{name}`, {by}, at depth {depth}: {}", task.join(" | "))
         }
+        Event::ModelChosen { model, reason, .. } => choice(model, reason),
         Event::CallIntended { call, attempt, subject, .. } => intent(call, *attempt, subject, &Labels::default()),
         Event::ApprovalRequested { call, subject } => format!("a person is asked about call {}", made(call, subject)),
         Event::ApprovalDecided { call, granted: true } => format!("a person allows call {call}"),
@@ -87,6 +88,7 @@ pub(super) fn event_of(agent: Option<&AgentId>, event: &Event) -> String {
         Event::ToolReturned { call, message, failure } => result(call, message, *failure),
         Event::CallAbandoned { call, charged } => format!("lets go of call {call}, charged {}", amount(charged)),
         Event::RepairRequested { message } => format!("asks for a better answer: {}", text(message)),
+        Event::Warned { message, .. } => format!("tells the model that it does not get on: {}", text(message)),
         Event::Compacted { from, upto, message, lost, .. } => {
             let how = if lost.is_none() { "by a summary" } else { "by a note" };
             format!("replaces messages {from} to {upto} {how}: {}", text(message))
@@ -147,9 +149,15 @@ pub(super) fn effect(effect: &Effect, model: Option<&str>) -> String {
         Effect::Act { call, subject, labels } => with_labels(format!("call {}", made(call, subject)), labels),
         Effect::Refuse { call, failure, message } => result(call, message, Some(*failure)),
         Effect::Decide { call, message } => format!("step {call} is decided: {}", text(message)),
+        Effect::Warn { message, .. } => format!("tells the model that it does not get on: {}", text(message)),
         Effect::Repair { message } => format!("asks for a better answer: {}", text(message)),
         Effect::End(outcome) => ended(outcome),
     }
+}
+
+/// Says that an agent goes to another model.
+pub(super) fn choice(model: &str, reason: &str) -> String {
+    format!("goes to the model `{model}`: {reason}")
 }
 
 /// Says that a call is about to be made.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::call::ModelCall;
 use super::desk::Desk;
 use super::permit::{self, Permit};
-use crate::budget::{Amount, Rates};
+use crate::budget::{Amount, Limit, Rates};
 use crate::fault::{self, Bug};
 use crate::run::Wait;
 use crate::runtime::funds::Hold;
@@ -65,6 +65,13 @@ pub(super) async fn admit(
             Err(refusal) => refusal,
         };
         permit.release();
+        // Before anybody is asked for more, it goes to a cheaper model.
+        if let Refusal::Exhausted(reached) = &refusal
+            && reached.limit == Limit::CostUsd
+            && !call.cheaper.is_empty()
+        {
+            return Ok(Err(reached.clone()));
+        }
         match wait(refusal, desk, scope).await? {
             Ok((place, at_most)) => pass_time(freed[place].take(), at_most).await,
             Err(reached) => return Ok(Err(reached)),

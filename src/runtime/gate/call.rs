@@ -1,5 +1,6 @@
 //! A call on its way to the gate.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Known, Pulse};
@@ -60,6 +61,9 @@ pub(in crate::runtime) enum Work {
     Reconcile { by: Arc<str>, subject: Subject },
 }
 
+/// Models, by their names in the network, each the next.
+pub(in crate::runtime) type Others = VecDeque<(Arc<str>, Arc<Model>)>;
+
 /// A model call, of which each try gets its own limit on output.
 pub(in crate::runtime) struct ModelCall {
     pub(in crate::runtime) model: Arc<Model>,
@@ -67,11 +71,29 @@ pub(in crate::runtime) struct ModelCall {
     /// What the agent's tools and schema add to each request at most.
     pub(in crate::runtime) fixed_bytes: usize,
     pub(in crate::runtime) request: Request,
+    /// How many tokens it would like to be able to write.
+    pub(in crate::runtime) wanted: u32,
+    /// The models that get the call, each after the one before in this list, where one can't be had.
+    pub(in crate::runtime) others: Others,
+    /// The models that get it in turn where this one can't be paid for.
+    pub(in crate::runtime) cheaper: Others,
     /// The messages that it sums up, if it is there for that.
     pub(in crate::runtime) covers: Option<(u32, u32)>,
 }
 
 impl ModelCall {
+    /// Returns the model that gets the call where this one can't be had, as [`fall_backs`](crate::run::fall_backs) says it.
+    pub(super) fn next_other(&self) -> Option<(Arc<str>, Arc<Model>)> {
+        let after = self.others.iter().position(|(name, _)| *name == self.name).map_or(0, |place| place + 1);
+        self.others.iter().skip(after).find(|(name, _)| *name != self.name).cloned()
+    }
+
+    /// Goes to another model.
+    pub(super) fn go_to(&mut self, (name, model): (Arc<str>, Arc<Model>)) {
+        self.wanted = model.spec.max_output_tokens;
+        (self.name, self.model) = (name, model);
+    }
+
     pub(super) fn subject(&self) -> Subject {
         Subject::Model { model: self.name.clone(), max_output_tokens: self.request.max_output_tokens }
     }

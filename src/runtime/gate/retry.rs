@@ -1,17 +1,25 @@
 //! When a failed try of a model call is followed by another.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
+use super::ModelCall;
+use super::desk::Desk;
+use crate::budget::{Amount, Limit};
 use crate::fault::{self, Bug};
 use crate::model::{Error, Reply};
-use crate::run::{CallId, RunId};
+use crate::run::{CallId, Change, Event, RunId, Why};
+use crate::runtime::fleet::Model;
+use crate::runtime::purse::Exhausted;
+use crate::runtime::scope::Over;
 use crate::spec::Retry;
 
 /// The tries of one call.
 pub(super) struct Tries {
     attempt: u32,
+    seed: u64,
     pauses: ExponentialBackoff,
     max_retry_after: Duration,
 }
@@ -23,15 +31,7 @@ impl Tries {
     pub(super) fn new(retry: &Retry, run: &RunId, call: &CallId, attempt: u32) -> Self {
         let digest = blake3::hash(format!("{run}/{call}").as_bytes());
         let seed = digest.as_bytes().iter().take(8).fold(0, |seed, &byte| seed << 8 | u64::from(byte));
-        let pauses = ExponentialBuilder::default()
-            .with_min_delay(retry.min.0)
-            .with_max_delay(retry.max.0)
-            .with_factor(2.0)
-            .with_max_times(retry.tries.saturating_sub(1) as usize)
-            .with_jitter()
-            .with_jitter_seed(seed)
-            .build();
-        Self { attempt, pauses, max_retry_after: retry.max_retry_after.0 }
+        Self { attempt, seed, pauses: pauses(retry, seed), max_retry_after: retry.max_retry_after.0 }
     }
 
     /// Returns which try this is, counted from 1.
@@ -39,8 +39,51 @@ impl Tries {
         self.attempt
     }
 
-    /// Says what follows a try: its result stands, or another try comes after a pause.
-    pub(super) fn next(&mut self, result: Result<Reply, Error>) -> Result<Result<Reply, Error>, (Error, Duration)> {
+    /// Says what follows a try: its result stands, or another try comes after a pause; by another model, where `call` has one
+    /// and this one can't be had.
+    pub(super) fn next(
+        &mut self,
+        result: Result<Reply, Error>,
+        call: &mut ModelCall,
+    ) -> Result<Result<Reply, Error>, Box<Again>> {
+        match self.next_of_model(result) {
+            Ok(Err(error)) if error.may_fall_back() => {
+                let Some(other) = call.next_other() else { return Ok(Err(error)) };
+                let reason = format!("`{}` can't be had: {error}", call.name);
+                let change = Change { model: other.0.clone(), why: Why::FellBack, reason };
+                self.go_to(other, call);
+                Err(Box::new(Again { error, pause: Duration::ZERO, change: Some(change) }))
+            }
+            Ok(stands) => Ok(stands),
+            Err((error, pause)) => Err(Box::new(Again { error, pause, change: None })),
+        }
+    }
+
+    /// Goes to a cheaper model where the next try can't be paid for, and records why. Whether there is one.
+    pub(super) async fn go_cheaper(
+        &mut self,
+        reached: &Exhausted,
+        call: &mut ModelCall,
+        desk: &Desk,
+    ) -> Result<bool, Over> {
+        let limit = reached.limit;
+        let cheaper = if limit == Limit::CostUsd { call.cheaper.pop_front() } else { None };
+        let Some(cheaper) = cheaper else { return Ok(false) };
+        let reason = format!("a call of `{}` may cost more than is left of {limit}", call.name);
+        let change = Change { model: cheaper.0.clone(), why: Why::Downgraded, reason };
+        desk.record(change.event(desk.id.clone())).await?;
+        self.go_to(cheaper, call);
+        Ok(true)
+    }
+
+    fn go_to(&mut self, other: (Arc<str>, Arc<Model>), call: &mut ModelCall) {
+        let retry = &other.1.spec.retry;
+        (self.pauses, self.max_retry_after) = (pauses(retry, self.seed), retry.max_retry_after.0);
+        call.go_to(other);
+    }
+
+    /// Says what follows where there is but one model.
+    fn next_of_model(&mut self, result: Result<Reply, Error>) -> Result<Result<Reply, Error>, (Error, Duration)> {
         let error = match result {
             Err(error) if error.is_transient() => error,
             settled => return Ok(settled),
@@ -63,6 +106,38 @@ impl Tries {
     }
 }
 
+/// Another try follows.
+pub(super) struct Again {
+    /// Why the last one failed.
+    error: Error,
+    pub(super) pause: Duration,
+    /// The model that makes it, if it is another.
+    change: Option<Change>,
+}
+
+impl Again {
+    /// Records why another try follows, and which model makes it.
+    pub(super) async fn record(self, tries: &Tries, charged: Amount, desk: &Desk) -> Result<(), Over> {
+        let (attempt, retry_in_ms, error) = (tries.attempt(), self.pause.as_millis() as u64, self.error.to_string());
+        desk.record(Event::TryFailed { call: desk.id.clone(), attempt, error, retry_in_ms, charged }).await?;
+        match self.change {
+            Some(change) => desk.record(change.event(desk.id.clone())).await,
+            None => Ok(()),
+        }
+    }
+}
+
+fn pauses(retry: &Retry, seed: u64) -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(retry.min.0)
+        .with_max_delay(retry.max.0)
+        .with_factor(2.0)
+        .with_max_times(retry.tries.saturating_sub(1) as usize)
+        .with_jitter()
+        .with_jitter_seed(seed)
+        .build()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,7 +148,8 @@ mod tests {
         let call = CallId::model(&AgentId::new("a"), 1);
         let first_pause = |run: &str| {
             let mut tries = Tries::new(&Retry::default(), &RunId::new(run), &call, 1);
-            tries.next(Err(Error::Overloaded { status: 500, message: String::new(), retry_after: None })).unwrap_err().1
+            let error = Error::Overloaded { status: 500, message: String::new(), retry_after: None };
+            tries.next_of_model(Err(error)).unwrap_err().1
         };
         assert_ne!(first_pause("one"), first_pause("two"));
         assert_eq!(first_pause("one"), first_pause("one"));

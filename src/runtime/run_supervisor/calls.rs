@@ -1,5 +1,6 @@
 //! The call table: what agents want, and what becomes of it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ractor::ActorRef;
@@ -11,7 +12,7 @@ use crate::budget::Amount;
 use crate::fault::{self, Bug};
 use crate::model::{Request, fixed_bytes};
 use crate::run::{
-    AgentId, AgentOutcome, CallId, Definition, Effect, Event, Labels, Message, Next, OpenCall, Origin, RunEnd,
+    AgentId, AgentOutcome, CallId, Definition, Effect, Event, Labels, Message, Next, OpenCall, Origin, Pick, RunEnd,
     SUMMARISE, Status, ToolFailure, refused, tool_message,
 };
 use crate::runtime::gate::{self, Admission, Call, ModelCall, Work};
@@ -49,7 +50,7 @@ impl RunLoop {
     ) {
         for effect in effects {
             match effect {
-                Effect::CallModel { call, messages } => self.begin_model_call(call, messages, cause, me),
+                Effect::CallModel { call, messages, pick } => self.begin_model_call(call, messages, pick, cause, me),
                 Effect::Summarise { call, model, messages, covers } => {
                     self.begin_summary(call, &model, messages, covers, cause, me);
                 }
@@ -62,17 +63,29 @@ impl RunLoop {
                     self.result(agent, cause, Event::ToolReturned { call, message, failure: Some(failure) });
                 }
                 Effect::Repair { message } => self.result(agent, cause, Event::RepairRequested { message }),
+                Effect::Warn { guard, message } => self.result(agent, cause, Event::Warned { guard, message }),
                 Effect::End(outcome) => self.end_agent(agent, cause, outcome, labels),
             }
         }
     }
 
-    fn begin_model_call(&mut self, id: CallId, messages: Vec<Arc<Message>>, cause: u64, me: &ActorRef<RunMessage>) {
+    fn begin_model_call(
+        &mut self,
+        id: CallId,
+        messages: Vec<Arc<Message>>,
+        pick: Pick,
+        cause: u64,
+        me: &ActorRef<RunMessage>,
+    ) {
         let Some(definition) = self.children.get(&id.agent).map(|child| child.definition.clone()) else { return };
-        let Some(model) = self.scope.fleet.models.get(&definition.model).cloned() else { return };
-        let name = definition.model.clone();
-        let request = self.request(&definition, id.clone(), messages, model.spec.max_output_tokens);
-        let work = Work::Model(ModelCall { model, name, fixed_bytes: definition.fixed_bytes, request, covers: None });
+        let is_bound = pick.is_bound;
+        let name = self.choose(&definition, &id, pick, cause);
+        let Some(model) = self.scope.fleet.models.get(&name).cloned() else { return };
+        let (others, cheaper) = self.others(&definition, &name, is_bound);
+        let wanted = model.spec.max_output_tokens;
+        let request = self.request(&definition, id.clone(), messages, wanted);
+        let fixed_bytes = definition.fixed_bytes;
+        let work = Work::Model(ModelCall { model, name, fixed_bytes, request, wanted, others, cheaper, covers: None });
         self.begin_call(Call::new(id, cause, Labels::default(), work), me);
     }
 
@@ -103,6 +116,9 @@ impl RunLoop {
             name: name.clone(),
             fixed_bytes: fixed_bytes(&[], None),
             request,
+            wanted: max_output_tokens,
+            others: VecDeque::new(),
+            cheaper: VecDeque::new(),
             covers: Some(covers),
         });
         self.begin_call(Call::new(id, cause, Labels::default(), work), me);

@@ -10,7 +10,7 @@ use super::mail::Outgoing;
 use super::{RunLoop, RunMessage};
 use crate::run::{
     AgentId, AgentState, CallId, Definition, Effect, Envelope, Event, Labels, NewAgent, Parent, RunEnd, Status,
-    Subject, ToolFailure, published, refused,
+    Subject, published, refused,
 };
 use crate::runtime::agent_actor::{AgentActor, Seed};
 use crate::runtime::router::{Address, Mailbox};
@@ -104,8 +104,8 @@ impl RunLoop {
         }
         let new = match self.state.asked(&call, &subject, &labels, self.scope.fleet.flow_rules()) {
             Some(Ok(new)) => new,
-            Some(Err(why)) => {
-                let event = refused(&call, &subject, ToolFailure::OutOfBounds, why);
+            Some(Err(not)) => {
+                let event = refused(&call, &subject, not.failure, not.why);
                 return self.result(&call.agent.clone(), cause, event);
             }
             None => return,

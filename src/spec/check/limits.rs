@@ -33,7 +33,24 @@ impl Check<'_> {
         }
     }
 
+    /// Refuses guards that would strike at what is no repetition.
+    fn guards(&mut self) {
+        let guards = &self.spec.network.guards;
+        for (key, count) in [("same_call", guards.same_call), ("ping_pong", guards.ping_pong)] {
+            if count == 1 {
+                self.error(
+                    &["network", "guards", key],
+                    Place::Value,
+                    "out_of_range",
+                    format!("`guards.{key}` = 1 would strike at the first time, which repeats nothing"),
+                    "set it to 2 or more, or to 0 to turn it off",
+                );
+            }
+        }
+    }
+
     pub(super) fn limits(&mut self) {
+        self.guards();
         let spec = self.spec;
         let limits = &spec.network.limits;
         if let Some(deadline) = limits.deadline {

@@ -37,6 +37,7 @@ impl Check<'_> {
             match &agent.model {
                 Some(choice) => {
                     self.find(&["agents", name, "model", "prefer"], "models", &choice.prefer);
+                    self.other_models(name, agent, choice);
                 }
                 None if spec.models.len() > 1 && !self.found.is_broken(&["agents", name, "model"]) => {
                     let first = spec.models.keys().next().map(String::as_str).unwrap_or_default();

@@ -385,7 +385,7 @@ fn network(draw: &mut Draw) -> NetworkSpec {
         let delegates_to = asks.map(|(_, other)| other.clone()).collect();
         let hands_off_to = others.iter().filter(|_| draw.happens(40)).cloned().collect();
         let agent = AgentSpec {
-            model: Some(ModelChoice { prefer: format!("m{}", draw.below(models)) }),
+            model: Some(ModelChoice::new(format!("m{}", draw.below(models)))),
             tools: TOOLS.iter().map(|(name, _)| (*name).to_owned()).collect(),
             delegates_to,
             hands_off_to,

@@ -7,6 +7,7 @@ use super::super::{ToolCall, take_up, tool_message};
 use super::*;
 use crate::budget::Amount;
 use crate::run::ToolFailure;
+use crate::spec::{ModelChoice, ModelRule};
 
 fn rules(at_tokens: u64) -> Compaction {
     Compaction { at_tokens, keep_steps: 2, model: "small".into(), move_out_over_bytes: 400 }
@@ -316,4 +317,32 @@ fn the_longest_parts_of_what_is_summarised_are_cut() {
     let cut: Vec<String> = parts.iter().map(|part| excerpt(part, share)).collect();
     assert_eq!(cut[0], "The agent says: short");
     assert!(cut[1].ends_with("a…") && cut.iter().map(String::len).sum::<usize>() <= 1_000, "{}", cut[1].len());
+}
+
+#[test]
+fn what_binds_the_agent_to_a_model_binds_what_is_told_of_it() {
+    let rule = ModelRule { model: "local".to_owned(), label: Some("private".to_owned()), ..ModelRule::default() };
+    let binds = || Definition {
+        compaction: Some(rules(600)),
+        max_steps: 1_000,
+        choice: ModelChoice { when: vec![rule.clone()], ..ModelChoice::new("m") },
+        ..definition()
+    };
+    for (label, expected) in [("private", "local"), ("public", "small")] {
+        let mut life = Life::begin_as(binds());
+        let summariser = |life: &Life| match &take_up(&binds(), &life.state)[..] {
+            [Effect::Summarise { model, .. }] => Some(model.to_string()),
+            _ => None,
+        };
+        while summariser(&life).is_none() {
+            let call = life.model.take().unwrap();
+            life.model_says(call, &[(0, true)]);
+            let call = life.calls.pop().unwrap();
+            let mut labels = Labels::default();
+            labels.add(label);
+            let message = tool_message(&call, "tool", "x".repeat(300), false, labels, Origin::Tool("tool".to_owned()));
+            life.happen(Event::ToolReturned { call, message, failure: None });
+        }
+        assert_eq!(summariser(&life).as_deref(), Some(expected));
+    }
 }
