@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout_at};
 pub use self::embeddings::Embedder;
 
 use self::answer::{Answer, TooManyCalls};
-use self::error::{BASE_URL_HINT, Said, excerpt, refused};
+use self::error::{BASE_URL_HINT, Said, allowance_pause, excerpt, refused};
 use self::request::Dialect;
 use super::{Error, Provider, Reply, Request, schema_mode, text_calls};
 use crate::spec::{ModelSpec, Timeouts, ToolCalls};
@@ -124,11 +124,13 @@ impl OpenAi {
             let body = read_refusal(response, deadline).await;
             return Err(refused(status.as_u16(), &headers, &body, self.key.as_ref()));
         }
-        if is_event_stream(response.headers(), self.dialect.stream) {
-            self.read_stream(response, deadline, progress).await
+        let pause = allowance_pause(response.headers(), jiff::Timestamp::now());
+        let reply = if is_event_stream(response.headers(), self.dialect.stream) {
+            self.read_stream(response, deadline, progress).await?
         } else {
-            self.read_whole(response, deadline, progress).await
-        }
+            self.read_whole(response, deadline, progress).await?
+        };
+        Ok(Reply { pause, ..reply })
     }
 
     /// Reads an answer that comes in one piece, because that was asked for or the server does not stream.

@@ -33,11 +33,12 @@ pub use person::Inquired;
 use self::approval::Verdict;
 use self::desk::Desk;
 pub(super) use self::perform::words;
-use self::permit::Permit;
+use self::permit::Barred;
 pub(super) use self::pulse::Pulse;
 use super::run_supervisor::RunMessage;
 use super::scope::{Hold, Over, Scope};
-use crate::budget::{Account, Amount, Limit, Refusal};
+use super::traffic::Permit;
+use crate::budget::{Account, Amount, Refusal};
 use crate::fault::{self, Bug};
 use crate::policy;
 use crate::run::{Event, Subject, ToolFailure, Wait, refused};
@@ -91,12 +92,15 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
     let wanted = call.request.max_output_tokens;
     let mut tries = retry::Tries::new(&call.model.spec.retry, &scope.stream.run, &desk.id, attempt);
     loop {
-        scope.may_begin().await?;
-        let admission = match admit(&call, wanted, tries.attempt(), desk, scope).await? {
+        permit::may_begin(desk, scope).await?;
+        let mut admission = match admit(&call, wanted, tries.attempt(), desk, scope).await? {
             Ok(admission) => admission,
             // An agent goes on without a summary that can't be paid for.
-            Err(limit) if desk.id.is_compaction => return desk.over(perform::unpaid(desk, limit), None),
-            Err(limit) => return desk.tell(RunMessage::LimitReached { call: desk.id.clone(), limit }),
+            Err(Barred::Limit(limit)) if desk.id.is_compaction => {
+                return desk.over(perform::unpaid(desk, limit), None);
+            }
+            Err(Barred::NoTurn(why)) => return desk.over(permit::no_turn(desk, &why), None),
+            Err(Barred::Limit(limit)) => return desk.tell(RunMessage::LimitReached { call: desk.id.clone(), limit }),
         };
         if scope.pause.is_set() {
             // It was paused while the call waited for its turn; all that was taken is given back.
@@ -109,10 +113,10 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
         let intent = intent(desk, call.subject(), tries.attempt(), None, held);
         let intended = desk.intend_durably(intent, intends).await?;
         crash::point("after_intent", "model");
-        let result = perform::model(&call, intended, desk, scope).await;
+        let result = permit::ask(&mut admission, &call, intended, desk, scope).await;
         crash::point("after_effect", "model");
         let charged = perform::charge(&result, &admission.hold, &call.model.rates);
-        let (error, pause) = match tries.next(result) {
+        let (error, pause) = match tries.next(result, &call.model.turnstile) {
             Err(again) => again,
             Ok(result) => {
                 return desk.over(perform::model_event(desk, &call, result, charged), Some((admission, charged)));
@@ -126,14 +130,14 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
     }
 }
 
-/// Takes a permit and a reservation for one try, or says which limit forbids it for good. A call that has to wait says so.
+/// Takes a permit and a reservation for one try, or says why there is none. A call that has to wait says so.
 async fn admit(
     call: &ModelCall,
     wanted: u32,
     attempt: u32,
     desk: &Desk,
     scope: &Scope,
-) -> Result<Result<Admission, Limit>, Over> {
+) -> Result<Result<Admission, Barred>, Over> {
     let ModelCall { model, request, fixed_bytes, .. } = call;
     let counts = match (attempt, desk.id.is_compaction) {
         (1, false) => Amount::ONE_STEP,
@@ -142,12 +146,9 @@ async fn admit(
     };
     let input = request.input_token_bound(*fixed_bytes);
     loop {
-        let permit = match permit::try_take(model, &scope.fleet) {
-            Some(permit) => permit,
-            None => {
-                desk.queued(Wait::Permit).await?;
-                permit::take(model, &scope.fleet).await
-            }
+        let permit = match permit::of_model(call, input.saturating_add(wanted.into()), desk, scope).await? {
+            Ok(permit) => permit,
+            Err(why) => return Ok(Err(Barred::NoTurn(why))),
         };
         let freed = scope.account.freed();
         let reserve =
@@ -158,7 +159,7 @@ async fn admit(
         };
         match reserved {
             Ok(hold) => return Ok(Ok(Admission { hold, permit })),
-            Err(Refusal::Exhausted(limit)) => return Ok(Err(limit)),
+            Err(Refusal::Exhausted(limit)) => return Ok(Err(Barred::Limit(limit))),
             Err(Refusal::Held(_)) => {
                 permit.release();
                 desk.queued(Wait::Budget).await?;
@@ -169,11 +170,15 @@ async fn admit(
 }
 
 async fn act(subject: Subject, attempt: u32, desk: &Desk, scope: &Scope) -> Result<(), Over> {
-    scope.may_begin().await?;
+    permit::may_begin(desk, scope).await?;
     let Subject::Tool { tool, arguments } = &subject else {
         // The supervisor records the intent and the new agent's start in one go, or refuses what leads too deep.
         let (call, cause, labels) = (desk.id.clone(), desk.cause, desk.labels.clone());
         return desk.tell(RunMessage::StartAgent { call, cause, subject, labels });
+    };
+    let permit = match permit::of_tool(tool, desk, scope).await? {
+        Ok(permit) => permit,
+        Err(refused) => return desk.over(refused, None),
     };
     let effect = scope.effect(&subject);
     let class = effect.map_or("", Effect::word);
@@ -192,7 +197,9 @@ async fn act(subject: Subject, attempt: u32, desk: &Desk, scope: &Scope) -> Resu
     crash::point("after_intent", class);
     let result = perform::tool(desk, tool, arguments, scope).await;
     crash::point("after_effect", class);
-    desk.over(result, None)
+    desk.over(result, None)?;
+    permit.into_iter().for_each(Permit::release);
+    Ok(())
 }
 
 fn intent(desk: &Desk, subject: Subject, attempt: u32, effect: Option<Effect>, reserved: Amount) -> Event {

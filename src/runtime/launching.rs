@@ -45,6 +45,7 @@ impl Fleet {
         }
         let definitions = self.definitions()?;
         Ok(Arc::new(Scope {
+            lane: self.widths.lane(&stream),
             stream,
             account: Arc::new(SharedAccount::new(account)),
             fleet: self.clone(),

@@ -12,6 +12,7 @@ use super::clock::Clock;
 use super::kept::{self, Exchange};
 use super::letters::Settled;
 use super::mailboxes::Mailboxes;
+use super::traffic::{Queue, Traffic};
 use crate::budget::{Amount, Entry, Ledger};
 use crate::fault::{self, Bug};
 use crate::journal::{self, Batch, Durable, Inline, Journal, Log, Part, Record, Snapshot, Store, StreamName};
@@ -49,6 +50,8 @@ pub struct Recorder {
     /// The runs that somebody in this process may add events to.
     claims: Arc<DashSet<RunId>>,
     pub(super) mailboxes: Mailboxes,
+    /// Who may go, of all runs of the process.
+    pub(super) traffic: Arc<Traffic>,
     shelf: Arc<Shelf>,
 }
 
@@ -143,6 +146,7 @@ impl Recorder {
             past: Mutex::new(past),
             claims: Arc::default(),
             mailboxes: Mailboxes::default(),
+            traffic: Arc::default(),
             shelf: Arc::new(Shelf::in_process()),
         }
     }
@@ -150,6 +154,11 @@ impl Recorder {
     /// Whether any question waits in a mailbox of this process's runs, or has an instance at work.
     pub fn has_mail(&self) -> bool {
         !self.mailboxes.are_idle()
+    }
+
+    /// Returns the queues in which calls and runs of this process wait for their turn.
+    pub fn queues(&self) -> Vec<Queue> {
+        self.traffic.queues()
     }
 
     /// Returns what tools keep beside the runs, in the store's directory.

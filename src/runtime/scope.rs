@@ -13,6 +13,7 @@ use super::definitions::Definitions;
 use super::fleet::{BoundTool, Fleet, Prompts, Tools};
 use super::recorder::Recorder;
 use super::run_supervisor::RunMessage;
+use super::traffic::Lane;
 use super::voice::Voice;
 use crate::budget::{Account, Amount, Refusal};
 use crate::fault::{self, Bug};
@@ -23,6 +24,8 @@ use crate::spec::{Builtin, Effect};
 pub(super) struct Scope {
     pub(super) fleet: Arc<Fleet>,
     pub(super) stream: Arc<Stream>,
+    /// Who the run is where calls wait for their turn.
+    pub(super) lane: Lane,
     pub(super) account: Arc<SharedAccount>,
     pub(super) tools: Tools,
     pub(super) prompts: Prompts,

@@ -7,10 +7,7 @@ pub(super) const KEYS: &[(&[&str], &str)] = &[
     (&["tools", "*", "sandbox"], "take it out; `allow` says which programs may be started"),
     (&["agents", "*", "model", "escalate"], "take it out; the preferred model is always used"),
     (&["agents", "*", "model", "downgrade_below"], "take it out; the preferred model is always used"),
-    (&["models", "*", "requests_per_minute"], "take it out; `in_flight` bounds the calls under way at once"),
-    (&["models", "*", "tokens_per_minute"], "take it out; `in_flight` bounds the calls under way at once"),
     (&["network", "fleet", "cost_usd_per_day"], "take it out; `cost_usd` under [network.limits] bounds each run"),
-    (&["network", "fleet", "runs_in_flight"], "take it out; `model_calls_in_flight` bounds the calls of all runs"),
 ];
 
 /// A value of a later version, by the path of its key, and what to do until then.

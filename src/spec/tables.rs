@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::routes::DEFAULT_FAN_OUT;
-use super::{CompactionSpec, MAX_AGENTS, MailboxSpec, OnError, RestartSpec, RoomSpec, RouteSpec, Scope, Span};
+use super::{
+    Breaker, CompactionSpec, Fleet, MAX_AGENTS, MailboxSpec, OnError, RestartSpec, RoomSpec, RouteSpec, Scope, Span,
+};
 
 /// How long the name of a model or tool may be: what providers take as the name of a tool.
 pub const MAX_NAME: usize = 64;
@@ -92,6 +94,10 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub model_calls: Option<u64>,
+    /// How many model and tool calls of a run may be under way at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub in_flight: Option<u32>,
     /// How many steps a run's agents may take together.
     #[schemars(range(min = 1))]
     pub steps: u64,
@@ -126,22 +132,13 @@ impl Default for Limits {
             tokens: None,
             deadline: None,
             model_calls: None,
+            in_flight: None,
             steps: 200,
             depth: 4,
             fan_out: DEFAULT_FAN_OUT,
             agents: MAX_AGENTS,
         }
     }
-}
-
-/// Limits shared by all runs of the network.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Fleet {
-    /// How many model calls may be under way at once.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub model_calls_in_flight: Option<u32>,
 }
 
 /// One model: who serves it, and how to call it.
@@ -180,6 +177,17 @@ pub struct ModelSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub in_flight: Option<u32>,
+    /// How many requests may be made in a minute, evenly. What is more waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub requests_per_minute: Option<u32>,
+    /// How many tokens may be asked for in a minute, evenly: those reserved, corrected by those used. What is more waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub tokens_per_minute: Option<u64>,
+    /// When calls are held back because it fails; never where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Breaker>,
     /// What it costs; needed wherever a cost limit is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub price: Option<Price>,
@@ -202,6 +210,9 @@ impl Default for ModelSpec {
             max_output_tokens: 4096,
             min_output_tokens: 64,
             in_flight: None,
+            requests_per_minute: None,
+            tokens_per_minute: None,
+            breaker: None,
             price: None,
             timeouts: Timeouts::default(),
             retry: Retry::default(),
@@ -365,6 +376,10 @@ pub struct AgentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub replicas: Option<u32>,
+    /// How many of its model and tool calls may be under way at once, over all runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub in_flight: Option<u32>,
     /// What may wait for an instance that is free.
     #[serde(default, skip_serializing_if = "MailboxSpec::is_default")]
     pub mailbox: MailboxSpec,
@@ -409,6 +424,7 @@ impl AgentSpec {
             on_error: OnError::default(),
             scope: Scope::default(),
             replicas: None,
+            in_flight: None,
             mailbox: MailboxSpec::default(),
             flow: None,
             network: None,
@@ -489,6 +505,10 @@ pub struct ToolSpec {
     /// asked to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
+    /// How many calls of it may be under way at once, over all runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub in_flight: Option<u32>,
     /// How many bytes of a result reach the model; the rest is cut, and the cut is marked.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]

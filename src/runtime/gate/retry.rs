@@ -7,6 +7,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use crate::fault::{self, Bug};
 use crate::model::{Error, Reply};
 use crate::run::{CallId, RunId};
+use crate::runtime::traffic::Turnstile;
 use crate::spec::Retry;
 
 /// The tries of one call.
@@ -40,7 +41,12 @@ impl Tries {
     }
 
     /// Says what follows a try: its result stands, or another try comes after a pause.
-    pub(super) fn next(&mut self, result: Result<Reply, Error>) -> Result<Result<Reply, Error>, (Error, Duration)> {
+    /// Those that follow what the provider refused for a while wait for it anyway; others are a share of all calls.
+    pub(super) fn next(
+        &mut self,
+        result: Result<Reply, Error>,
+        turnstile: &Turnstile,
+    ) -> Result<Result<Reply, Error>, (Error, Duration)> {
         let error = match result {
             Err(error) if error.is_transient() => error,
             settled => return Ok(settled),
@@ -49,7 +55,9 @@ impl Tries {
         if asked > self.max_retry_after {
             return Ok(Err(error));
         }
+        let is_refused = matches!(error, Error::RateLimited { .. });
         match self.pauses.next() {
+            Some(_) if !is_refused && !turnstile.may_retry() => Ok(Err(Error::NotTriedAgain { last: Box::new(error) })),
             Some(_) if fault::is_planted(Bug::RetriedAtOnce) => Err((error, Duration::ZERO)),
             Some(pause) => Err((error, pause.max(asked))),
             None => Ok(Err(error)),
@@ -65,15 +73,21 @@ impl Tries {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::run::AgentId;
+    use crate::runtime::traffic::{Terms, Traffic};
+    use crate::spec::ModelSpec;
 
     #[test]
     fn no_two_runs_come_back_at_the_same_time() {
         let call = CallId::model(&AgentId::new("a"), 1);
+        let turnstile = Arc::<Traffic>::default().provider("m", None, &Terms::of(&ModelSpec::default()));
         let first_pause = |run: &str| {
             let mut tries = Tries::new(&Retry::default(), &RunId::new(run), &call, 1);
-            tries.next(Err(Error::Overloaded { status: 500, message: String::new(), retry_after: None })).unwrap_err().1
+            let failed = Error::Overloaded { status: 500, message: String::new(), retry_after: None };
+            tries.next(Err(failed), &turnstile).unwrap_err().1
         };
         assert_ne!(first_pause("one"), first_pause("two"));
         assert_eq!(first_pause("one"), first_pause("one"));
