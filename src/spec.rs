@@ -36,9 +36,9 @@ pub use routes::{Join, MAX_AGENTS, RoomAnswer, RoomSpec, RouteSpec, TOPIC};
 pub use schema::json_schema;
 pub use supervision::{Backoff, MailboxSpec, OnError, RestartKind, RestartSpec, Scope, WhenFull};
 pub use tables::{
-    AgentSpec, Builtin, Effect, Faults, Latency, Limits, MAX_AGENT_NAME, MAX_NAME, MemoryScope, ModelChoice,
-    ModelSpec, NetworkSpec, NetworkTable, Permission, PolicySpec, Price, ProviderKind, Retry, SecretRef, SimSpec,
-    Strategy, SupervisionSpec, Timeouts, ToolCalls, ToolLabels, ToolSpec, is_name,
+    AgentSpec, Builtin, Effect, Faults, Latency, Limits, MAX_AGENT_NAME, MAX_NAME, MemoryScope, ModelChoice, ModelSpec,
+    NetworkSpec, NetworkTable, Permission, PolicySpec, Price, ProviderKind, Retry, SecretRef, SimSpec, Strategy,
+    SupervisionSpec, Timeouts, ToolCalls, ToolLabels, ToolSpec, is_name,
 };
 pub use template::{Template, TemplateError};
 pub(crate) use template::{explain, strict};

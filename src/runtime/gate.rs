@@ -1,11 +1,11 @@
 //! The gate: the one way from what an agent wants to the world. Every model call, tool call, delegation and handoff
 //! of every agent passes here, in this order:
 //!
-//! policy → approval → permit → budget → rate → intent recorded → performed → result recorded, settled, permit
+//! policy → approval → permit and rate → budget → intent recorded → performed → result recorded, settled, permit
 //! released, and back to the agent.
 //!
-//! A permit is taken before the reservation, so that no budget is held while queueing; a reservation that only others'
-//! holds block gives the permit back and waits. A further try of a call passes permit, budget and rate again.
+//! A permit, which the rate paces, is taken before the reservation, so that no budget is held while queueing; a reservation
+//! that only others' holds block gives the permit back and waits. A further try of a call passes both again.
 //!
 //! When the run is told to stop, whatever waits here or asks a model is dropped at once, so that nothing more is spent.
 //! A tool that is at work hears of it, and goes on until it has stopped or is aborted.
@@ -95,12 +95,7 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
         permit::may_begin(desk, scope).await?;
         let mut admission = match admit(&call, wanted, tries.attempt(), desk, scope).await? {
             Ok(admission) => admission,
-            // An agent goes on without a summary that can't be paid for.
-            Err(Barred::Limit(limit)) if desk.id.is_compaction => {
-                return desk.over(perform::unpaid(desk, limit), None);
-            }
-            Err(Barred::NoTurn(why)) => return desk.over(permit::no_turn(desk, &why), None),
-            Err(Barred::Limit(limit)) => return desk.tell(RunMessage::LimitReached { call: desk.id.clone(), limit }),
+            Err(barred) => return permit::barred(barred, desk),
         };
         if scope.pause.is_set() {
             // It was paused while the call waited for its turn; all that was taken is given back.
@@ -197,9 +192,7 @@ async fn act(subject: Subject, attempt: u32, desk: &Desk, scope: &Scope) -> Resu
     crash::point("after_intent", class);
     let result = perform::tool(desk, tool, arguments, scope).await;
     crash::point("after_effect", class);
-    desk.over(result, None)?;
-    permit.into_iter().for_each(Permit::release);
-    Ok(())
+    desk.over(result, None).map(|()| permit.into_iter().for_each(Permit::release))
 }
 
 fn intent(desk: &Desk, subject: Subject, attempt: u32, effect: Option<Effect>, reserved: Amount) -> Event {

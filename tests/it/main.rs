@@ -34,4 +34,5 @@ mod streaming;
 mod supervised;
 mod tidy;
 mod torture;
+mod traffic;
 mod world;

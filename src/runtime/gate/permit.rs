@@ -5,6 +5,7 @@ use super::{Admission, ModelCall, perform};
 use crate::budget::Limit;
 use crate::model::{Error, Reply};
 use crate::run::{Event, ToolFailure, Wait, refused};
+use crate::runtime::run_supervisor::RunMessage;
 use crate::runtime::scope::{Over, Scope};
 use crate::runtime::traffic::{NoTurn, Outcome, Permit, Through};
 use crate::spec::Builtin;
@@ -67,9 +68,17 @@ pub(super) async fn of_tool(tool: &str, desk: &Desk, scope: &Scope) -> Result<Re
     }
 }
 
-/// Writes down that a model call got no turn.
-pub(super) fn no_turn(desk: &Desk, why: &NoTurn) -> Event {
-    Event::ModelFailed { call: desk.id.clone(), error: why.to_string(), charged: Default::default() }
+/// Says what becomes of a model call that is not made.
+pub(super) fn barred(barred: Barred, desk: &Desk) -> Result<(), Over> {
+    match barred {
+        // An agent goes on without a summary that can't be paid for.
+        Barred::Limit(limit) if desk.id.is_compaction => desk.over(perform::unpaid(desk, limit), None),
+        Barred::Limit(limit) => desk.tell(RunMessage::LimitReached { call: desk.id.clone(), limit }),
+        Barred::NoTurn(why) => {
+            let (call, charged) = (desk.id.clone(), Default::default());
+            desk.over(Event::ModelFailed { call, error: why.to_string(), charged }, None)
+        }
+    }
 }
 
 /// Makes one try of a model call, and lets all others of its provider know what came of it. If the provider was closed

@@ -2,8 +2,8 @@
 
 use tokio::sync::oneshot;
 
-use super::{crash, permit};
 use super::desk::Desk;
+use super::{crash, permit};
 use crate::run::{CallId, Event, Inquiry, NoAnswer, RunId, Subject};
 use crate::runtime::run_supervisor::RunMessage;
 use crate::runtime::scope::{Over, Scope};

@@ -128,9 +128,11 @@ impl World {
         for gate in gates {
             let turns = self.core.at(*gate);
             let inside = self.inside.values().filter(|grant| grant.way.contains(&Some(*gate))).count() as u32;
-            let held = self.core.waiting.values().filter(|waiter| {
-                waiter.way.into_iter().flatten().take(waiter.has).any(|had| had == *gate)
-            });
+            let held = self
+                .core
+                .waiting
+                .values()
+                .filter(|waiter| waiter.way.into_iter().flatten().take(waiter.has).any(|had| had == *gate));
             assert_eq!(turns.in_flight, inside + held.count() as u32);
             assert!(turns.width.is_none_or(|width| turns.in_flight <= width));
             assert!(turns.waiting() == 0 || !matches!(turns.room(self.now), Room::Now), "{turns:?}");
@@ -210,9 +212,11 @@ proptest! {
             world.check(&gates);
         }
         // Everybody goes, in whatever order, and nothing is left.
-        while let Some((_, grant)) = world.inside.pop_first() {
+        for _ in 0..1_000 {
             world.now += Duration::from_secs(130);
-            world.core.release(&grant, world.now);
+            if let Some((_, grant)) = world.inside.pop_first() {
+                world.core.release(&grant, world.now);
+            }
             gates.iter().for_each(|gate| world.core.ring(*gate, world.now));
             world.heard();
         }
