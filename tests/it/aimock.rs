@@ -85,7 +85,7 @@ async fn ask(spec: &ModelSpec, request: &Request) -> (Result<Reply, Error>, Stri
 }
 
 /// Finds a port below those that outgoing connections are given.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let from = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
     (from..32_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }

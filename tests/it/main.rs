@@ -14,6 +14,7 @@ mod fork;
 mod golden;
 mod journal;
 mod knowledge;
+mod llmock;
 mod memory;
 mod patterns;
 mod person;

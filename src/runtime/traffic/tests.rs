@@ -198,6 +198,35 @@ async fn a_refusal_holds_for_all_and_one_goes_first_after_it() {
     assert!(two.await.unwrap().is_current());
 }
 
+/// Run by `just pass`: what is measured on a busy machine says little, and is no test.
+#[test]
+#[ignore = "a measurement, for a release build"]
+fn what_a_pass_costs() {
+    const ROUNDS: u32 = 1_000_000;
+    let traffic = Arc::<Traffic>::default();
+    let narrow = traffic.turnstile("narrow", Some(64)).unwrap();
+    let spec = ModelSpec { in_flight: Some(64), requests_per_minute: Some(u32::MAX), ..ModelSpec::default() };
+    let paced = traffic.provider("m", None, &Terms::of(&spec));
+    let semaphore = Arc::new(tokio::sync::Semaphore::new(64));
+    let ways = [
+        ("one", Through::new([None, Some(&narrow), None, None])),
+        ("model", Through::new([Some(&paced), Some(&narrow), None, None])),
+    ];
+    for threads in [1, 2] {
+        let each = |what: &str, pass: &(dyn Fn() + Sync)| {
+            let began = std::time::Instant::now();
+            std::thread::scope(|scope| {
+                (0..threads).for_each(|_| _ = scope.spawn(|| (0..ROUNDS).for_each(|_| pass())));
+            });
+            println!("{threads} threads, {what}: {:.0} ns", began.elapsed().as_nanos() as f64 / f64::from(ROUNDS));
+        };
+        each("a semaphore", &|| drop(semaphore.clone().try_acquire_owned().unwrap()));
+        for (what, way) in ways {
+            each(&format!("a turnstile ({what})"), &|| drop(traffic.try_pass(way, 100)));
+        }
+    }
+}
+
 #[test]
 fn networks_share_the_gate_of_a_provider_and_key() {
     let traffic = Arc::<Traffic>::default();
