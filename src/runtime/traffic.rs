@@ -121,6 +121,12 @@ impl Traffic {
         Some(Permit { traffic: self.clone(), grant: Some(grant) })
     }
 
+    /// Passes at once, whether there is room or not. Those who come after it wait until there is.
+    pub(super) fn enter(self: &Arc<Self>, through: Through) -> Permit {
+        let grant = self.with(|core| core.enter(through.0, Instant::now()));
+        Permit { traffic: self.clone(), grant: Some(grant) }
+    }
+
     /// Waits until it may pass. Dropping the future takes it out of the queue, and gives back what it was granted in the
     /// same moment.
     ///

@@ -92,6 +92,15 @@ impl Widths {
         self.traffic.pass(through, tokens, lane.who.clone(), None).await.ok()
     }
 
+    /// Takes a run's turn at once, whether there is room or not.
+    pub(in crate::runtime) fn take_turn(&self, lane: &Lane) {
+        if let Some(runs) = &self.runs {
+            let permit = self.traffic.enter(Through::new([Some(runs), None, None, None]));
+            // There is none yet.
+            let _ = lane.turn.set(permit);
+        }
+    }
+
     /// Waits for the run's turn among all runs, for as long as the run may take; its other calls wait with it. `waits` is
     /// done first by the one that has to wait.
     pub(in crate::runtime) async fn turn<E>(

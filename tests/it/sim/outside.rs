@@ -157,6 +157,8 @@ impl Tool for Does {
         let world = &self.world;
         let (run, id, key) = (&call.run, &call.id, &call.idempotency_key);
         let result = tool_result(self.name, id);
+        let bound = world.plan.network.network.fleet.tool_calls_in_flight;
+        let _in_flight = InFlight::begin(world, "all tools", bound);
         world.pass(Place::ToolCall).await;
         let is_made_again;
         {

@@ -396,7 +396,19 @@ fn network(draw: &mut Draw) -> NetworkSpec {
     limits.deadline = draw.happens(15).then(|| Span::from_millis(draw.between(200, 20_000)));
     spec.network.fleet.model_calls_in_flight = draw.happens(60).then(|| draw.between(1, 4) as u32);
     supervised::supervise(&mut spec, draw);
+    widths(&mut spec, draw);
     spec
+}
+
+/// Bounds what may be under way at once.
+fn widths(spec: &mut NetworkSpec, draw: &mut Draw) {
+    let mut some = |percent| draw.happens(percent).then(|| draw.between(1, 3) as u32);
+    spec.network.fleet.tool_calls_in_flight = some(30);
+    spec.network.fleet.runs_in_flight = some(30);
+    spec.network.limits.in_flight = some(30);
+    spec.agents.values_mut().for_each(|agent| agent.in_flight = some(15));
+    let paced = draw.happens(15).then(|| draw.between(100, 2_000) as u32);
+    spec.models.values_mut().for_each(|model| model.requests_per_minute = paced);
 }
 
 fn model(draw: &mut Draw) -> ModelSpec {

@@ -384,7 +384,11 @@ impl Process<'_> {
         let spec = &self.world.plan.network;
         let entry = &spec.agents[&spec.network.entry];
         let of_model = entry.model.as_ref().and_then(|choice| spec.models[&choice.prefer].in_flight);
-        let room = of_model.into_iter().chain(spec.network.fleet.model_calls_in_flight).min();
+        let fleet = &spec.network.fleet;
+        let bounds = [of_model, fleet.model_calls_in_flight, fleet.runs_in_flight, entry.in_flight];
+        // What is paced is not under way at once.
+        let is_paced = spec.models.values().any(|model| model.requests_per_minute.is_some());
+        let room = bounds.into_iter().flatten().min().filter(|_| !is_paced);
         let limits = &spec.network.limits;
         let is_cut_short = limits.tokens.is_some() || limits.cost_usd.is_some() || limits.deadline.is_some();
         let Some(room) = room.filter(|_| !is_cut_short) else { return Ok(()) };
