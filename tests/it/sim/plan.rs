@@ -143,6 +143,7 @@ impl Plan {
         let mut draw = Draw::of(seed, "plan", &"");
         let mut network = network(&mut draw);
         person::join(&mut network, seed);
+        widths(&mut network, &mut Draw::of(seed, "widths", &""));
         let shape = flows::draw(&mut network, &mut Draw::of(seed, "flow", &""));
         let mut runs: Vec<RunPlan> = (0..draw.between(1, 3)).map(|number| run(number, &mut draw)).collect();
         let forks: Vec<RunPlan> = (0..runs.len()).filter_map(|of| fork(of, &mut draw)).collect();
@@ -396,7 +397,6 @@ fn network(draw: &mut Draw) -> NetworkSpec {
     limits.deadline = draw.happens(15).then(|| Span::from_millis(draw.between(200, 20_000)));
     spec.network.fleet.model_calls_in_flight = draw.happens(60).then(|| draw.between(1, 4) as u32);
     supervised::supervise(&mut spec, draw);
-    widths(&mut spec, draw);
     spec
 }
 
