@@ -143,8 +143,13 @@ impl Plan {
         let mut draw = Draw::of(seed, "plan", &"");
         let mut network = network(&mut draw);
         person::join(&mut network, seed);
-        widths(&mut network, &mut Draw::of(seed, "widths", &""));
+        let mut draws = Draw::of(seed, "widths", &"");
+        widths(&mut network, |percent| draws.happens(percent).then(|| draws.between(1, 3) as u32));
         let shape = flows::draw(&mut network, &mut Draw::of(seed, "flow", &""));
+        if shape == flows::Shape::InTime {
+            // There nobody may be waited for.
+            widths(&mut network, |_| None);
+        }
         let mut runs: Vec<RunPlan> = (0..draw.between(1, 3)).map(|number| run(number, &mut draw)).collect();
         let forks: Vec<RunPlan> = (0..runs.len()).filter_map(|of| fork(of, &mut draw)).collect();
         runs.extend(forks);
@@ -401,13 +406,12 @@ fn network(draw: &mut Draw) -> NetworkSpec {
 }
 
 /// Bounds what may be under way at once.
-fn widths(spec: &mut NetworkSpec, draw: &mut Draw) {
-    let mut some = |percent| draw.happens(percent).then(|| draw.between(1, 3) as u32);
+fn widths(spec: &mut NetworkSpec, mut some: impl FnMut(u64) -> Option<u32>) {
     spec.network.fleet.tool_calls_in_flight = some(30);
     spec.network.fleet.runs_in_flight = some(30);
     spec.network.limits.in_flight = some(30);
     spec.agents.values_mut().for_each(|agent| agent.in_flight = some(15));
-    let paced = draw.happens(15).then(|| draw.between(100, 2_000) as u32);
+    let paced = some(15).map(|requests| requests * 300);
     spec.models.values_mut().for_each(|model| model.requests_per_minute = paced);
 }
 
