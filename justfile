@@ -31,6 +31,10 @@ flips times="100000":
 race rounds="1000":
     PROVOST_RACES={{rounds}} cargo test --test it journal::of_two_processes -- --nocapture
 
+# What passing a turnstile costs, beside a semaphore of tokio's.
+pass:
+    cargo test --release --lib traffic::tests::what_a_pass_costs -- --ignored --nocapture
+
 # A storm of panics, and whether those beside it notice: prints a table, and fails if a promise does not hold.
 storm seconds="60" panics="1000":
     PROVOST_STORM_SECONDS={{seconds}} PROVOST_STORM_PANICS={{panics}} cargo bench --bench storm
@@ -47,6 +51,7 @@ snapshots:
 schema:
     cargo run -q -- check --print-schema > networks/schema.json
 
-# The independent mock of a model server that some tests talk to.
+# The independent mocks of a model server that some tests talk to; the second one judges its client.
 fixtures:
     npm install --no-save --no-package-lock --prefix . @copilotkit/aimock
+    python3 -m venv target/llmock && target/llmock/bin/pip install -q llmock==0.2.2

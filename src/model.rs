@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -124,6 +125,9 @@ pub struct Reply {
     pub finish: Finish,
     /// What keeps this from being an answer in the form that was asked for, in words for the model; none if nothing.
     pub malformed: Option<String>,
+    /// For how long the provider allows nothing more, where it says with the answer that nothing is left.
+    #[serde(skip)]
+    pub pause: Option<Duration>,
 }
 
 /// Why a model stopped writing.
@@ -186,6 +190,31 @@ pub fn provider(spec: &ModelSpec, sim: &SimSpec) -> Result<Arc<dyn Provider>, Se
         Some(ProviderKind::Sim) | None => Arc::new(Sim::new(sim, spec.timeouts)?),
         Some(ProviderKind::Host) => return Err(SetupError::Host),
     })
+}
+
+/// What a provider tells apart when it says how much is allowed: an address, a key and a model. All that have the same one
+/// share one gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity([u8; 32]);
+
+impl Identity {
+    /// Returns what a model is to its provider; none for one that is nobody else's: the simulated one, and one of the
+    /// program's own, or one whose key can't be had.
+    pub fn of(spec: &ModelSpec) -> Option<Self> {
+        let kind = spec.provider?;
+        if matches!(kind, ProviderKind::Sim | ProviderKind::Host) {
+            return None;
+        }
+        let key = spec.api_key.as_ref().map(secret::resolve).transpose().ok()?;
+        let base_url = spec.base_url.as_deref().unwrap_or_default().trim_end_matches('/');
+        let mut hasher = blake3::Hasher::new();
+        // Only the digest is kept, and that for as long as the process lives.
+        let key = key.as_ref().map_or("", |key| key.expose_secret());
+        for part in [&*format!("{kind:?}"), base_url, key, spec.model.as_deref().unwrap_or_default()] {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+        }
+        Some(Self(hasher.finalize().into()))
+    }
 }
 
 /// Why a try of a model call failed.
@@ -271,6 +300,12 @@ pub enum Error {
         /// What the try used, where it was said.
         usage: Option<Usage>,
     },
+    /// A try failed that another might mend, and there were too many of those.
+    #[error("{last}; it is not tried again, since too many calls of this model were (a tenth may be)")]
+    NotTriedAgain {
+        /// How it failed.
+        last: Box<Error>,
+    },
     /// The script of the simulated model can't be followed.
     #[error("{message}")]
     Script {
@@ -297,6 +332,7 @@ impl Error {
             | Self::ContextTooLong { .. }
             | Self::Auth { .. }
             | Self::Foreign { .. }
+            | Self::NotTriedAgain { .. }
             | Self::Script { .. } => false,
         }
     }
@@ -319,6 +355,7 @@ impl Error {
         match self {
             Self::Timeout { stage, .. } => *stage != "connecting",
             Self::Cut { .. } | Self::Malformed { .. } | Self::Foreign { .. } => true,
+            Self::NotTriedAgain { last } => last.may_be_billed(),
             Self::RateLimited { .. }
             | Self::Overloaded { .. }
             | Self::Transport { .. }
@@ -333,6 +370,7 @@ impl Error {
     pub fn usage(&self) -> Option<Usage> {
         match self {
             Self::Cut { usage, .. } | Self::Malformed { usage, .. } | Self::Foreign { usage, .. } => *usage,
+            Self::NotTriedAgain { last } => last.usage(),
             _ => None,
         }
     }

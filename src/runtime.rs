@@ -30,6 +30,7 @@ mod supervision;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod voice;
 
 use std::collections::{BTreeMap, HashMap};
@@ -37,7 +38,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ractor::{Actor, ActorRef};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 pub use fork::Fork;
 pub use gate::{Approver, Inquired, Question};
@@ -49,6 +50,7 @@ pub use recorder::{Past, Recorder, read_entries, read_ledger, run_of, stream_of}
 pub use replay::{ReplayError, Replayer};
 pub use report::{AgentReport, MailboxReport, QuestionReport, Report, UsageReport};
 
+pub use traffic::Queue;
 pub use voice::{Follower, Happening, Tokens};
 
 pub(crate) use crate::tool::kill_programs;
@@ -61,9 +63,10 @@ use self::network_supervisor::{NetworkMessage, NetworkSupervisor};
 use self::recorder::Claim;
 use self::run_supervisor::{Launch, Opening};
 use self::scope::Scope;
+use self::traffic::Terms;
 use crate::budget::Rates;
 use crate::journal::{self, Log};
-use crate::model::{self, Provider};
+use crate::model::{self, Identity, Provider};
 use crate::run::{Agent, Beginning, CallId, Envelope, NoAnswer, NoForkPoint, RunId, StoredError, Stream};
 use crate::spec::{ModelSpec, Network, TemplateError};
 use crate::tool::{self, ErasedTool};
@@ -197,6 +200,9 @@ pub enum Error {
     /// The supervisor of a network gave up.
     #[error("{0}; the run is interrupted, and can be taken up again")]
     GaveUp(String),
+    /// As many runs as may wait for their turn already.
+    #[error("as many runs wait as may (`queue.capacity` under [network.fleet]); start it when some have ended")]
+    QueueFull,
     /// The runtime is shutting down or has failed.
     #[error("the runtime has stopped")]
     Stopped,
@@ -274,22 +280,24 @@ impl Builder {
         if let Some(name) = self.behaviours.keys().find(|name| !spec.agents.contains_key(*name)) {
             return Err(Error::NoSuchAgent(name.clone()));
         }
+        let recorder = self.recorder.unwrap_or_else(|| Arc::new(Recorder::in_memory()));
         let mut models = HashMap::new();
         let stand_in = (fleet::STAND_IN.to_owned(), ModelSpec::default());
         let declared = spec.models.iter().map(|(name, model)| (name.clone(), model.clone()));
         for (name, model) in declared.chain(spec.models.is_empty().then_some(stand_in)) {
-            let provider = match self.providers.remove(&name) {
-                Some(provider) => provider,
+            let (provider, identity) = match self.providers.remove(&name) {
+                Some(provider) => (provider, None),
                 None => {
-                    model::provider(&model, &spec.sim).map_err(|source| Error::Model { model: name.clone(), source })?
+                    let provider = model::provider(&model, &spec.sim)
+                        .map_err(|source| Error::Model { model: name.clone(), source })?;
+                    (provider, Identity::of(&model))
                 }
             };
-            let permits = model.in_flight.map(|bound| Arc::new(Semaphore::new(bound as usize)));
+            let turnstile = recorder.traffic.provider(&name, identity, &Terms::of(&model));
             let rates = model.price.as_ref().map(Rates::new).unwrap_or_default();
-            models.insert(name.into(), Arc::new(Model { spec: model, provider, rates, permits }));
+            models.insert(name.into(), Arc::new(Model { spec: model, provider, rates, turnstile }));
         }
         let text = self.network.to_text().into();
-        let recorder = self.recorder.unwrap_or_else(|| Arc::new(Recorder::in_memory()));
         let fleet =
             Arc::new(Fleet::new(self.network, text, recorder, models, self.tools, self.behaviours, self.approver));
         let spawned = Actor::spawn(None, NetworkSupervisor, fleet.clone()).await;
@@ -432,6 +440,9 @@ impl Runtime {
 
     /// Starts a run that begins so.
     async fn begin(&self, beginning: Beginning, is_attended: bool) -> Result<RunHandle, Error> {
+        if self.fleet.widths.is_full() {
+            return Err(Error::QueueFull);
+        }
         let claim = self.fleet.recorder.claim(&beginning.stream.run, 0)?;
         let values = Values { input: &beginning.input, vars: &beginning.vars };
         let trail = Trail::default();

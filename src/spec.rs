@@ -25,6 +25,7 @@ mod source;
 mod supervision;
 mod tables;
 mod template;
+mod traffic;
 mod worst;
 
 pub(crate) use check::is_loopback;
@@ -41,12 +42,13 @@ pub use routes::{Join, MAX_AGENTS, RoomAnswer, RoomSpec, RouteSpec, TOPIC};
 pub use schema::json_schema;
 pub use supervision::{Backoff, MailboxSpec, OnError, RestartKind, RestartSpec, Scope, WhenFull};
 pub use tables::{
-    AgentSpec, Builtin, Effect, Faults, Fleet, Latency, MAX_AGENT_NAME, MAX_NAME, MemoryScope, ModelSpec, NetworkSpec,
+    AgentSpec, Builtin, Effect, Faults, Latency, MAX_AGENT_NAME, MAX_NAME, MemoryScope, ModelSpec, NetworkSpec,
     NetworkTable, Permission, PolicySpec, Price, ProviderKind, Retry, SecretRef, SimSpec, Strategy, SupervisionSpec,
     Timeouts, ToolCalls, ToolLabels, ToolSpec, is_name,
 };
 pub use template::{Template, TemplateError};
 pub(crate) use template::{explain, strict};
+pub use traffic::{Breaker, Fleet, MAX_WEIGHT, QueueSpec};
 pub(crate) use worst::usd;
 pub use worst::{Bound, WorstCase};
 

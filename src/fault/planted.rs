@@ -49,6 +49,7 @@ bugs! {
     SettledTwice "settled_twice" "what a call cost counts twice against the run's limits, and once on record"
     FreedNotTold "freed_not_told" "who waits for budget is not told that some is free"
     PermitLostOnCancel "permit_lost_on_cancel" "the permit of a model call that is cancelled is not given back"
+    RefusedAlone "refused_alone" "a provider that refuses calls for a while is left alone by the call that it told so, and by no other"
     MailLostOnRestart "mail_lost_on_restart" "an agent that is restarted does not get the mail again that its last incarnation had not dealt with"
     SnapshotMissesLast "snapshot_misses_last" "a snapshot is said to hold an event that its agents have not taken up"
     KeyChanges "key_changes" "a call that is made again after a crash has another idempotency key"

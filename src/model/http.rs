@@ -112,6 +112,7 @@ impl<D: Dialect> Server<D> {
             let body = read_refusal(response, deadline).await;
             return Err(refused(status.as_u16(), &headers, &body, self.key.as_ref(), D::BASE_URL_HINT));
         }
+        let pause = error::allowance_pause(response.headers(), jiff::Timestamp::now());
         let is_stream = is_event_stream(response.headers(), self.dialect.streams());
         let answer = match is_stream {
             true => self.read_stream(response, deadline, progress).await?,
@@ -123,7 +124,7 @@ impl<D: Dialect> Server<D> {
         if self.dialect.streams() && reply.text != told && !reply.text.is_empty() {
             progress(&reply.text);
         }
-        Ok(reply)
+        Ok(Reply { pause, ..reply })
     }
 
     /// Reads an answer that comes in one piece, because that was asked for or the server does not stream.

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use serde_json::json;
-use tokio::sync::Semaphore;
 
 use super::definitions::{Definitions, definitions};
 use super::router::Router;
+use super::traffic::{Turnstile, Widths};
 use super::{Approver, Error, Recorder};
 use crate::budget::Rates;
 use crate::model::Provider;
@@ -32,8 +32,8 @@ pub(super) struct Fleet {
     pub(super) host_tools: HashMap<String, Arc<dyn ErasedTool>>,
     /// The agents that are written in Rust.
     pub(super) behaviours: HashMap<String, Arc<dyn Agent>>,
-    /// Permits for model calls under way, over all models; none for no bound.
-    pub(super) model_calls: Option<Arc<Semaphore>>,
+    /// What bounds the calls of all runs.
+    pub(super) widths: Widths,
     pub(super) router: Router,
     pub(super) approver: Option<Arc<dyn Approver>>,
     /// Made by the first run.
@@ -47,8 +47,8 @@ pub(super) struct Model {
     pub(super) spec: ModelSpec,
     pub(super) provider: Arc<dyn Provider>,
     pub(super) rates: Rates,
-    /// Permits for calls of this model; none for no bound.
-    pub(super) permits: Option<Arc<Semaphore>>,
+    /// What all calls of its provider pass, of other networks too.
+    pub(super) turnstile: Arc<Turnstile>,
 }
 
 /// A tool, opened for one run.
@@ -82,8 +82,7 @@ impl Fleet {
         behaviours: HashMap<String, Arc<dyn Agent>>,
         approver: Option<Arc<dyn Approver>>,
     ) -> Self {
-        let permits = |bound: Option<u32>| bound.map(|bound| Arc::new(Semaphore::new(bound as usize)));
-        let model_calls = permits(network.spec().network.fleet.model_calls_in_flight);
+        let widths = Widths::of(network.spec(), &recorder.traffic);
         let (definitions, router) = (OnceLock::new(), Router::default());
         let plain = |(name, agent): (&String, &AgentSpec)| Some((name.as_str().into(), plain_prompt(&agent.prompt)?));
         let plain_prompts = Arc::new(network.spec().agents.iter().filter_map(plain).collect());
@@ -95,7 +94,7 @@ impl Fleet {
             models,
             host_tools,
             behaviours,
-            model_calls,
+            widths,
             router,
             approver,
             definitions,

@@ -1,11 +1,11 @@
 //! The gate: the one way from what an agent wants to the world. Every model call, tool call, delegation and handoff
 //! of every agent passes here, in this order:
 //!
-//! policy → approval → permit → budget → rate → intent recorded → performed → result recorded, settled, permit
+//! policy → approval → permit and rate → budget → intent recorded → performed → result recorded, settled, permit
 //! released, and back to the agent.
 //!
-//! A permit is taken before the reservation, so that no budget is held while queueing; a reservation that only others'
-//! holds block gives the permit back and waits. A further try of a call passes permit, budget and rate again.
+//! A permit, which the rate paces, is taken before the reservation, so that no budget is held while queueing; a reservation
+//! that only others' holds block gives the permit back and waits. A further try of a call passes both again.
 //!
 //! When the run is told to stop, whatever waits here or asks a model is dropped at once, so that nothing more is spent.
 //! A tool that is at work hears of it, and goes on until it has stopped or is aborted.
@@ -32,12 +32,15 @@ pub use approval::{Approver, Question};
 pub(super) use call::{Call, ModelCall, Others, Work};
 pub use person::Inquired;
 
+use self::admission::NotAdmitted;
 use self::approval::Verdict;
 use self::desk::Desk;
 pub(super) use self::perform::words;
+use self::permit::Barred;
 pub(super) use self::pulse::Pulse;
 use super::run_supervisor::RunMessage;
 use super::scope::{Over, Scope};
+use super::traffic::Permit;
 use crate::budget::Amount;
 use crate::fault::{self, Bug};
 use crate::policy;
@@ -77,13 +80,11 @@ pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<Run
 async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope) -> Result<(), Over> {
     let mut tries = retry::Tries::new(&call.model.spec.retry, &scope.stream.run, &desk.id, attempt);
     loop {
-        scope.may_begin().await?;
-        let admission = match admission::admit(&call, call.wanted, tries.attempt(), desk, scope).await? {
+        permit::may_begin(desk, scope).await?;
+        let mut admission = match admission::admit(&call, call.wanted, tries.attempt(), desk, scope).await? {
             Ok(admission) => admission,
-            // An agent goes on without a summary that can't be paid for.
-            Err(reached) if desk.id.is_compaction => return desk.over(perform::unpaid(desk, &reached), None),
-            Err(reached) if tries.go_cheaper(&reached, &mut call, desk).await? => continue,
-            Err(reached) => return desk.tell(RunMessage::LimitReached { call: desk.id.clone(), reached }),
+            Err(Barred::Limit(reached)) if tries.go_cheaper(&reached, &mut call, desk).await? => continue,
+            Err(barred) => return permit::barred(barred, desk),
         };
         if scope.pause.is_set() {
             // It was paused while the call waited for its turn; all that was taken is given back.
@@ -96,7 +97,7 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
         let intent = intent(desk, call.subject(), tries.attempt(), None, held);
         let intended = desk.intend(intent, intends, true).await?;
         crash::point("after_intent", "model");
-        let result = perform::model(&call, intended, desk, scope).await;
+        let result = permit::ask(&mut admission, &call, intended, desk, scope).await;
         crash::point("after_effect", "model");
         let charged = perform::charge(&result, &admission.hold, &call.model.rates);
         let again = match tries.next(result, &mut call) {
@@ -113,7 +114,7 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
 }
 
 async fn act(subject: Subject, attempt: u32, desk: &Desk, scope: &Scope) -> Result<(), Over> {
-    scope.may_begin().await?;
+    permit::may_begin(desk, scope).await?;
     let Subject::Tool { tool, arguments } = &subject else {
         // The supervisor records the intent and the new agent's start in one go, or refuses what leads too deep.
         let (call, cause, labels) = (desk.id.clone(), desk.cause, desk.labels.clone());
@@ -126,9 +127,12 @@ async fn act(subject: Subject, attempt: u32, desk: &Desk, scope: &Scope) -> Resu
         desk.record(intent(desk, subject.clone(), attempt, effect, Amount::default())).await?;
         return desk.over(result, None);
     }
-    let hold = match scope.unless_stopped(admission::count(attempt, desk, scope)).await? {
-        Ok(hold) => hold,
-        Err(reached) => return desk.tell(RunMessage::LimitReached { call: desk.id.clone(), reached }),
+    let (permit, hold) = match scope.unless_stopped(admission::admit_tool(tool, attempt, desk, scope)).await? {
+        Ok(admitted) => admitted,
+        Err(NotAdmitted::Refused(refused)) => return desk.over(*refused, None),
+        Err(NotAdmitted::Limit(reached)) => {
+            return desk.tell(RunMessage::LimitReached { call: desk.id.clone(), reached });
+        }
     };
     crash::point("before_intent", class);
     let intent = intent(desk, subject.clone(), attempt, effect, hold.held);
@@ -140,7 +144,7 @@ async fn act(subject: Subject, attempt: u32, desk: &Desk, scope: &Scope) -> Resu
     crash::point("after_intent", class);
     let result = perform::tool(desk, tool, arguments, scope).await;
     crash::point("after_effect", class);
-    desk.over(result, None)
+    desk.over(result, None).map(|()| permit.into_iter().for_each(Permit::release))
 }
 
 fn intent(desk: &Desk, subject: Subject, attempt: u32, effect: Option<Effect>, reserved: Amount) -> Event {

@@ -46,6 +46,7 @@ impl Fleet {
         let definitions = self.definitions()?;
         Ok(Arc::new(Scope {
             funds: Funds::new(self.network.spec(), &stream, past, &self.recorder),
+            lane: self.widths.lane(&stream),
             stream,
             fleet: self.clone(),
             tools,
@@ -78,6 +79,8 @@ impl Fleet {
         let trail = Trail { log: log.clone(), voice };
         let scope = self.scope(stream, &values, &beginning.directory, Some(&state), is_attended, trail)?;
         let is_other = beginning.network != self.text;
+        // It may hold what runs wait for that have their turn.
+        self.widths.take_turn(&scope.lane);
         let resumed = Event::RunResumed { network: is_other.then(|| self.text.clone()), version: VERSION.into() };
         let fold = Fold { run: state, agents, rejected: Default::default() };
         Ok((scope, Opening::Resumed { fold: Box::new(fold), resumed, answers }, log, claim))

@@ -14,6 +14,7 @@ use super::kept::{self, Exchange};
 use super::letters::Settled;
 use super::mailboxes::Mailboxes;
 use super::purse::SharedAccount;
+use super::traffic::{Queue, Traffic};
 use crate::budget::{AccountName, Amount, Entry, Ledger, Today};
 use crate::fault::{self, Bug};
 use crate::journal::{self, Batch, Durable, Inline, Journal, Log, Part, Record, Snapshot, Store, StreamName};
@@ -56,6 +57,8 @@ pub struct Recorder {
     pub(super) mailboxes: Mailboxes,
     /// The accounts that runs of this process spend from, as long as one does.
     accounts: DashMap<AccountName, Weak<SharedAccount>>,
+    /// Who may go, of all runs of the process.
+    pub(super) traffic: Arc<Traffic>,
     shelf: Arc<Shelf>,
 }
 
@@ -151,6 +154,7 @@ impl Recorder {
             claims: Arc::default(),
             mailboxes: Mailboxes::default(),
             accounts: DashMap::new(),
+            traffic: Arc::default(),
             shelf: Arc::new(Shelf::in_process()),
         }
     }
@@ -158,6 +162,11 @@ impl Recorder {
     /// Whether any question waits in a mailbox of this process's runs, or has an instance at work.
     pub fn has_mail(&self) -> bool {
         !self.mailboxes.are_idle()
+    }
+
+    /// Returns the queues in which calls and runs of this process wait for their turn.
+    pub fn queues(&self) -> Vec<Queue> {
+        self.traffic.queues()
     }
 
     /// Returns what tools keep beside the runs, in the store's directory.

@@ -13,6 +13,7 @@ use super::fleet::{BoundTool, Fleet, Prompts, Tools};
 use super::funds::{Funds, Intended};
 use super::recorder::Recorder;
 use super::run_supervisor::RunMessage;
+use super::traffic::Lane;
 use super::voice::Voice;
 use crate::run::{CallId, Event, Labels, Stream, Subject};
 use crate::spec::{Builtin, Effect};
@@ -22,6 +23,8 @@ pub(super) struct Scope {
     pub(super) fleet: Arc<Fleet>,
     pub(super) stream: Arc<Stream>,
     pub(super) funds: Funds,
+    /// Who the run is where calls wait for their turn.
+    pub(super) lane: Lane,
     pub(super) tools: Tools,
     pub(super) prompts: Prompts,
     pub(super) definitions: Definitions,

@@ -5,13 +5,10 @@ pub(super) const KEYS: &[(&[&str], &str)] = &[
     (&["policy", "file"], "take it out; `default` under [policy] says what is allowed"),
     (&["tools", "*", "mcp"], "use a `builtin` tool, or supply the tool from a Rust program"),
     (&["tools", "*", "sandbox"], "take it out; `allow` says which programs may be started"),
-    (&["models", "*", "requests_per_minute"], "take it out; `in_flight` bounds the calls under way at once"),
-    (&["models", "*", "tokens_per_minute"], "take it out; `in_flight` bounds the calls under way at once"),
     (
         &["network", "fleet", "cost_usd_per_day"],
         "write `[[budgets]]` with `of = \"network\"`, `per = \"day\"` and `cost_usd`",
     ),
-    (&["network", "fleet", "runs_in_flight"], "take it out; `model_calls_in_flight` bounds the calls of all runs"),
 ];
 
 /// Returns what to do in place of a key, if it is one of a later version.

@@ -25,6 +25,10 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub model_calls: Option<u64>,
+    /// How many model and tool calls of a run may be under way at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub in_flight: Option<u32>,
     /// How many calls of tools a run may make.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -70,6 +74,7 @@ impl Default for Limits {
             tokens: None,
             deadline: None,
             model_calls: None,
+            in_flight: None,
             tool_calls: None,
             steps: 200,
             depth: 4,

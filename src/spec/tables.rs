@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BudgetSpec, CompactionSpec, GuardsSpec, Limits, MailboxSpec, ModelChoice, OnError, RestartSpec, RoomSpec,
-    RouteSpec, Scope, Span,
+    Breaker, BudgetSpec, CompactionSpec, Fleet, GuardsSpec, Limits, MailboxSpec, ModelChoice, OnError, RestartSpec,
+    RoomSpec, RouteSpec, Scope, Span,
 };
 
 /// How long the name of a model or tool may be: what providers take as the name of a tool.
@@ -81,16 +81,6 @@ pub struct NetworkTable {
     pub guards: GuardsSpec,
 }
 
-/// Limits shared by all runs of the network.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Fleet {
-    /// How many model calls may be under way at once.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub model_calls_in_flight: Option<u32>,
-}
-
 /// One model: who serves it, and how to call it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -127,6 +117,17 @@ pub struct ModelSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub in_flight: Option<u32>,
+    /// How many requests may be made in a minute, evenly. What is more waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub requests_per_minute: Option<u32>,
+    /// How many tokens may be asked for in a minute, evenly: those reserved, corrected by those used. What is more waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub tokens_per_minute: Option<u64>,
+    /// When calls are held back because it fails; never where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Breaker>,
     /// What it costs; needed wherever a cost limit is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub price: Option<Price>,
@@ -149,6 +150,9 @@ impl Default for ModelSpec {
             max_output_tokens: 4096,
             min_output_tokens: 64,
             in_flight: None,
+            requests_per_minute: None,
+            tokens_per_minute: None,
+            breaker: None,
             price: None,
             timeouts: Timeouts::default(),
             retry: Retry::default(),
@@ -314,6 +318,10 @@ pub struct AgentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub replicas: Option<u32>,
+    /// How many of its model and tool calls may be under way at once, over all runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub in_flight: Option<u32>,
     /// What may wait for an instance that is free.
     #[serde(default, skip_serializing_if = "MailboxSpec::is_default")]
     pub mailbox: MailboxSpec,
@@ -358,6 +366,7 @@ impl AgentSpec {
             on_error: OnError::default(),
             scope: Scope::default(),
             replicas: None,
+            in_flight: None,
             mailbox: MailboxSpec::default(),
             flow: None,
             network: None,
@@ -430,6 +439,10 @@ pub struct ToolSpec {
     /// asked to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
+    /// How many calls of it may be under way at once, over all runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub in_flight: Option<u32>,
     /// How many bytes of a result reach the model; the rest is cut, and the cut is marked.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]

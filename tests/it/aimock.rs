@@ -84,7 +84,7 @@ async fn ask(spec: &ModelSpec, request: &Request) -> (Result<Reply, Error>, Stri
 }
 
 /// Finds a port below those that outgoing connections are given, and another one each time.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let from = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
     let mut ports = std::iter::repeat_with(|| from + NEXT.fetch_add(1, Ordering::Relaxed)).take(1_000);

@@ -196,8 +196,8 @@ fn what_is_no_toml_does_not_hide_other_mistakes() {
 fn a_file_that_uses_everything_is_valid() {
     let loaded = Network::load(&fixtures().join("everything.toml")).unwrap();
     insta::assert_snapshot!(found(&loaded.warnings).join("\n"), @r"
-    tool_will_ask 107:8
-    tool_will_ask 112:8
+    tool_will_ask 117:8
+    tool_will_ask 122:8
     ");
     let network = loaded.network;
     assert!(network.output_schema("editor").is_some());
@@ -339,6 +339,24 @@ fn ranges() {
     check_tail("[network.limits]\ndeadline = \"0s\"\n", &["out_of_range 7:12"]);
     check_tail("[network.limits]\ndeadline = \"-5s\"\n", &["bad_span 7:12"]);
     check_tail("[network.fleet]\nmodel_calls_in_flight = 0\n", &["out_of_range 7:25"]);
+    check_tail(
+        "[network.fleet]\ntool_calls_in_flight = 0\nruns_in_flight = -1\nweights = { a = 0, b = 9_999, c = 2 }\n",
+        &["out_of_range 7:24", "out_of_range 8:18", "out_of_range 9:17", "out_of_range 9:24"],
+    );
+    check_tail(
+        "[network.fleet]\nqueue = { capacity = 0, timeout = \"0s\" }\n",
+        &["out_of_range 7:22", "out_of_range 7:35"],
+    );
+    check_tail("[network.limits]\nin_flight = 0\n", &["out_of_range 7:13"]);
+    check_tail(
+        "[models.m]\nrequests_per_minute = 0\ntokens_per_minute = nan\n",
+        &["out_of_range 7:23", "wrong_type 8:21"],
+    );
+    check_tail(
+        "[models.m]\nbreaker = { failures = 0, within = \"0s\", cool_down = \"0s\" }\n",
+        &["out_of_range 7:24", "out_of_range 7:36", "out_of_range 7:54"],
+    );
+    check_tail("in_flight = 0\n", &["out_of_range 6:13"]);
     check_tail(
         "[models.m]\nprice = { input_usd_per_mtok = -1.0, output_usd_per_mtok = nan }\n",
         &["out_of_range 7:32", "out_of_range 7:60"],

@@ -17,6 +17,7 @@ mod golden;
 mod guards;
 mod journal;
 mod knowledge;
+mod llmock;
 mod memory;
 mod patterns;
 mod person;
@@ -38,6 +39,7 @@ mod streaming;
 mod supervised;
 mod tidy;
 mod torture;
+mod traffic;
 mod world;
 
 // What the purse names, whose source `purse/under_loom.rs` takes in.

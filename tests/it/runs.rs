@@ -210,8 +210,8 @@ fn what_list_show_verify_and_export_print() {
     let commits = verified.split(", ").find(is_count).unwrap();
     insta::assert_snapshot!(verified.replace(commits, "N commits"), @r"
     the store is whole
-    3 streams, 32 events, N commits, 0 blobs, 0 tombstones
-    2 runs read, 0 pruned; 4 charges compared with the ledger
+    3 streams, 34 events, N commits, 0 blobs, 0 tombstones
+    2 runs read, 0 pruned; 6 charges compared with the ledger
     head HASH
     ");
 
@@ -227,7 +227,7 @@ fn what_list_show_verify_and_export_print() {
     assert_eq!(text(&["runs", "show", "last", "--events"]).lines().collect::<Vec<_>>(), exported);
     let all = text(&["audit", "export", "--ledger"]);
     assert_eq!(all.lines().filter(|line| line.contains("\"kind\":\"run_started\"")).count(), 2);
-    assert_eq!(all.lines().filter(|line| line.contains("\"ledger\":")).count(), 12);
+    assert_eq!(all.lines().filter(|line| line.contains("\"ledger\":")).count(), 14);
 
     let (runs, shown) = (list(dir.path(), &[]), text(&["runs", "show", "last", "--json"]));
     let mut shown: Value = serde_json::from_str(&shown).unwrap();

@@ -130,7 +130,7 @@ impl answer::Answer for Answer {
             Some(call) => Some(format!("the input of the call of `{}` is no JSON object", call.name)),
             None => None,
         };
-        Reply { text: self.text, tool_calls, usage, finish, malformed }
+        Reply { text: self.text, tool_calls, usage, finish, malformed, pause: None }
     }
 }
 

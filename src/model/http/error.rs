@@ -73,7 +73,8 @@ pub(in crate::model) fn refused(
 ) -> Error {
     let body = String::from_utf8_lossy(body);
     let said = Said::read(&body, key);
-    let retry_after = retry_after(headers, Timestamp::now());
+    let now = Timestamp::now();
+    let retry_after = retry_after(headers, now).or_else(|| allowance_pause(headers, now).filter(|_| status == 429));
     if (300..400).contains(&status) {
         let to = headers.get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("nowhere");
         let to = excerpt(to.split(['?', '#']).next().unwrap_or_default(), key);
@@ -212,6 +213,49 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(date.duration_since(now)).unwrap_or_default().min(MAX_RETRY_AFTER))
 }
 
+/// Reads from `x-ratelimit-*` how long nothing more is allowed: until the later reset of those of which nothing remains.
+/// None where something remains, or it is not said.
+pub(super) fn allowance_pause(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = |name: String| headers.get(name)?.to_str().ok().map(str::trim);
+    let pause = |of: &str| {
+        let remaining: u64 = text(format!("x-ratelimit-remaining-{of}"))?.parse().ok()?;
+        (remaining == 0).then(|| reset(text(format!("x-ratelimit-reset-{of}"))?, now))?
+    };
+    ["requests", "tokens"].into_iter().filter_map(pause).max()
+}
+
+/// Reads when an allowance is whole again: as a span (`6m0s`, `1.5s`, `20ms`), as mere seconds, or as a time (RFC 3339).
+fn reset(text: &str, now: Timestamp) -> Option<Duration> {
+    let bounded = |seconds: f64| {
+        let is_span = seconds.is_finite() && seconds >= 0.0;
+        is_span.then(|| Duration::from_secs_f64(seconds.min(MAX_RETRY_AFTER.as_secs_f64())))
+    };
+    if let Ok(seconds) = text.parse::<f64>() {
+        return bounded(seconds);
+    }
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Some(Duration::try_from(time.duration_since(now)).unwrap_or_default().min(MAX_RETRY_AFTER));
+    }
+    let (mut rest, mut seconds) = (text, 0.0);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| c != '.' && !c.is_ascii_digit())?;
+        let (number, after) = rest.split_at(digits);
+        let letters = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(letters);
+        let unit_seconds = match unit {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3_600.0,
+            "d" => 86_400.0,
+            _ => return None,
+        };
+        seconds += number.parse::<f64>().ok()? * unit_seconds;
+        rest = after;
+    }
+    bounded(seconds).filter(|_| !text.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use reqwest::header::HeaderValue;
@@ -248,6 +292,35 @@ mod tests {
         for nonsense in ["-1", "soon", "", "NaN", "Sun, 99 Nov 1994 08:49:37 GMT"] {
             check_pause(&[("retry-after", nonsense)], None);
         }
+    }
+
+    #[test]
+    fn a_spent_allowance_is_read_in_each_form() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let check = |pairs: &[(&'static str, &str)], expected: Option<u64>| {
+            let read = allowance_pause(&headers(pairs), now);
+            assert_eq!(read, expected.map(Duration::from_millis), "{pairs:?}");
+        };
+        let (left, reset) = ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests");
+        check(&[], None);
+        check(&[(left, "7"), (reset, "2s")], None);
+        check(&[(left, "0")], None);
+        for (text, millis) in
+            [("2s", 2_000), ("6m0s", 360_000), ("20ms", 20), ("1h1.5s", 3_601_500), ("3", 3_000), ("0.25", 250)]
+        {
+            check(&[(left, "0"), (reset, text)], Some(millis));
+        }
+        check(&[(left, "0"), (reset, "2026-01-01T00:00:05Z")], Some(5_000));
+        check(&[(left, "0"), (reset, "2025-01-01T00:00:05Z")], Some(0));
+        check(&[(left, "0"), (reset, "99999999999999d")], Some(7 * 24 * 60 * 60 * 1_000));
+        for nonsense in ["", "soon", "-1", "NaN", "inf", "5x", "s", "1s?", "1.2.3s"] {
+            check(&[(left, "0"), (reset, nonsense)], None);
+        }
+        let (tokens, of_tokens) = ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens");
+        check(&[(left, "0"), (reset, "1s"), (tokens, "0"), (of_tokens, "9s")], Some(9_000));
+        let both = headers(&[(left, "0"), (reset, "4s")]);
+        assert_eq!(refused(429, &both, b"", None, "").retry_after(), Some(Duration::from_secs(4)));
+        assert_eq!(refused(500, &both, b"", None, "").retry_after(), None);
     }
 
     #[track_caller]

@@ -87,6 +87,7 @@ impl answer::Answer for Answer {
             usage: self.usage,
             finish: if refused { Finish::Filtered } else { self.finish.unwrap_or_default() },
             malformed: nameless.then(|| "a tool call must give the tool's name".to_owned()),
+            pause: None,
         }
     }
 }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use super::call::ModelCall;
 use super::desk::Desk;
-use super::permit::{self, Permit};
+use super::permit::{self, Barred};
 use crate::budget::{Amount, Limit, Rates};
 use crate::fault::{self, Bug};
-use crate::run::Wait;
+use crate::run::{Event, Wait};
 use crate::runtime::funds::Hold;
 use crate::runtime::purse::{Ask, Exhausted, Refusal};
 use crate::runtime::scope::{Over, Scope};
+use crate::runtime::traffic::Permit;
 use crate::spec::OnLimit;
 
 /// How often a call that waits for a limit to be raised looks whether a new day or month has begun.
@@ -19,7 +20,7 @@ const NEXT_PERIOD: Duration = Duration::from_secs(60);
 /// What is taken for one try of a model call; given back in this order when dropped.
 pub(in crate::runtime) struct Admission {
     pub(super) hold: Hold,
-    permit: Permit,
+    pub(super) permit: Permit,
 }
 
 impl Admission {
@@ -38,7 +39,7 @@ pub(super) async fn admit(
     attempt: u32,
     desk: &Desk,
     scope: &Scope,
-) -> Result<Result<Admission, Box<Exhausted>>, Over> {
+) -> Result<Result<Admission, Barred>, Over> {
     let ModelCall { model, request, fixed_bytes, .. } = call;
     let counts = match (attempt, desk.id.is_compaction) {
         (1, false) => Amount::ONE_STEP,
@@ -48,12 +49,10 @@ pub(super) async fn admit(
     let (input_tokens, at_least) = (request.input_token_bound(*fixed_bytes), model.spec.min_output_tokens);
     let ask = Ask { counts, input_tokens, wanted, at_least, rates: model.rates };
     loop {
-        let permit = match permit::try_take(model, &scope.fleet) {
-            Some(permit) => permit,
-            None => {
-                desk.queued(Wait::Permit).await?;
-                permit::take(model, &scope.fleet).await
-            }
+        let tokens = input_tokens.saturating_add(wanted.into());
+        let permit = match permit::of_model(call, tokens, desk, scope).await? {
+            Ok(permit) => permit,
+            Err(why) => return Ok(Err(Barred::NoTurn(why))),
         };
         let mut freed = scope.funds.freed(&desk.agent);
         let reserved = match fault::is_planted(Bug::ReservedInTwo) {
@@ -70,30 +69,49 @@ pub(super) async fn admit(
             && reached.limit == Limit::CostUsd
             && !call.cheaper.is_empty()
         {
-            return Ok(Err(reached.clone()));
+            return Ok(Err(Barred::Limit(reached.clone())));
         }
         match wait(refusal, desk, scope).await? {
             Ok((place, at_most)) => pass_time(freed[place].take(), at_most).await,
-            Err(reached) => return Ok(Err(reached)),
+            Err(reached) => return Ok(Err(Barred::Limit(reached))),
         }
     }
 }
 
-/// Counts a tool call, or says which limit forbids it for good. What is held is spent as soon as the call is intended.
-pub(super) async fn count(attempt: u32, desk: &Desk, scope: &Scope) -> Result<Result<Hold, Box<Exhausted>>, Over> {
+/// Takes a permit for a tool call, where something bounds it, and counts it. What is held for it is spent as soon as it is
+/// intended. Or says what becomes of it where that can't be had.
+pub(super) async fn admit_tool(
+    tool: &str,
+    attempt: u32,
+    desk: &Desk,
+    scope: &Scope,
+) -> Result<Result<(Option<Permit>, Hold), NotAdmitted>, Over> {
     let counts = if attempt == 1 { Amount::ONE_TOOL_CALL } else { Amount::default() };
     let ask = Ask { counts, input_tokens: 0, wanted: 0, at_least: 0, rates: Rates::default() };
     loop {
+        let permit = match permit::of_tool(tool, desk, scope).await? {
+            Ok(permit) => permit,
+            Err(refused) => return Ok(Err(NotAdmitted::Refused(Box::new(refused)))),
+        };
         let mut freed = scope.funds.freed(&desk.agent);
         let refusal = match scope.funds.reserve(&desk.agent, &ask) {
-            Ok(hold) => return Ok(Ok(hold)),
+            Ok(hold) => return Ok(Ok((permit, hold))),
             Err(refusal) => refusal,
         };
+        permit.into_iter().for_each(Permit::release);
         match wait(refusal, desk, scope).await? {
             Ok((place, at_most)) => pass_time(freed[place].take(), at_most).await,
-            Err(reached) => return Ok(Err(reached)),
+            Err(reached) => return Ok(Err(NotAdmitted::Limit(reached))),
         }
     }
+}
+
+/// Why a tool call is not made.
+pub(super) enum NotAdmitted {
+    /// It got no turn: its result, which says so.
+    Refused(Box<Event>),
+    /// A limit forbids it for good.
+    Limit(Box<Exhausted>),
 }
 
 /// Says what a call waits for that can't be paid for now: the account with this place, and for how long at most before it

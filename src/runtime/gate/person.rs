@@ -2,8 +2,8 @@
 
 use tokio::sync::oneshot;
 
-use super::crash;
 use super::desk::Desk;
+use super::{crash, permit};
 use crate::run::{CallId, Event, Inquiry, NoAnswer, RunId, Subject};
 use crate::runtime::run_supervisor::RunMessage;
 use crate::runtime::scope::{Over, Scope};
@@ -25,7 +25,7 @@ pub struct Inquired {
 /// shown again. Where nobody is there to answer, the call waits and holds nothing.
 pub(super) async fn ask(subject: &Subject, is_asked: bool, desk: &Desk, scope: &Scope) -> Result<(), Over> {
     if !is_asked {
-        scope.may_begin().await?;
+        permit::may_begin(desk, scope).await?;
         let asked = Event::InputRequested { call: desk.id.clone(), subject: subject.clone() };
         crash::point("before_question", "person");
         desk.record_durably(asked).await?;

@@ -61,7 +61,7 @@ pub(super) async fn ask(
     desk: &Desk,
     scope: &Scope,
 ) -> Result<(), Over> {
-    scope.may_begin().await?;
+    super::permit::may_begin(desk, scope).await?;
     let resolution = match (permission, question) {
         (Permission::Allow, Subject::Tool { tool, arguments }) => {
             resolution(&perform::tool(desk, tool, arguments, scope).await)

@@ -14,6 +14,7 @@ use crate::run::{CallId, Change, Event, RunId, Why};
 use crate::runtime::fleet::Model;
 use crate::runtime::purse::Exhausted;
 use crate::runtime::scope::Over;
+use crate::runtime::traffic::Turnstile;
 use crate::spec::Retry;
 
 /// The tries of one call.
@@ -46,7 +47,7 @@ impl Tries {
         result: Result<Reply, Error>,
         call: &mut ModelCall,
     ) -> Result<Result<Reply, Error>, Box<Again>> {
-        match self.next_of_model(result) {
+        match self.next_of_model(result, &call.model.turnstile) {
             Ok(Err(error)) if error.may_fall_back() => {
                 let Some(other) = call.next_other() else { return Ok(Err(error)) };
                 let reason = format!("`{}` can't be had: {error}", call.name);
@@ -82,8 +83,13 @@ impl Tries {
         call.go_to(other);
     }
 
-    /// Says what follows where there is but one model.
-    fn next_of_model(&mut self, result: Result<Reply, Error>) -> Result<Result<Reply, Error>, (Error, Duration)> {
+    /// Says what follows where there is but one model. Tries that follow what the provider refused for a while wait for it anyway;
+    /// others are a share of all calls.
+    fn next_of_model(
+        &mut self,
+        result: Result<Reply, Error>,
+        turnstile: &Turnstile,
+    ) -> Result<Result<Reply, Error>, (Error, Duration)> {
         let error = match result {
             Err(error) if error.is_transient() => error,
             settled => return Ok(settled),
@@ -92,7 +98,9 @@ impl Tries {
         if asked > self.max_retry_after {
             return Ok(Err(error));
         }
+        let is_refused = matches!(error, Error::RateLimited { .. });
         match self.pauses.next() {
+            Some(_) if !is_refused && !turnstile.may_retry() => Ok(Err(Error::NotTriedAgain { last: Box::new(error) })),
             Some(_) if fault::is_planted(Bug::RetriedAtOnce) => Err((error, Duration::ZERO)),
             Some(pause) => Err((error, pause.max(asked))),
             None => Ok(Err(error)),
@@ -140,16 +148,21 @@ fn pauses(retry: &Retry, seed: u64) -> ExponentialBackoff {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::run::AgentId;
+    use crate::runtime::traffic::{Terms, Traffic};
+    use crate::spec::ModelSpec;
 
     #[test]
     fn no_two_runs_come_back_at_the_same_time() {
         let call = CallId::model(&AgentId::new("a"), 1);
+        let turnstile = Arc::<Traffic>::default().provider("m", None, &Terms::of(&ModelSpec::default()));
         let first_pause = |run: &str| {
             let mut tries = Tries::new(&Retry::default(), &RunId::new(run), &call, 1);
             let error = Error::Overloaded { status: 500, message: String::new(), retry_after: None };
-            tries.next_of_model(Err(error)).unwrap_err().1
+            tries.next_of_model(Err(error), &turnstile).unwrap_err().1
         };
         assert_ne!(first_pause("one"), first_pause("two"));
         assert_eq!(first_pause("one"), first_pause("one"));

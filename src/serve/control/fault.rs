@@ -116,7 +116,7 @@ impl From<runtime::Error> for Fault {
             E::Journal(error @ crate::journal::Error::Pruned { .. }) => (Code::Unfit, store_hint(error)),
             E::Journal(error) => (Code::Store, store_hint(error)),
             E::Stored(_) => (Code::Store, "`provost audit verify` says whether the store is whole"),
-            E::Stopped | E::GaveUp(_) => (Code::Stopped, ""),
+            E::QueueFull | E::Stopped | E::GaveUp(_) => (Code::Stopped, ""),
         };
         Self::new(code, chain(&error), hint)
     }

@@ -56,6 +56,7 @@ impl Check<'_> {
         if let Some(deadline) = limits.deadline {
             self.not_zero(&["network", "limits", "deadline"], deadline);
         }
+        self.not_zero(&["network", "fleet", "queue", "timeout"], spec.network.fleet.queue.timeout);
         for (name, tool) in &spec.tools {
             if let Some(timeout) = tool.timeout {
                 self.not_zero(&["tools", name, "timeout"], timeout);

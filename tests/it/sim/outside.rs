@@ -8,7 +8,7 @@ use provost::runtime::{Approver, Inquired, Question};
 use provost::tool::{self, Effect, Tool};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::plan::{INPUT_NANO_USD, ModelFault, OUTPUT_NANO_USD, Place, TOOL_TIMEOUT, ToolEnd, tool_result};
 use super::world::{State, World};
@@ -72,6 +72,13 @@ impl Model {
     async fn answer(&self, request: &Request) -> Result<Reply, Error> {
         let (world, plan) = (&self.world, &self.world.plan);
         let (run, call, attempt) = (&request.run, &request.call, request.attempt);
+        {
+            let mut state = world.state();
+            let closed = state.closed.get(&self.name).and_then(|until| until.checked_duration_since(Instant::now()));
+            if let Some(yet) = closed.filter(|yet| !yet.is_zero()) {
+                state.blame(format!("{run} {call} is made although the model said to wait for {yet:?} yet"));
+            }
+        }
         world.pass(Place::ModelCall).await;
         {
             let mut state = world.state();
@@ -103,7 +110,13 @@ impl Model {
         world.note(&format!("model {run} {call} try {attempt} says {fault:?}"));
         match fault {
             None => Ok(reply),
-            Some(fault) => Err(fault.error(reply.usage)),
+            Some(fault) => {
+                let error = fault.error(reply.usage);
+                if let Error::RateLimited { retry_after: Some(pause) } = error {
+                    world.state().closed.insert(self.name.clone(), Instant::now() + pause);
+                }
+                Err(error)
+            }
         }
     }
 }
@@ -144,6 +157,8 @@ impl Tool for Does {
         let world = &self.world;
         let (run, id, key) = (&call.run, &call.id, &call.idempotency_key);
         let result = tool_result(self.name, id);
+        let bound = world.plan.network.network.fleet.tool_calls_in_flight;
+        let _in_flight = InFlight::begin(world, "all tools", bound);
         world.pass(Place::ToolCall).await;
         let is_made_again;
         {

@@ -145,7 +145,13 @@ impl Plan {
         let mut network = network(&mut draw);
         person::join(&mut network, seed);
         network.budgets = budgets(&mut Draw::of(seed, "budgets", &""));
+        let mut draws = Draw::of(seed, "widths", &"");
+        widths(&mut network, |percent| draws.happens(percent).then(|| draws.between(1, 3) as u32));
         let shape = flows::draw(&mut network, &mut Draw::of(seed, "flow", &""));
+        if shape == flows::Shape::InTime {
+            // There nobody may be waited for.
+            widths(&mut network, |_| None);
+        }
         let mut runs: Vec<RunPlan> = (0..draw.between(1, 3)).map(|number| run(number, &mut draw)).collect();
         let forks: Vec<RunPlan> = (0..runs.len()).filter_map(|of| fork(of, &mut draw)).collect();
         runs.extend(forks);
@@ -411,6 +417,16 @@ fn network(draw: &mut Draw) -> NetworkSpec {
     spec.network.fleet.model_calls_in_flight = draw.happens(60).then(|| draw.between(1, 4) as u32);
     supervised::supervise(&mut spec, draw);
     spec
+}
+
+/// Bounds what may be under way at once.
+fn widths(spec: &mut NetworkSpec, mut some: impl FnMut(u64) -> Option<u32>) {
+    spec.network.fleet.tool_calls_in_flight = some(30);
+    spec.network.fleet.runs_in_flight = some(30);
+    spec.network.limits.in_flight = some(30);
+    spec.agents.values_mut().for_each(|agent| agent.in_flight = some(15));
+    let paced = some(15).map(|requests| requests * 300);
+    spec.models.values_mut().for_each(|model| model.requests_per_minute = paced);
 }
 
 fn model(draw: &mut Draw) -> ModelSpec {

@@ -384,30 +384,42 @@ impl Process<'_> {
         let spec = &self.world.plan.network;
         let entry = &spec.agents[&spec.network.entry];
         let of_model = entry.model.as_ref().and_then(|choice| spec.models[&choice.prefer].in_flight);
-        let room = of_model.into_iter().chain(spec.network.fleet.model_calls_in_flight).min();
+        let fleet = &spec.network.fleet;
+        let bounds = [of_model, fleet.model_calls_in_flight, fleet.runs_in_flight, entry.in_flight];
+        // What is paced is not under way at once.
+        let is_paced = spec.models.values().any(|model| model.requests_per_minute.is_some());
+        let room = bounds.into_iter().flatten().min().filter(|_| !is_paced);
         let limits = &spec.network.limits;
         let is_cut_short = limits.tokens.is_some() || limits.cost_usd.is_some() || limits.deadline.is_some();
         let Some(room) = room.filter(|_| !is_cut_short) else { return Ok(()) };
         let process = self.world.state().number;
-        let handles = join_all((0..room).map(|number| {
-            let request = RunRequest { id: Some(super::plan::probe(process, number)), ..RunRequest::new(PROBE_INPUT) };
-            self.runtime.start(request)
-        }))
-        .await;
-        self.world.most_in_flight();
-        let handles = handles.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let waits = join_all(handles.into_iter().map(RunHandle::wait));
-        for report in waits.await {
-            report?;
+        let mut most = 0;
+        // A model that has refused calls is asked for more by and by.
+        for round in 0..PROBES {
+            let handles = join_all((0..room).map(|number| {
+                let id = super::plan::probe(process, round * room + number);
+                self.runtime.start(RunRequest { id: Some(id), ..RunRequest::new(PROBE_INPUT) })
+            }))
+            .await;
+            self.world.most_in_flight();
+            let handles = handles.into_iter().collect::<Result<Vec<_>, _>>()?;
+            let waits = join_all(handles.into_iter().map(RunHandle::wait));
+            for report in waits.await {
+                report?;
+            }
+            most = self.world.most_in_flight();
+            // Where all share a budget there may be none left for them.
+            if most >= room || !self.world.plan.network.budgets.is_empty() {
+                return Ok(());
+            }
         }
-        let most = self.world.most_in_flight();
-        // Where all share a budget there may be none left for them.
-        if most < room && self.world.plan.network.budgets.is_empty() {
-            self.world.wrong(format!("there was room for {most} model calls of {room}"));
-        }
+        self.world.wrong(format!("there was room for {most} model calls of {room}"));
         Ok(())
     }
 }
+
+/// How often it is looked whether there is room.
+const PROBES: u32 = 6;
 
 fn request(run: &RunPlan) -> RunRequest {
     RunRequest {

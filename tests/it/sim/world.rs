@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) billed: BTreeMap<RunId, (u64, u64)>,
     /// How many calls of each model are under way, and how many there have been at most.
     pub(super) in_flight: BTreeMap<String, (u32, u32)>,
+    /// Until when models refuse calls that have said so.
+    pub(super) closed: BTreeMap<String, Instant>,
     /// What the world knows of runs.
     pub(super) runs: BTreeMap<RunId, Known>,
     /// When the present process began, and what time it was then.
@@ -88,6 +90,7 @@ impl World {
             deeds: BTreeMap::new(),
             billed: BTreeMap::new(),
             in_flight: BTreeMap::new(),
+            closed: BTreeMap::new(),
             runs: BTreeMap::new(),
             process: None,
             now_ms: BEGINNING_MS,
@@ -128,6 +131,7 @@ impl World {
         state.process = Some((Instant::now(), state.now_ms));
         (state.passed, state.is_over) = (0, false);
         state.in_flight.clear();
+        state.closed.clear();
         state.disk.iter_mut().for_each(|disk| disk.mail.begin_process());
         let number = state.number;
         state.note(&format!("process {number} begins"));
