@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
-use provost::budget::{AccountName, Amount, Ledger, Limit, Today};
+use provost::budget::{AccountName, Amount, Entry, Ledger, Limit, Today};
 use provost::run::{Event, RunId, Status};
 use provost::runtime::{Answers, Recorder, RunRequest, Runtime, new_run_id, read_entries};
 use provost::spec::{AgentSpec, BudgetOf, BudgetSpec, NetworkSpec, OnLimit, Period, Permission};
@@ -375,4 +375,79 @@ fn budgets_are_shown_and_raised_at_a_terminal() {
     world.ask_for(1, &["budget", "top-up", "last", "--tokens", "1"]);
     world.ask_for(0, &["runs", "replay", "last"]);
     world.ask_for(0, &["audit", "verify"]);
+}
+
+/// Says by the call what becomes of it: an answer, a panic, a stream that breaks off, or nothing until it is cancelled.
+fn misbehaves() -> Scripted {
+    Scripted::later(|request| {
+        let seed = number_of(&format!("{}{}{}", request.run, request.call, request.attempt));
+        let step = step(request);
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            match seed % 8 {
+                0 => panic!("injected: the provider panics"),
+                1 => std::future::pending().await,
+                2 => Err(provost::model::Error::Cut { received: 9, message: "cut".to_owned(), usage: None }),
+                _ if step < 10 => calls([("nope", "{}")]),
+                _ => text("done"),
+            }
+        })
+    })
+}
+
+fn number_of(text: &str) -> u64 {
+    text.bytes().fold(14_695_981_039_346_656_037, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(1_099_511_628_211))
+}
+
+#[tokio::test]
+async fn ten_thousand_calls_panic_break_off_or_are_cancelled_and_nothing_leaks() {
+    let directory = tempfile::tempdir().unwrap();
+    let recorder = open(directory.path());
+    let provider = misbehaves();
+    let mut spec = network([("one", AgentSpec { max_steps: 12, max_repairs: 20, ..agent(&[]) })]);
+    spec.budgets = vec![budget_of_tokens(u64::MAX >> 1)];
+    spec.models["m"].retry =
+        provost::spec::Retry { tries: 50, min: provost::spec::Span::from_millis(1), ..spec.models["m"].retry };
+    spec.models["m"].retry.max = provost::spec::Span::from_millis(1);
+    let runtime = start(spec, &provider, &recorder).await;
+    let mut asked = 0;
+    while asked < 10_000 {
+        let runs = join_all((0..50).map(|_| runtime.start(RunRequest::new("x")))).await;
+        let handles: Vec<_> = runs.into_iter().map(Result::unwrap).collect();
+        // One call in eight hangs: each run gets to one sooner or later, and is cancelled there.
+        let controls: Vec<_> = handles.iter().map(provost::runtime::RunHandle::controls).collect();
+        let waits = join_all(handles.into_iter().map(provost::runtime::RunHandle::wait));
+        tokio::pin!(waits);
+        tokio::select! {
+            _ = &mut waits => {}
+            () = tokio::time::sleep(std::time::Duration::from_millis(150)) => {
+                controls.iter().for_each(|controls| controls.cancel("enough"));
+                for report in waits.await {
+                    report.unwrap();
+                }
+            }
+        }
+        asked = provider.asked().len();
+    }
+    let ledger = audit(&recorder);
+    let account = ledger.accounts[&AccountName::new("tenant/test/local")].account;
+    assert_eq!((account.held(), ledger.open.len()), (Amount::default(), 0), "nothing is held for ever");
+    let store = recorder.journal().unwrap().store().unwrap();
+    let (mut reserved, mut settled, mut guessed) = (0, 0, 0);
+    for (_, entry) in read_entries(&store).unwrap() {
+        match entry {
+            Entry::Reserved { .. } => reserved += 1,
+            Entry::Settled { held, spent, unknown, .. } => {
+                settled += 1;
+                assert!(spent.tokens > 0, "a call that may have been billed is charged: {spent:?}");
+                assert!(unknown == Amount::default() || unknown == held, "and what nobody said is known for a guess");
+                guessed += u64::from(unknown != Amount::default());
+            }
+            _ => {}
+        }
+    }
+    // A call that was intended and cancelled before it went out counts as made: nobody can know that it was not.
+    assert!(reserved == settled && reserved >= asked, "{reserved}, {settled}, {asked}");
+    assert!(guessed > 2_000, "{guessed} of {asked}");
+    close(&recorder).await;
 }
