@@ -239,7 +239,7 @@ pub enum Error {
     /// Nothing came in time.
     #[error("timed out after {after:?} {stage}")]
     Timeout {
-        /// What was awaited: `connecting`, `before the first token`, `between tokens`.
+        /// What was awaited: `connecting`, `before the first token`, `between tokens`, `in all`.
         stage: &'static str,
         /// How long was waited.
         after: Duration,

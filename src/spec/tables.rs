@@ -230,11 +230,15 @@ pub struct Timeouts {
     pub first_token: Span,
     /// Between two pieces of a streamed answer.
     pub between_tokens: Span,
+    /// A try from its request to its end, however lively it is; without a bound where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub call: Option<Span>,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: Span::from_secs(10), first_token: Span::from_secs(120), between_tokens: Span::from_secs(60) }
+        let (connect, first_token, between_tokens) = (Span::from_secs(10), Span::from_secs(120), Span::from_secs(60));
+        Self { connect, first_token, between_tokens, call: None }
     }
 }
 

@@ -311,6 +311,23 @@ async fn what_a_provider_bills_beyond_the_limit_is_debt_and_ends_the_run() {
     assert_eq!((spent.tokens, debt.tokens), (50_000, 30_000));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_takes_no_longer_than_it_may_however_lively_it_is() {
+    let provider = Scripted::later(|request| {
+        let is_slow = request.attempt < 3;
+        Box::pin(async move {
+            if is_slow {
+                tokio::time::sleep(Duration::from_secs(30)).await;
+            }
+            text("done")
+        })
+    });
+    let mut spec = network([("one", agent(&[]))]);
+    spec.models["m"].timeouts.call = Some(provost::spec::Span::from_secs(20));
+    let report = run(spec, &provider).await;
+    assert_eq!((report.status, provider.asked().len()), (Status::Done, 3));
+}
+
 #[tokio::test]
 async fn many_delegates_never_make_more_model_calls_than_the_run_may() {
     let provider = Scripted::later(|request| {

@@ -21,7 +21,7 @@ const PROMPT: &str = "the secret prompt";
 
 fn spec(base_url: &str, stream: bool) -> ModelSpec {
     let second = Span::from_secs(20);
-    let timeouts = Timeouts { connect: second, first_token: second, between_tokens: second };
+    let timeouts = Timeouts { connect: second, first_token: second, between_tokens: second, call: None };
     let base_url = Some(base_url.to_owned());
     ModelSpec { base_url, model: Some("m".to_owned()), stream, timeouts, ..Default::default() }
 }
@@ -340,7 +340,7 @@ async fn an_answer_without_an_end_is_given_up() {
 async fn a_stall_is_a_timeout_with_its_stage() {
     let short = Span::from_millis(50);
     let long = Span::from_secs(20);
-    let first = Timeouts { connect: long, first_token: short, between_tokens: long };
+    let first = Timeouts { connect: long, first_token: short, between_tokens: long, call: None };
     let between = Timeouts { first_token: long, between_tokens: short, ..first };
     let begun = events(&hello()[..2]);
     let said = events(&hello()[..4]);

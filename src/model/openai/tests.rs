@@ -24,7 +24,7 @@ const PROMPT: &str = "the secret prompt";
 
 fn spec(base_url: &str, stream: bool) -> ModelSpec {
     let second = Span::from_secs(20);
-    let timeouts = Timeouts { connect: second, first_token: second, between_tokens: second };
+    let timeouts = Timeouts { connect: second, first_token: second, between_tokens: second, call: None };
     ModelSpec {
         base_url: Some(base_url.to_owned()),
         model: Some("m".to_owned()),

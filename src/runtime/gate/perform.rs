@@ -33,10 +33,18 @@ pub(super) async fn model(call: &ModelCall, intended: u64, desk: &Desk, scope: &
         desk.pulse.beat();
         speech.iter().for_each(|speech| speech.piece(piece));
     };
-    let attempt = AssertUnwindSafe(call.model.provider.call(&call.request, &progress));
-    let result = attempt.catch_unwind().await.unwrap_or_else(|panic| {
-        Err(Error::Malformed { message: format!("the provider panicked: {}", words(&*panic)), usage: None })
-    });
+    let attempt = AssertUnwindSafe(call.model.provider.call(&call.request, &progress)).catch_unwind();
+    let ended = match timeouts.call {
+        None => Ok(attempt.await),
+        Some(longest) => tokio::time::timeout(longest.0, attempt).await.map_err(|_| longest.0),
+    };
+    let result = match ended {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => {
+            Err(Error::Malformed { message: format!("the provider panicked: {}", words(&*panic)), usage: None })
+        }
+        Err(after) => Err(Error::Timeout { stage: "in all", after }),
+    };
     result.inspect(|reply| speech.iter().for_each(|speech| speech.end(&reply.text)))
 }
 

@@ -140,6 +140,9 @@ impl Check<'_> {
         self.not_zero(&["models", name, "timeouts", "connect"], timeouts.connect);
         self.not_zero(&["models", name, "timeouts", "first_token"], timeouts.first_token);
         self.not_zero(&["models", name, "timeouts", "between_tokens"], timeouts.between_tokens);
+        if let Some(call) = timeouts.call {
+            self.not_zero(&["models", name, "timeouts", "call"], call);
+        }
         if let Some(breaker) = model.breaker {
             self.not_zero(&["models", name, "breaker", "within"], breaker.within);
             self.not_zero(&["models", name, "breaker", "cool_down"], breaker.cool_down);
