@@ -122,6 +122,11 @@ fn what_later_versions_bring_is_refused_as_such() {
 }
 
 #[test]
+fn mistakes_with_budgets_are_each_at_its_place() {
+    insta::assert_snapshot!(rendered("budgets.toml"));
+}
+
+#[test]
 fn mistakes_with_routes_are_each_at_its_place() {
     insta::assert_snapshot!(rendered("routes.toml"));
 }

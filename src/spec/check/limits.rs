@@ -3,18 +3,19 @@
 use super::Check;
 use crate::spec::findings::Place;
 use crate::spec::worst::usd;
-use crate::spec::{BudgetOf, BudgetSpec};
+use crate::spec::{BudgetOf, BudgetSpec, ModelSpec};
 
 impl Check<'_> {
     fn budgets(&mut self) {
         for (index, budget) in self.spec.budgets.iter().enumerate() {
             let index = index.to_string();
+            let is_broken = self.found.is_broken_within(&["budgets", &index]);
             let mut wrong = |key: Option<&str>, code, message: String, help: &str| {
                 let path: Vec<&str> = ["budgets", &index].into_iter().chain(key).collect();
                 self.error(&path, if key.is_some() { Place::Value } else { Place::Key }, code, message, help);
             };
             let BudgetSpec { of, agent, per, cost_usd, tokens, model_calls, tool_calls, .. } = budget;
-            if cost_usd.is_none() && tokens.is_none() && model_calls.is_none() && tool_calls.is_none() {
+            if !is_broken && cost_usd.is_none() && tokens.is_none() && model_calls.is_none() && tool_calls.is_none() {
                 let help = "add `cost_usd`, `tokens`, `model_calls` or `tool_calls`";
                 wrong(None, "no_limit", "a budget without a limit limits nothing".to_owned(), help);
             }
@@ -69,34 +70,44 @@ impl Check<'_> {
         if self.found.is_broken_within(&["models", name]) {
             return;
         }
-        if let Some(tokens) = limits.tokens
-            && tokens < u64::from(model.min_output_tokens)
-        {
-            self.error(
-                &["network", "limits", "tokens"],
-                Place::Value,
-                "limit_too_low",
-                format!(
-                    "no run can make its first call with {tokens} tokens: `min_output_tokens` of the model `{name}` is {}",
-                    model.min_output_tokens
-                ),
-                "raise `tokens`, or lower the model's `min_output_tokens`",
-            );
+        let of_run = (vec!["network", "limits"], limits.tokens, limits.cost_usd, "run");
+        let indices: Vec<String> = (0..spec.budgets.len()).map(|index| index.to_string()).collect();
+        let of_budgets = spec.budgets.iter().zip(&indices).filter(|(budget, _)| budget.of != BudgetOf::Agent);
+        let of_budgets = of_budgets
+            .map(|(budget, index)| (vec!["budgets", index.as_str()], budget.tokens, budget.cost_usd, "run of it"));
+        for (path, tokens, cost_usd, whose) in [of_run].into_iter().chain(of_budgets) {
+            self.too_low(&path, tokens, cost_usd, whose, (name, model));
         }
-        if let (Some(cost), Some(price)) = (limits.cost_usd, model.known_price()) {
-            let least = price.output_usd_per_mtok * f64::from(model.min_output_tokens) / 1e6;
-            if cost < least {
-                self.error(
-                    &["network", "limits", "cost_usd"],
-                    Place::Value,
-                    "limit_too_low",
-                    format!(
-                        "no run can make its first call for {}: the {} tokens of `min_output_tokens` of the model `{name}` cost {}",
-                        usd(cost), model.min_output_tokens, usd(least)
-                    ),
-                    "raise `cost_usd`, or lower the model's `min_output_tokens`",
-                );
-            }
+    }
+
+    /// Refuses a limit that not even the first call of a run can be paid from.
+    fn too_low(
+        &mut self,
+        path: &[&str],
+        tokens: Option<u64>,
+        cost_usd: Option<f64>,
+        whose: &str,
+        (name, model): (&str, &ModelSpec),
+    ) {
+        let at = |key| [path, &[key]].concat();
+        let least_tokens = model.min_output_tokens;
+        if let Some(tokens) = tokens.filter(|tokens| *tokens < u64::from(least_tokens)) {
+            let message = format!(
+                "no {whose} can make its first call with {tokens} tokens: `min_output_tokens` of the model `{name}` is {least_tokens}"
+            );
+            let help = "raise `tokens`, or lower the model's `min_output_tokens`";
+            self.error(&at("tokens"), Place::Value, "limit_too_low", message, help);
+        }
+        let Some(price) = model.known_price() else { return };
+        let least = price.output_usd_per_mtok * f64::from(least_tokens) / 1e6;
+        if let Some(cost) = cost_usd.filter(|cost| *cost < least) {
+            let message = format!(
+                "no {whose} can make its first call for {}: the {least_tokens} tokens of `min_output_tokens` of the model `{name}` cost {}",
+                usd(cost),
+                usd(least)
+            );
+            let help = "raise `cost_usd`, or lower the model's `min_output_tokens`";
+            self.error(&at("cost_usd"), Place::Value, "limit_too_low", message, help);
         }
     }
 }
