@@ -451,3 +451,79 @@ async fn ten_thousand_calls_panic_break_off_or_are_cancelled_and_nothing_leaks()
     assert!(guessed > 2_000, "{guessed} of {asked}");
     close(&recorder).await;
 }
+
+const FANS_OUT: &str = r#"
+[network]
+name = "fans_out"
+entry = "boss"
+[network.limits]
+model_calls = 9
+[models.m]
+provider = "openai"
+model = "m"
+base_url = "@URL@"
+stream = false
+[agents.boss]
+prompt = "You ask."
+delegates_to = ["hand"]
+[agents.hand]
+prompt = "You work."
+max_repairs = 50
+"#;
+
+/// Answers each request: who can ask `hand` asks it eight times at once, and everyone else calls what there is not.
+fn answer_one(mut stream: std::net::TcpStream, asked: &AtomicUsize) {
+    use std::io::{BufRead, BufReader, Read, Write};
+
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    loop {
+        let (mut line, mut length) = (String::new(), 0);
+        while reader.read_line(&mut line).unwrap_or(0) > 2 {
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            line.clear();
+        }
+        let mut body = vec![0; length];
+        if length == 0 || reader.read_exact(&mut body).is_err() {
+            return;
+        }
+        asked.fetch_add(1, Ordering::SeqCst);
+        let is_boss = String::from_utf8_lossy(&body).contains("ask_hand");
+        let (count, name) = if is_boss { (8, "ask_hand") } else { (1, "none") };
+        let call = |number| {
+            let function = serde_json::json!({ "name": name, "arguments": r#"{"message": "go"}"# });
+            serde_json::json!({ "id": format!("c{number}"), "type": "function", "function": function })
+        };
+        let calls: Vec<Value> = (0..count).map(call).collect();
+        let message = serde_json::json!({ "role": "assistant", "content": null, "tool_calls": calls });
+        let reply = serde_json::json!({
+            "choices": [{ "index": 0, "finish_reason": "tool_calls", "message": message }],
+            "usage": { "prompt_tokens": 5, "completion_tokens": 5 },
+        });
+        let text = reply.to_string();
+        let head =
+            format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", text.len());
+        stream.write_all((head + &text).as_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn nine_calls_and_a_fan_out_of_eight_are_nine_calls_at_the_server() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counts = asked.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, counts) = (stream.unwrap(), counts.clone());
+            std::thread::spawn(move || answer_one(stream, &counts));
+        }
+    });
+    let world = World::new(&FANS_OUT.replace("@URL@", &url));
+    let ended = world.ask(&["run", "n.toml", "go"]);
+    assert_eq!(ended.code(), Some(4), "{}", ended.stderr);
+    assert!(ended.stderr.contains("limit model_calls = 9 reached"), "{}", ended.stderr);
+    assert_eq!(asked.load(Ordering::SeqCst), 9);
+    world.ask_for(0, &["audit", "verify"]);
+}
