@@ -213,15 +213,24 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(date.duration_since(now)).unwrap_or_default().min(MAX_RETRY_AFTER))
 }
 
-/// Reads from `x-ratelimit-*` how long nothing more is allowed: until the later reset of those of which nothing remains.
+/// Reads from `x-ratelimit-*` or `anthropic-ratelimit-*` how long nothing more is allowed: until the later reset of those of which nothing remains.
 /// None where something remains, or it is not said.
 pub(super) fn allowance_pause(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = |name: String| headers.get(name)?.to_str().ok().map(str::trim);
-    let pause = |of: &str| {
-        let remaining: u64 = text(format!("x-ratelimit-remaining-{of}"))?.parse().ok()?;
-        (remaining == 0).then(|| reset(text(format!("x-ratelimit-reset-{of}"))?, now))?
+    /// What remains, and when it is whole again.
+    const ALLOWANCES: [[&str; 2]; 6] = [
+        ["x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"],
+        ["x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
+        ["anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"],
+        ["anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"],
+        ["anthropic-ratelimit-input-tokens-remaining", "anthropic-ratelimit-input-tokens-reset"],
+        ["anthropic-ratelimit-output-tokens-remaining", "anthropic-ratelimit-output-tokens-reset"],
+    ];
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    let pause = |[remaining, whole]: [&str; 2]| {
+        let remaining: u64 = text(remaining)?.parse().ok()?;
+        (remaining == 0).then(|| reset(text(whole)?, now))?
     };
-    ["requests", "tokens"].into_iter().filter_map(pause).max()
+    ALLOWANCES.into_iter().filter_map(pause).max()
 }
 
 /// Reads when an allowance is whole again: as a span (`6m0s`, `1.5s`, `20ms`), as mere seconds, or as a time (RFC 3339).
@@ -318,6 +327,10 @@ mod tests {
         }
         let (tokens, of_tokens) = ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens");
         check(&[(left, "0"), (reset, "1s"), (tokens, "0"), (of_tokens, "9s")], Some(9_000));
+        let (left_of_input, reset_of_input) =
+            ("anthropic-ratelimit-input-tokens-remaining", "anthropic-ratelimit-input-tokens-reset");
+        check(&[(left_of_input, "0"), (reset_of_input, "2026-01-01T00:01:00Z")], Some(60_000));
+        check(&[(left_of_input, "1"), (reset_of_input, "2026-01-01T00:01:00Z")], None);
         let both = headers(&[(left, "0"), (reset, "4s")]);
         assert_eq!(refused(429, &both, b"", None, "").retry_after(), Some(Duration::from_secs(4)));
         assert_eq!(refused(500, &both, b"", None, "").retry_after(), None);
