@@ -356,8 +356,11 @@ impl Account {
         caps.iter().map(beyond).fold(Amount::default(), |most, debt| most.plus(debt.minus(most)))
     }
 
-    /// Says which limit somebody is to be told of, since it is near.
-    pub fn is_near(&self, caps: &[Cap], today: Today) -> Option<Limit> {
-        caps.iter().find_map(|cap| cap.is_near(self.raised, &self.spent_in(cap.period, today)))
+    /// Says which limit somebody is to be told of, since it is near, with what is spent of it.
+    pub fn is_near(&self, caps: &[Cap], today: Today) -> Option<(Limit, Amount)> {
+        caps.iter().find_map(|cap| {
+            let spent = self.spent_in(cap.period, today);
+            Some((cap.is_near(self.raised, &spent)?, spent))
+        })
     }
 }

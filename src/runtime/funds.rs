@@ -9,7 +9,7 @@ use tokio::sync::futures::Notified;
 use super::clock::Clock;
 use super::purse::{Ask, MAX_SOURCES, Purse, Refusal, SharedAccount, Source};
 use super::recorder::Recorder;
-use crate::budget::{Account, AccountName, Amount, Cap, Limit, Opening, Today};
+use crate::budget::{AccountName, Amount, Cap, Limit, Opening, Today};
 use crate::fault::{self, Bug};
 use crate::run::{OpenCall, RunState, Stream};
 use crate::spec::{BudgetOf, BudgetSpec, NetworkSpec};
@@ -35,11 +35,9 @@ impl Funds {
     /// counts as spent, since nobody knows what became of the calls.
     pub(super) fn new(network: &NetworkSpec, stream: &Stream, past: Option<&RunState>, recorder: &Recorder) -> Self {
         let clock = recorder.clock();
-        let of_run = |name: AccountName, spent: Amount, caps: Vec<Cap>| {
-            let mut account = Account::default();
-            account.carry(spent);
-            account.raise(recorder.raised(&name));
-            Source { account: recorder.open_account(SharedAccount::new(name, account)), caps: caps.into() }
+        let of_run = |name: AccountName, spent: Amount, caps: Vec<Cap>| Source {
+            account: recorder.open_account(name, spent),
+            caps: caps.into(),
         };
         let spent = past.map(|past| past.spent().plus(past.held())).unwrap_or_default();
         let run = of_run(AccountName::of_run(&stream.run), spent, vec![Cap::of_run(&network.network.limits)]);
@@ -114,8 +112,7 @@ impl Funds {
         }
         let today = self.today();
         let is_near = |source: &Source| {
-            let near = |account: &mut Account| Some((account.is_near(&source.caps, today)?, account.spent()));
-            let (limit, spent) = source.account.with(near)?;
+            let (limit, spent) = source.account.with(|account| account.is_near(&source.caps, today))?;
             Some((source.account.name().clone(), limit, spent))
         };
         self.of(agent).sources().iter().filter_map(is_near).collect()

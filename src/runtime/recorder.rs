@@ -15,7 +15,7 @@ use super::letters::Settled;
 use super::mailboxes::Mailboxes;
 use super::purse::SharedAccount;
 use super::traffic::{Queue, Traffic};
-use crate::budget::{AccountName, Amount, Entry, Ledger, Today};
+use crate::budget::{Account, AccountName, Amount, Entry, Ledger, Today};
 use crate::fault::{self, Bug};
 use crate::journal::{self, Batch, Durable, Inline, Journal, Log, Part, Record, Snapshot, Store, StreamName};
 use crate::memory::Shelf;
@@ -215,16 +215,17 @@ impl Recorder {
         self.clock
     }
 
-    /// Returns by how much a person has raised the limits of an account.
-    pub(super) fn raised(&self, account: &AccountName) -> Amount {
-        self.books().ledger.raised.get(account).copied().unwrap_or_default()
-    }
-
-    /// Lets an account of one run be found by its name for as long as it lives.
-    pub(super) fn open_account(&self, account: SharedAccount) -> Arc<SharedAccount> {
-        let account = Arc::new(account);
-        self.accounts.insert(account.name().clone(), Arc::downgrade(&account));
+    /// Opens an account that lasts no longer than its run, from which so much was spent before. It can be found by its name
+    /// for as long as it lives.
+    pub(super) fn open_account(&self, name: AccountName, spent: Amount) -> Arc<SharedAccount> {
         self.let_go_of_accounts();
+        // Held until it can be found, so that a limit that is raised meanwhile is raised once.
+        let books = self.books();
+        let mut account = Account::default();
+        account.carry(spent);
+        account.raise(books.ledger.raised.get(&name).copied().unwrap_or_default());
+        let account = Arc::new(SharedAccount::new(name.clone(), account));
+        self.accounts.insert(name, Arc::downgrade(&account));
         account
     }
 
@@ -232,15 +233,19 @@ impl Recorder {
     /// runs that were cut off hold of it counts as spent.
     pub(super) fn shared_account(&self, name: &AccountName) -> Arc<SharedAccount> {
         self.let_go_of_accounts();
-        let mut known = self.accounts.entry(name.clone()).or_default();
-        if let Some(account) = known.upgrade() {
+        let books = self.books();
+        if let Some(account) = self.live_account(name) {
             return account;
         }
-        let account = self.books().ledger.accounts.get(name).map(|book| book.account).unwrap_or_default();
+        let account = books.ledger.accounts.get(name).map(|book| book.account).unwrap_or_default();
         let account = account.with_held_spent(Today::at(self.now_ms()));
         let account = Arc::new(SharedAccount::new(name.clone(), account));
-        *known = Arc::downgrade(&account);
+        self.accounts.insert(name.clone(), Arc::downgrade(&account));
         account
+    }
+
+    fn live_account(&self, name: &AccountName) -> Option<Arc<SharedAccount>> {
+        self.accounts.get(name)?.upgrade()
     }
 
     fn let_go_of_accounts(&self) {
@@ -255,15 +260,13 @@ impl Recorder {
     /// Nothing more can be written.
     pub async fn top_up(&self, account: AccountName, amount: Amount) -> Result<(), Error> {
         let (told, durable) = oneshot::channel();
-        let entries = vec![Entry::Raised { account: account.clone(), amount }];
+        let entries = vec![Entry::Raised { account, amount }];
         self.append(
             None,
             Beside { entries, ..Beside::default() },
             Some(Box::new(move |result| drop(told.send(result)))),
         )?;
         durable.await.map_err(|_| Error::Stopped)??;
-        let live = self.accounts.get(&account).and_then(|account| account.upgrade());
-        live.into_iter().for_each(|live| live.raise(amount));
         Ok(())
     }
 
@@ -286,7 +289,12 @@ impl Recorder {
         let Beside { entries, kept, settled } = beside;
         // The lock is held until the batch is in the writer's queue, so that the ledger's entries are there in order.
         let mut books = self.books();
-        entries.iter().for_each(|entry| books.ledger.evolve(entry));
+        for entry in &entries {
+            books.ledger.evolve(entry);
+            if let Entry::Raised { account, amount } = entry {
+                self.live_account(account).into_iter().for_each(|live| live.raise(*amount));
+            }
+        }
         let Some(journal) = &self.journal else {
             kept.into_iter().for_each(|(stream, exchange)| books.keep(stream, exchange));
             drop(books);

@@ -274,21 +274,49 @@ async fn a_person_raises_a_limit_and_what_waited_goes_on() {
 
 #[tokio::test]
 async fn what_waits_in_this_process_is_woken() {
-    let recorder = Arc::new(Recorder::in_memory());
-    let mut spec = spec(vec![calls_of(BudgetOf::Tenant, 1)]);
+    let directory = tempfile::tempdir().unwrap();
+    let recorder = open(directory.path());
+    let boss = AgentSpec { delegates_to: vec!["hangs".to_owned(), "works".to_owned()], ..agent(&[]) };
+    let mut spec = network([("boss", boss), ("hangs", agent(&[])), ("works", agent(&[]))]);
+    spec.budgets = vec![BudgetSpec { agent: Some("works".to_owned()), ..calls_of(BudgetOf::Agent, 1) }];
     spec.network.limits.on_limit = OnLimit::Ask;
-    // One that goes on keeps the process from parking the other.
+    // One that goes on keeps the run from being parked while the other waits.
     let provider = Scripted::later(|request| {
-        let hangs = request.messages[0].text() == "hang";
-        Box::pin(async move { if hangs { std::future::pending().await } else { text("done") } })
+        let reply = match (&*request.agent, step(request)) {
+            ("boss", 1) => calls([("ask_hangs", r#"{"message": "go"}"#), ("ask_works", r#"{"message": "go"}"#)]),
+            ("works", 1) => calls([("nope", "{}")]),
+            _ => text("done"),
+        };
+        let hangs = &*request.agent == "hangs";
+        Box::pin(async move { if hangs { std::future::pending().await } else { reply } })
     });
+    let made = |provider: &Scripted| provider.asked().iter().filter(|request| &*request.agent == "works").count();
     let runtime = start(spec, &provider, &recorder).await;
-    assert_eq!(runtime.run("x").await.unwrap().status, Status::Done);
-    let report = runtime.run("x").await.unwrap();
-    assert_eq!(report.status, Status::AwaitingBudget);
-    let account = AccountName::new("tenant/test/local");
+    let run = new_run_id();
+    let request = RunRequest { id: Some(run.clone()), ..RunRequest::new("x") };
+    let handle = runtime.start(request).await.unwrap();
+    let waits = || {
+        recorder.ledger().open.contains_key(&run) && {
+            let past = recorder.past(&run).unwrap();
+            past.state.queued().any(|(_, wait)| wait == provost::run::Wait::TopUp)
+        }
+    };
+    while !waits() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(made(&provider), 1);
+    let account = AccountName::of_agent(&run, "works");
     recorder.top_up(account, Amount { model_calls: 1, ..Amount::default() }).await.unwrap();
-    assert_eq!(runtime.run("x").await.unwrap().status, Status::Done);
+    let woken = async {
+        while made(&provider) < 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(crate::process::PATIENCE, woken).await.unwrap();
+    handle.controls().cancel("enough");
+    assert_eq!(handle.wait().await.unwrap().status, Status::Cancelled);
+    audit(&recorder);
+    close(&recorder).await;
 }
 
 #[tokio::test]

@@ -122,13 +122,9 @@ fn what_later_versions_bring_is_refused_as_such() {
 }
 
 #[test]
-fn mistakes_with_budgets_are_each_at_its_place() {
-    insta::assert_snapshot!(rendered("budgets.toml"));
-}
-
-#[test]
-fn mistakes_with_routes_are_each_at_its_place() {
-    insta::assert_snapshot!(rendered("routes.toml"));
+fn mistakes_with_routes_and_budgets_are_each_at_its_place() {
+    insta::assert_snapshot!("mistakes_with_routes_are_each_at_its_place", rendered("routes.toml"));
+    insta::assert_snapshot!("mistakes_with_budgets_are_each_at_its_place", rendered("budgets.toml"));
 }
 
 #[test]
