@@ -45,11 +45,14 @@ impl Mock {
             let _ = std::io::stderr().write_all(why.as_bytes());
             return None;
         }
+        // It cuts streams after six chunks at the latest and calls each such answer unfinished: its shortest text would be
+        // over by then, and an answer that gave its reason to finish is one, cut off after that or not.
         (0..5).find_map(|_| {
             let port = free_port();
             let child = Command::new(&program)
                 .args(["serve", "-h", "127.0.0.1", "-p", &port.to_string(), "--log-level", "critical"])
                 .args(["--error-rate", "429=0.15", "--error-rate", "503=0.1", "--stream-fault", "truncate=0.1"])
+                .args(["--response-style", "hello"])
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
