@@ -2,6 +2,8 @@
 //! behind [`Provider`].
 
 pub mod anthropic;
+#[cfg(feature = "genai")]
+pub mod genai;
 mod http;
 pub mod openai;
 mod schema_mode;
@@ -10,7 +12,10 @@ pub mod sim;
 #[cfg(test)]
 mod testing;
 mod text_calls;
+mod tool_mode;
 
+#[cfg(feature = "genai")]
+pub use self::genai::Genai;
 pub use anthropic::Anthropic;
 pub use openai::{Embedder, OpenAi};
 pub use sim::Sim;
@@ -168,6 +173,9 @@ pub enum SetupError {
     /// The simulated model's script can't be used.
     #[error(transparent)]
     Script(#[from] sim::ScriptError),
+    /// This build of Provost can't call its provider.
+    #[error("this provost is built without `{0}`; build it with the cargo feature `genai`")]
+    NotBuiltIn(&'static str),
     /// Its provider is the embedding program's, which did not register one.
     #[error("its provider is the program's own, and none was registered under its name")]
     Host,
@@ -189,7 +197,19 @@ pub fn provider(spec: &ModelSpec, sim: &SimSpec) -> Result<Arc<dyn Provider>, Se
         }
         Some(ProviderKind::Sim) | None => Arc::new(Sim::new(sim, spec.timeouts)?),
         Some(ProviderKind::Host) => return Err(SetupError::Host),
+        Some(kind) => through_genai(kind, spec)?,
     })
+}
+
+#[cfg(feature = "genai")]
+fn through_genai(kind: ProviderKind, spec: &ModelSpec) -> Result<Arc<dyn Provider>, SetupError> {
+    let key = spec.api_key.as_ref().map(secret::resolve).transpose()?;
+    Ok(Arc::new(Genai::new(kind, spec, key)?))
+}
+
+#[cfg(not(feature = "genai"))]
+fn through_genai(kind: ProviderKind, _: &ModelSpec) -> Result<Arc<dyn Provider>, SetupError> {
+    Err(SetupError::NotBuiltIn(kind.name()))
 }
 
 /// What a provider tells apart when it says how much is allowed: an address, a key and a model. All that have the same one
@@ -202,7 +222,7 @@ impl Identity {
     /// program's own, or one whose key can't be had.
     pub fn of(spec: &ModelSpec) -> Option<Self> {
         let kind = spec.provider?;
-        if matches!(kind, ProviderKind::Sim | ProviderKind::Host) {
+        if !kind.is_server() {
             return None;
         }
         let key = spec.api_key.as_ref().map(secret::resolve).transpose().ok()?;

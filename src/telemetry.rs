@@ -12,5 +12,10 @@ pub fn log_to_stderr() {
         .with_env_var(LOG_VARIABLE)
         .with_default_directive(tracing::Level::WARN.into())
         .from_env_lossy();
+    // That crate logs what models say.
+    let filter = match "genai=off".parse() {
+        Ok(silent) => filter.add_directive(silent),
+        Err(_) => filter,
+    };
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }

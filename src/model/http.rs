@@ -20,13 +20,14 @@ use tokio::time::{Instant, timeout_at};
 use self::answer::{Answer, Step, TooManyCalls};
 use self::error::{Said, excerpt, refused};
 use self::setup::{SetupError, client, reason, shown};
-use super::{Error, Provider, Reply, Request, schema_mode, text_calls};
+use super::tool_mode::{self, Ask};
+use super::{Error, Provider, Reply, Request};
 use crate::run::Usage;
 use crate::spec::{ModelSpec, Timeouts, ToolCalls};
 
 /// How much of an answer is read. The longest that models write (128,000 tokens) is about 1 MB of text, and streaming
 /// wraps each token in some 200 bytes: 26 MB in theory, a few in practice; what is longer is no answer but a fault.
-const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+pub(super) const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
 /// How much of a refusal is read: its message is in the first lines.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
@@ -97,34 +98,6 @@ impl<D: Dialect> Server<D> {
             tool_calls: spec.tool_calls,
             timeouts: spec.timeouts,
         })
-    }
-
-    /// Makes one request and reads its answer.
-    async fn ask(&self, request: &Request, progress: &(dyn Fn(&str) + Send + Sync)) -> Result<Reply, Error> {
-        let deadline = after(self.timeouts.first_token.0);
-        let post = self.client.post(self.endpoint.clone()).header(CONTENT_TYPE, "application/json");
-        let post = post.headers(self.headers.clone()).body(self.dialect.body(request).to_string());
-        let sent = timeout_at(deadline, post.send()).await;
-        let response = sent.map_err(|_| self.too_late())?.map_err(|error| self.unsent(error))?;
-        let status = response.status();
-        if !status.is_success() {
-            let headers = response.headers().clone();
-            let body = read_refusal(response, deadline).await;
-            return Err(refused(status.as_u16(), &headers, &body, self.key.as_ref(), D::BASE_URL_HINT));
-        }
-        let pause = error::allowance_pause(response.headers(), jiff::Timestamp::now());
-        let is_stream = is_event_stream(response.headers(), self.dialect.streams());
-        let answer = match is_stream {
-            true => self.read_stream(response, deadline, progress).await?,
-            false => self.read_whole(response, deadline).await?,
-        };
-        let reply = answer.into_reply();
-        let told = if is_stream { reply.text.clone() } else { String::new() };
-        let reply = self.dialect.reply(request, reply);
-        if self.dialect.streams() && reply.text != told && !reply.text.is_empty() {
-            progress(&reply.text);
-        }
-        Ok(Reply { pause, ..reply })
     }
 
     /// Reads an answer that comes in one piece, because that was asked for or the server does not stream.
@@ -242,17 +215,8 @@ impl<D: Dialect> Server<D> {
         answer.take_piece(&piece, progress).map_err(|TooManyCalls| too_many_calls(answer.usage()))
     }
 
-    /// Says what it means that a request got no response at all.
-    fn unsent(&self, error: reqwest::Error) -> Error {
-        if error.is_connect() && error.is_timeout() {
-            return Error::Timeout { stage: CONNECTING, after: self.timeouts.connect.0 };
-        }
-        if error.is_connect() || error.is_builder() {
-            let message = excerpt(&reason(&error), self.key.as_ref());
-            return Error::Transport { url: shown(&self.endpoint), message };
-        }
-        // The provider may have seen the request and begun to write, so this must count as billed.
-        self.cut(0, &reason(&error), None)
+    fn unsent(&self, error: &reqwest::Error) -> Error {
+        unsent(error, &self.endpoint, self.timeouts.connect.0, self.key.as_ref())
     }
 
     fn too_late(&self) -> Error {
@@ -274,19 +238,34 @@ impl<D: Dialect> Server<D> {
             false => Error::Foreign { message, usage },
         }
     }
+}
 
-    /// Asks for one JSON object instead of native tool calls. Its pieces are nothing to show, so `progress` is told of
-    /// the answer in it, at the end.
-    async fn ask_for_a_step(&self, request: &Request, progress: &(dyn Fn(&str) + Send + Sync)) -> Result<Reply, Error> {
-        let step = schema_mode::rewrite(request);
-        if request.tools.is_empty() {
-            return self.ask(&step, progress).await;
+impl<D: Dialect> Ask for Server<D> {
+    async fn ask(&self, request: &Request, progress: &(dyn Fn(&str) + Send + Sync)) -> Result<Reply, Error> {
+        let deadline = after(self.timeouts.first_token.0);
+        let post = self.client.post(self.endpoint.clone()).header(CONTENT_TYPE, "application/json");
+        let post = post.headers(self.headers.clone()).body(self.dialect.body(request).to_string());
+        let sent = timeout_at(deadline, post.send()).await;
+        let response = sent.map_err(|_| self.too_late())?.map_err(|error| self.unsent(&error))?;
+        let status = response.status();
+        if !status.is_success() {
+            let headers = response.headers().clone();
+            let body = read_refusal(response, deadline).await;
+            return Err(refused(status.as_u16(), &headers, &body, self.key.as_ref(), D::BASE_URL_HINT));
         }
-        let reply = schema_mode::read(request, self.ask(&step, &|_| {}).await?);
-        if reply.malformed.is_none() && !reply.text.is_empty() {
+        let pause = error::allowance_pause(response.headers(), jiff::Timestamp::now());
+        let is_stream = is_event_stream(response.headers(), self.dialect.streams());
+        let answer = match is_stream {
+            true => self.read_stream(response, deadline, progress).await?,
+            false => self.read_whole(response, deadline).await?,
+        };
+        let reply = answer.into_reply();
+        let told = if is_stream { reply.text.clone() } else { String::new() };
+        let reply = self.dialect.reply(request, reply);
+        if self.dialect.streams() && reply.text != told && !reply.text.is_empty() {
             progress(&reply.text);
         }
-        Ok(reply)
+        Ok(Reply { pause, ..reply })
     }
 }
 
@@ -296,19 +275,7 @@ impl<D: Dialect> Provider for Server<D> {
         request: &'a Request,
         progress: &'a (dyn Fn(&str) + Send + Sync),
     ) -> BoxFuture<'a, Result<Reply, Error>> {
-        Box::pin(async move {
-            if self.tool_calls == ToolCalls::Schema {
-                return self.ask_for_a_step(request, progress).await;
-            }
-            let mut reply = self.ask(request, progress).await?;
-            if reply.tool_calls.is_empty()
-                && let Some(calls) = text_calls::read(&reply.text, &request.tools)
-            {
-                reply.tool_calls = calls;
-                reply.text.clear();
-            }
-            Ok(reply)
-        })
+        Box::pin(tool_mode::call(self, self.tool_calls, request, progress))
     }
 }
 
@@ -345,11 +312,24 @@ pub(super) async fn read_refusal(mut response: Response, deadline: Instant) -> V
     body
 }
 
-fn too_long(usage: Option<Usage>) -> Error {
+/// Says what it means that a request got no response at all.
+pub(super) fn unsent(error: &reqwest::Error, endpoint: &Url, connect: Duration, key: Option<&SecretString>) -> Error {
+    if error.is_connect() && error.is_timeout() {
+        return Error::Timeout { stage: CONNECTING, after: connect };
+    }
+    let message = excerpt(&reason(error), key);
+    if error.is_connect() || error.is_builder() {
+        return Error::Transport { url: shown(endpoint), message };
+    }
+    // The provider may have seen the request and begun to write, so this must count as billed.
+    Error::Cut { received: 0, message, usage: None }
+}
+
+pub(super) fn too_long(usage: Option<Usage>) -> Error {
     Error::Malformed { message: format!("it is longer than {MAX_ANSWER_BYTES} bytes, which no answer is"), usage }
 }
 
-fn too_many_calls(usage: Option<Usage>) -> Error {
+pub(super) fn too_many_calls(usage: Option<Usage>) -> Error {
     Error::Foreign { message: "it asks for more tools at once than any model would".to_owned(), usage }
 }
 

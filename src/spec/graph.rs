@@ -197,8 +197,8 @@ fn provider_note(model: &ModelSpec) -> String {
     let called = model.model.as_deref().unwrap_or_default();
     match model.provider {
         None | Some(ProviderKind::Sim) => "simulated".to_owned(),
-        Some(ProviderKind::Openai | ProviderKind::Anthropic) => called.to_owned(),
         Some(ProviderKind::Host) => "from the program".to_owned(),
+        Some(_) => called.to_owned(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::{Invalid, ModelSpec, Network, Price, ProviderKind, SecretRef, is_loopback};
 
 /// Another model in the place of a network's: `[NAME=]sim`, `[NAME=]openai:MODEL` or `[NAME=]openai:MODEL@URL`, and the same
-/// with `anthropic`.
+/// with the other providers that are servers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelOverride {
     /// Which of the network's models; none for all.
@@ -17,43 +17,7 @@ pub struct ModelOverride {
 #[derive(Clone, Debug, PartialEq)]
 enum With {
     Sim,
-    Served { by: Dialect, model: String, base_url: Option<String> },
-}
-
-/// What is spoken with who serves a model.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Dialect {
-    Openai,
-    Anthropic,
-}
-
-impl Dialect {
-    fn of(name: &str) -> Option<Self> {
-        [Self::Openai, Self::Anthropic].into_iter().find(|dialect| dialect.name() == name)
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Openai => "openai",
-            Self::Anthropic => "anthropic",
-        }
-    }
-
-    fn provider(self) -> ProviderKind {
-        match self {
-            Self::Openai => ProviderKind::Openai,
-            Self::Anthropic => ProviderKind::Anthropic,
-        }
-    }
-
-    /// Where the key is that goes to the dialect's own API, and to it alone.
-    fn key(self) -> SecretRef {
-        let variable = match self {
-            Self::Openai => "OPENAI_API_KEY",
-            Self::Anthropic => "ANTHROPIC_API_KEY",
-        };
-        SecretRef(format!("env:{variable}"))
-    }
+    Served { by: ProviderKind, model: String, base_url: Option<String> },
 }
 
 impl FromStr for ModelOverride {
@@ -66,7 +30,7 @@ impl FromStr for ModelOverride {
             _ => (None, text),
         };
         let served = |(by, model): (&str, &str)| {
-            let by = Dialect::of(by)?;
+            let by = ProviderKind::SERVERS.into_iter().find(|kind| kind.name() == by)?;
             let (model, base_url) = match model.split_once("@http") {
                 Some((model, url)) => (model.to_owned(), Some(format!("http{url}"))),
                 None => (model.to_owned(), None),
@@ -118,7 +82,7 @@ impl OverrideError {
     }
 }
 
-const HOW: &str = "write `sim`, `openai:MODEL`, `openai:MODEL@http://HOST:PORT/v1`, `anthropic:MODEL` or `anthropic:MODEL@http://HOST:PORT`";
+const HOW: &str = "write `sim`, `openai:MODEL` or `openai:MODEL@http://HOST:PORT/v1`; for `openai` may stand `anthropic`, `gemini`, `bedrock`, `ollama` or `openai_responses`";
 
 impl ModelOverride {
     /// Puts the model in its place, and checks the network again.
@@ -155,10 +119,12 @@ impl With {
             Self::Served { by, model, base_url } => {
                 let is_local = base_url.as_deref().is_some_and(is_loopback);
                 let free = Price { input_usd_per_mtok: 0.0, cached_input_usd_per_mtok: None, output_usd_per_mtok: 0.0 };
-                spec.provider = Some(by.provider());
+                spec.provider = Some(*by);
                 spec.model = Some(model.clone());
                 spec.price = is_local.then_some(free);
-                spec.api_key = base_url.is_none().then(|| by.key());
+                // A key goes to the provider's own API, and to it alone.
+                let variable = by.key_variable().filter(|_| base_url.is_none());
+                spec.api_key = variable.map(|variable| SecretRef(format!("env:{variable}")));
                 spec.base_url = base_url.clone();
             }
         }
@@ -182,14 +148,14 @@ mod tests {
             model: model.to_owned(),
             base_url: url.map(str::to_owned),
         };
-        let openai = |model: &str, url: Option<&str>| served(Dialect::Openai, model, url);
+        let openai = |model: &str, url: Option<&str>| served(ProviderKind::Openai, model, url);
         let url = "http://127.0.0.1:8093/v1?a=b";
         assert_eq!(parsed(&format!("openai:qwen@{url}")).with, openai("qwen", Some(url)));
         assert_eq!(parsed("fast=openai:org/model:8b").with, openai("org/model:8b", None));
         let url = "http://127.0.0.1:4010";
         assert_eq!(
             parsed(&format!("fast=anthropic:claude@{url}")).with,
-            served(Dialect::Anthropic, "claude", Some(url))
+            served(ProviderKind::Anthropic, "claude", Some(url))
         );
         for text in [
             "sim",
@@ -210,6 +176,8 @@ mod tests {
             ("openai:m@http://127.0.0.1:1/v1", None),
             ("anthropic:m", Some("env:ANTHROPIC_API_KEY")),
             ("anthropic:m@http://127.0.0.1:1", None),
+            ("gemini:m", Some("env:GEMINI_API_KEY")),
+            ("ollama:m", None),
         ] {
             let mut spec = ModelSpec { api_key: Some(SecretRef("env:OTHER".to_owned())), ..ModelSpec::default() };
             parsed(text).with.replace(&mut spec);
@@ -219,7 +187,7 @@ mod tests {
 
     #[test]
     fn what_is_no_model_says_how_to_write_one() {
-        for wrong in ["", "qwen", "openai:", "openai:@http://x", "anthropic:", "gemini:x", "fast="] {
+        for wrong in ["", "qwen", "openai:", "openai:@http://x", "anthropic:", "mistral:x", "fast="] {
             assert_eq!(wrong.parse::<ModelOverride>(), Err(HOW.to_owned()), "{wrong}");
         }
     }

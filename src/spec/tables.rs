@@ -168,11 +168,61 @@ pub enum ProviderKind {
     Openai,
     /// A server that speaks Anthropic's Messages dialect: Anthropic, gateways.
     Anthropic,
+    /// Google's Gemini API. Needs the cargo feature `genai`.
+    Gemini,
+    /// The Converse API of Amazon Bedrock, by a bearer token. Needs the cargo feature `genai`.
+    Bedrock,
+    /// Ollama's own dialect, which is spoken at `/api/chat`. Needs the cargo feature `genai`.
+    Ollama,
+    /// A server that speaks OpenAI's Responses dialect. Needs the cargo feature `genai`.
+    OpenaiResponses,
     /// The simulated model, in this process.
     Sim,
     /// A provider that the embedding program registers; not for network files.
     #[schemars(skip)]
     Host,
+}
+
+impl ProviderKind {
+    /// Those that are called over a network.
+    pub(crate) const SERVERS: [Self; 6] =
+        [Self::Openai, Self::Anthropic, Self::Gemini, Self::Bedrock, Self::Ollama, Self::OpenaiResponses];
+
+    /// Returns its name in network files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Openai => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
+            Self::Bedrock => "bedrock",
+            Self::Ollama => "ollama",
+            Self::OpenaiResponses => "openai_responses",
+            Self::Sim => "sim",
+            Self::Host => "host",
+        }
+    }
+
+    /// Whether it is a server, called over a network.
+    pub fn is_server(self) -> bool {
+        Self::SERVERS.contains(&self)
+    }
+
+    /// Whether this build of Provost can call it: some need the cargo feature `genai`.
+    pub fn is_built_in(self) -> bool {
+        let needs_genai = matches!(self, Self::Gemini | Self::Bedrock | Self::Ollama | Self::OpenaiResponses);
+        cfg!(feature = "genai") || !needs_genai
+    }
+
+    /// Returns the environment variable in which the key of the provider's own API usually is.
+    pub(crate) fn key_variable(self) -> Option<&'static str> {
+        match self {
+            Self::Openai | Self::OpenaiResponses => Some("OPENAI_API_KEY"),
+            Self::Anthropic => Some("ANTHROPIC_API_KEY"),
+            Self::Gemini => Some("GEMINI_API_KEY"),
+            Self::Bedrock => Some("AWS_BEARER_TOKEN_BEDROCK"),
+            Self::Ollama | Self::Sim | Self::Host => None,
+        }
+    }
 }
 
 /// How tools are offered to a model.

@@ -36,8 +36,12 @@ impl ModelSpec {
         let free = Price { input_usd_per_mtok: 0.0, cached_input_usd_per_mtok: None, output_usd_per_mtok: 0.0 };
         match self.provider {
             None | Some(ProviderKind::Sim) => Some(self.price.unwrap_or(free)),
-            Some(ProviderKind::Openai | ProviderKind::Anthropic | ProviderKind::Host) => {
-                self.price.or_else(|| self.base_url.as_deref().is_some_and(is_loopback).then_some(free))
+            Some(kind) => {
+                let is_here = match self.base_url.as_deref() {
+                    Some(url) => is_loopback(url),
+                    None => kind == ProviderKind::Ollama,
+                };
+                self.price.or_else(|| is_here.then_some(free))
             }
         }
     }

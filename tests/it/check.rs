@@ -519,6 +519,24 @@ fn what_is_wrong_with_supervision_is_told_with_a_remedy() {
 }
 
 #[test]
+fn models_that_are_called_through_genai() {
+    let served = |provider: &str, more: &str, found: &[&str]| {
+        let tail = format!("[models.m]\nprovider = \"{provider}\"\nmodel = \"m\"\n{more}");
+        let missing = (!cfg!(feature = "genai")).then_some("not_built_in 7:12");
+        check_tail(&tail, &missing.into_iter().chain(found.iter().copied()).collect::<Vec<_>>());
+    };
+    served("gemini", "api_key = \"env:K\"\n", &[]);
+    served("gemini", "base_url = \"http://127.0.0.1:1\"\n", &[]);
+    served("gemini", "", &["no_api_key 7:12"]);
+    served("openai_responses", "", &["no_api_key 7:12"]);
+    served("bedrock", "api_key = \"env:K\"\n", &["no_base_url 7:12"]);
+    served("bedrock", "base_url = \"https://bedrock-runtime.eu-central-1.amazonaws.com\"\n", &[]);
+    // It is on this machine, and so it costs nothing.
+    served("ollama", "[network.limits]\ncost_usd = 1\n", &[]);
+    served("ollama", "base_url = \"http://10.0.0.1:11434\"\n[network.limits]\ncost_usd = 1\n", &["no_price 6:9"]);
+}
+
+#[test]
 fn models_and_money() {
     check_tail("[models.m]\n[models.n]\n", &["no_model 4:9", "unused_model 6:9", "unused_model 7:9"]);
     check_tail("[models.m]\nprovider = \"openai\"\n", &["no_model_name 7:12"]);

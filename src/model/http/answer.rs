@@ -9,7 +9,7 @@ use crate::run::Usage;
 pub(in crate::model) const MAX_TOOL_CALLS: usize = 256;
 
 /// No model reads or writes as many tokens in one call; a number beyond it is a slip of the server.
-const MAX_TOKENS: u64 = 1_000_000_000;
+pub(in crate::model) const MAX_TOKENS: u64 = 1_000_000_000;
 
 /// The answer holds more tool calls than [`MAX_TOOL_CALLS`].
 #[derive(Debug)]

@@ -85,7 +85,7 @@ pub(in crate::model) fn refused(
 }
 
 /// What a provider says about a failure, in whichever shape.
-pub(super) struct Said {
+pub(in crate::model) struct Said {
     message: String,
     /// `error.code` and `error.type`, in lower case, one after the other.
     code: String,
@@ -102,7 +102,7 @@ impl Said {
     }
 
     /// Reads an error object: OpenAI's `{message, type, code}`, FastAPI's `{detail}`, or a mere text.
-    pub(super) fn of(error: &Value, key: Option<&SecretString>) -> Self {
+    pub(in crate::model) fn of(error: &Value, key: Option<&SecretString>) -> Self {
         let message = match error {
             Value::String(text) => text.clone(),
             _ => ["message", "detail", "error"]
@@ -142,7 +142,7 @@ impl Said {
 
     /// Says what the failure means where it stands in an answer that began as a success; none where it does not say
     /// enough of itself.
-    pub(super) fn into_error_of_its_own(self, hint: &str) -> Error {
+    pub(in crate::model) fn into_error_of_its_own(self, hint: &str) -> Error {
         let code = self.code.as_str();
         let status = if code.contains("rate_limit") || code.contains("insufficient_quota") {
             429
@@ -169,7 +169,7 @@ impl Said {
     }
 
     /// Returns what was said, in a line.
-    pub(super) fn into_message(self) -> String {
+    pub(in crate::model) fn into_message(self) -> String {
         self.message
     }
 }

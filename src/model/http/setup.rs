@@ -31,6 +31,10 @@ pub enum SetupError {
     /// The HTTP client can't be made.
     #[error("the HTTP client can't be made")]
     Client(#[source] reqwest::Error),
+    /// The client of a dialect can't be made.
+    #[cfg(feature = "genai")]
+    #[error("the client can't be made: {0}")]
+    Genai(String),
 }
 
 /// Makes what sends requests to an endpoint.

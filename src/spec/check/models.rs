@@ -61,7 +61,17 @@ impl Check<'_> {
 
     fn serving(&mut self, name: &str, model: &ModelSpec) {
         let path = |key| ["models", name, key];
-        if matches!(model.provider, Some(ProviderKind::Openai | ProviderKind::Anthropic))
+        let kind = model.provider.filter(|kind| kind.is_server());
+        if let Some(kind) = kind.filter(|kind| !kind.is_built_in()) {
+            self.error(
+                &path("provider"),
+                Place::Value,
+                "not_built_in",
+                format!("this provost is built without `provider = \"{}\"` of the model `{name}`", kind.name()),
+                "build it with the cargo feature `genai`: `cargo build --features genai`",
+            );
+        }
+        if kind.is_some()
             && model.model.is_none()
             && !self.found.is_broken(&path("model"))
             && !self.found.is_torn_at(&["models", name])
@@ -74,21 +84,7 @@ impl Check<'_> {
                 "add `model = \"…\"`, the provider's own name for the model",
             );
         }
-        if model.provider == Some(ProviderKind::Anthropic)
-            && model.api_key.is_none()
-            && model.base_url.is_none()
-            && !self.found.is_broken(&path("api_key"))
-            && !self.found.is_broken(&path("base_url"))
-            && !self.found.is_torn_at(&["models", name])
-        {
-            self.error(
-                &path("provider"),
-                Place::Value,
-                "no_api_key",
-                format!("the model `{name}` has no key, and Anthropic's own API takes no request without one"),
-                "add `api_key = \"env:ANTHROPIC_API_KEY\"`, or the `base_url` of a gateway",
-            );
-        }
+        self.reaching(name, model);
         let wrong = |part: &str| format!("`{name}.base_url` {part}");
         let example = "write the place where the API begins, such as \"http://127.0.0.1:8080/v1\"";
         match model.base_url.as_deref().map(parse_url) {
@@ -103,6 +99,43 @@ impl Check<'_> {
                 self.error(&path("base_url"), Place::Value, "bad_url", wrong("is no http or https address"), example)
             }
             Some(Ok(_)) | None => {}
+        }
+    }
+
+    /// Checks that a model's server is known, and that it is not asked without the key that it needs.
+    fn reaching(&mut self, name: &str, model: &ModelSpec) {
+        let path = |key| ["models", name, key];
+        if model.base_url.is_some()
+            || self.found.is_broken(&path("base_url"))
+            || self.found.is_broken(&path("api_key"))
+            || self.found.is_torn_at(&["models", name])
+        {
+            return;
+        }
+        let own = match model.provider {
+            Some(ProviderKind::Anthropic) => "Anthropic",
+            Some(ProviderKind::Gemini) => "Google",
+            Some(ProviderKind::OpenaiResponses) => "OpenAI",
+            Some(ProviderKind::Bedrock) => {
+                return self.error(
+                    &path("provider"),
+                    Place::Value,
+                    "no_base_url",
+                    format!("the model `{name}` doesn't say in which region it is"),
+                    "add `base_url = \"https://bedrock-runtime.REGION.amazonaws.com\"`, with the region's name in it",
+                );
+            }
+            _ => return,
+        };
+        if let Some(variable) = model.provider.filter(|_| model.api_key.is_none()).and_then(ProviderKind::key_variable)
+        {
+            self.error(
+                &path("provider"),
+                Place::Value,
+                "no_api_key",
+                format!("the model `{name}` has no key, and {own}'s own API takes no request without one"),
+                format!("add `api_key = \"env:{variable}\"`, or the `base_url` of a gateway"),
+            );
         }
     }
 
