@@ -81,9 +81,13 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
     let mut tries = retry::Tries::new(&call.model.spec.retry, &scope.stream.run, &desk.id, attempt);
     loop {
         permit::may_begin(desk, scope).await?;
+        if call.model.turnstile.is_broken() && tries.go_round("its breaker is open", &mut call, desk).await? {
+            continue;
+        }
         let mut admission = match admission::admit(&call, call.wanted, tries.attempt(), desk, scope).await? {
             Ok(admission) => admission,
             Err(Barred::Limit(reached)) if tries.go_cheaper(&reached, &mut call, desk).await? => continue,
+            Err(Barred::NoTurn(why)) if tries.go_round(&why.to_string(), &mut call, desk).await? => continue,
             Err(barred) => return permit::barred(barred, desk),
         };
         if scope.pause.is_set() {

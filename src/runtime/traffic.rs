@@ -236,6 +236,15 @@ impl Turnstile {
         self.traffic.with(|core| core.throttle(self.gate, |throttle| throttle.may_retry(now))).unwrap_or(true)
     }
 
+    /// Whether its breaker keeps calls away.
+    pub(super) fn is_broken(&self) -> bool {
+        let now = Instant::now();
+        self.traffic.with(|core| {
+            let in_flight = core.at(self.gate).in_flight;
+            core.throttle(self.gate, |throttle| throttle.is_broken(in_flight, now)).unwrap_or(false)
+        })
+    }
+
     /// Returns how many wait.
     pub(super) fn waiting(&self) -> usize {
         self.traffic.with(|core| core.at(self.gate).waiting())

@@ -8,7 +8,8 @@ use provost::model::{Error as ModelError, Reply, Request};
 use provost::run::{Envelope, Event, Status, Subject, Why};
 use provost::runtime::{Answers, Builder, Past, ReplayError, Replayer};
 use provost::spec::{
-    AgentSpec, Effect, ModelChoice, ModelRule, ModelSpec, NetworkSpec, Permission, Price, ProviderKind, Retry, Span,
+    AgentSpec, Breaker, Effect, ModelChoice, ModelRule, ModelSpec, NetworkSpec, Permission, Price, ProviderKind, Retry,
+    Span,
 };
 use provost::tool::{self, Tool};
 use serde_json::json;
@@ -233,6 +234,24 @@ async fn what_can_not_be_paid_for_goes_to_a_cheaper_model_before_the_run_ends_at
         let (past, called, _) = lived(builder(priced(choice, cost_usd), looks_long, looks_long, looks_long)).await;
         assert_eq!((end(&past).0, called), (Status::Limit, Vec::new()));
     }
+}
+
+#[tokio::test]
+async fn an_open_breaker_sends_calls_on_without_a_try() {
+    let mut spec = falls_back();
+    let breaker = Breaker { failures: 2, within: Span::from_secs(60), cool_down: Span::from_secs(3_600) };
+    spec.models["m"].breaker = Some(breaker);
+    let directory = tempfile::tempdir().unwrap();
+    let recorder = open(directory.path());
+    let runtime = builder(spec, is_down, works, works).recorder(recorder.clone()).start().await.unwrap();
+    let asked = async |input: &str| recorder.whole_past(&runtime.run(input).await.unwrap().run).unwrap();
+    let first = asked("one").await;
+    assert_eq!((end(&first), called(&first)), (done(), names(&["m", "m", "a", "a", "a"])));
+    let second = asked("two").await;
+    assert_eq!((end(&second), called(&second)), (done(), names(&["a", "a", "a"])));
+    let reason = "`m` can't be had: its breaker is open".to_owned();
+    assert_eq!(chosen(&second), [("one#1 a".to_owned(), Why::FellBack, reason)]);
+    assert_same(&replayer(), &second);
 }
 
 #[tokio::test]

@@ -164,7 +164,6 @@ impl Replay {
             return Err(want.words());
         };
         let choice = &self.definition(&call.agent)?.choice;
-        let has_failed = self.fold.run.open_call(call).is_some_and(|open| open.attempt > 0);
         let is_so = match why {
             Why::Rule | Why::Escalated | Why::Unsure => pick
                 .change
@@ -173,7 +172,7 @@ impl Replay {
             Why::Downgraded => !pick.is_bound && choice.downgrade.iter().any(|name| name == model),
             Why::FellBack => {
                 let mut next = fall_backs(choice, &pick.current, pick.is_bound);
-                pick.change.is_none() && has_failed && next.next().is_some_and(|name| name == model)
+                pick.change.is_none() && next.next().is_some_and(|name| name == model)
             }
         };
         match (is_so, &pick.change) {

@@ -77,6 +77,16 @@ impl Tries {
         Ok(true)
     }
 
+    /// Goes to the model that follows where this one can't be asked at all, and records why. Whether there is one.
+    pub(super) async fn go_round(&mut self, why: &str, call: &mut ModelCall, desk: &Desk) -> Result<bool, Over> {
+        let Some(other) = call.next_other() else { return Ok(false) };
+        let reason = format!("`{}` can't be had: {why}", call.name);
+        let change = Change { model: other.0.clone(), why: Why::FellBack, reason };
+        desk.record(change.event(desk.id.clone())).await?;
+        self.go_to(other, call);
+        Ok(true)
+    }
+
     fn go_to(&mut self, other: (Arc<str>, Arc<Model>), call: &mut ModelCall) {
         let retry = &other.1.spec.retry;
         (self.pauses, self.max_retry_after) = (pauses(retry, self.seed), retry.max_retry_after.0);

@@ -130,6 +130,11 @@ impl Throttle {
         self.closed_until.filter(|until| *until > now)
     }
 
+    /// Whether its breaker keeps calls away, the one that tries whether it is well again excepted.
+    pub(super) fn is_broken(&self, in_flight: u32, now: Instant) -> bool {
+        self.is_on_trial && (in_flight > 0 || self.closed_until(now).is_some())
+    }
+
     /// Returns when the next call may go, if that is not now.
     pub(super) fn opens_at(&self, now: Instant) -> Option<Instant> {
         let paces = [&self.requests, &self.tokens].into_iter().flatten().filter_map(|pace| pace.opens_at(now));
