@@ -66,9 +66,9 @@ fn in_memory(width: usize) -> [f64; 3] {
     let shared = [source("network/n"), source("tenant/n/t")];
     let purse = |index: usize| Purse::new(shared.iter().cloned().chain([source(&format!("run/{index}"))]).collect());
     let purses: Vec<Purse> = (0..width).map(purse).collect();
-    let rates = Rates { input: 250_000_000, cached_input: 25_000_000, output: 2_000_000_000 };
+    let rates = Rates { input: 250_000_000, cached_input: 25_000_000, cache_write: 312_500_000, output: 2_000_000_000 };
     let ask = Ask { counts: Amount::ONE_STEP, input_tokens: 1_000, wanted: 1_000, at_least: 64, rates };
-    let usage = Usage { input_tokens: 900, cached_input_tokens: 0, output_tokens: 300 };
+    let usage = Usage { input_tokens: 900, cached_input_tokens: 0, output_tokens: 300, ..Usage::default() };
     let actual = Amount::ONE_STEP.with_usage(&usage, &rates);
     let ours = measure(width, |index| {
         let reserved = purses[index].reserve(black_box(&ask), Today::default());
@@ -98,7 +98,7 @@ impl Provider for Talks {
         request: &'a Request,
         _: &'a (dyn Fn(&str) + Send + Sync),
     ) -> BoxFuture<'a, Result<Reply, Error>> {
-        let usage = Some(Usage { input_tokens: 10, cached_input_tokens: 0, output_tokens: 5 });
+        let usage = Some(Usage { input_tokens: 10, cached_input_tokens: 0, output_tokens: 5, ..Usage::default() });
         let reply = match request.call.step < CALLS {
             true => {
                 let call = ToolCall { name: "none".to_owned(), arguments: "{}".to_owned() };

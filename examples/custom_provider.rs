@@ -30,7 +30,7 @@ impl Provider for Mirror {
             let Some(Body::User { text }) = request.messages.last().map(|message| &message.body) else {
                 return Err(Error::BadRequest { status: 400, message: "there is nothing to mirror".to_owned() });
             };
-            let usage = Usage { input_tokens: 1, cached_input_tokens: 0, output_tokens: 1 };
+            let usage = Usage { input_tokens: 1, cached_input_tokens: 0, output_tokens: 1, ..Usage::default() };
             Ok(Reply { text: text.chars().rev().collect(), usage: Some(usage), ..Reply::default() })
         })
     }

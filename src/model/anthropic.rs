@@ -9,8 +9,8 @@
 //! the provider's cache stand at the end of the system message (of the tools, where there is none), at the end of the
 //! transcript, and where it ended before the last step, so that each step finds what the step before left there. A
 //! prefix that is shorter than the model's minimum (512 to 4,096 tokens) is not cached, at no cost. What is written to
-//! the cache counts as input like any other, though Anthropic bills it 25 % more; what is read from it is
-//! [`Usage::cached_input_tokens`](crate::run::Usage).
+//! the cache is [`Usage::cache_write_tokens`](crate::run::Usage), what is read from it
+//! [`Usage::cached_input_tokens`](crate::run::Usage); both are part of what is read.
 //!
 //! **Thinking** is not asked for. Models that think all the same are heard to be alive by it; what they think is not kept.
 

@@ -100,7 +100,7 @@ impl Genai {
         let (chat, options) = self.dialect.chat(request, self.options.clone());
         let answer = timeout_at(deadline, self.client.exec_chat(self.target(), chat, Some(&options))).await;
         let answer = answer.map_err(|_| self.too_late())?.map_err(|error| self.failed(error, 0))?;
-        let usage = usage(Some(&answer.usage));
+        let usage = self.usage(Some(&answer.usage));
         let (mut text, mut calls) = (String::new(), Vec::new());
         for part in answer.content {
             match part {
@@ -167,7 +167,11 @@ impl Genai {
         }
         let calls = end.captured_content.map(|content| content.into_tool_calls()).unwrap_or_default();
         let calls = calls.into_iter().map(|call| as_written(call, &pieces));
-        reply(text, calls.collect(), usage(end.captured_usage.as_ref()), end.captured_stop_reason)
+        reply(text, calls.collect(), self.usage(end.captured_usage.as_ref()), end.captured_stop_reason)
+    }
+
+    fn usage(&self, used: Option<&Used>) -> Option<Usage> {
+        usage(used, self.model.adapter_kind == AdapterKind::BedrockApi)
     }
 
     /// Says what a failure of the crate's means. Its own words are not used where they would show what was sent.
@@ -327,15 +331,20 @@ fn reply(
     Ok(reply)
 }
 
-/// Reads what a call used; none where it can't be true: negative, absurd, or half of it missing.
-fn usage(used: Option<&Used>) -> Option<Usage> {
+/// Reads what a call used; none where it can't be true: negative, absurd, or half of it missing. Some count what comes from
+/// a cache, or goes to one, beside what else is read (`is_beside`).
+fn usage(used: Option<&Used>, is_beside: bool) -> Option<Usage> {
     let tokens = |count: Option<i32>| u64::try_from(count?).ok().filter(|count| *count <= MAX_TOKENS);
     let used = used?;
-    let (input_tokens, output_tokens) = (tokens(used.prompt_tokens)?, tokens(used.completion_tokens)?);
-    let cached = used.prompt_tokens_details.as_ref().and_then(|details| tokens(details.cached_tokens));
-    let cached_input_tokens = cached.unwrap_or_default().min(input_tokens);
-    let usage = Usage { input_tokens, cached_input_tokens, output_tokens };
-    (usage.tokens() > 0).then_some(usage)
+    let (read, output_tokens) = (tokens(used.prompt_tokens)?, tokens(used.completion_tokens)?);
+    let details = used.prompt_tokens_details.as_ref();
+    let part = |count: Option<Option<i32>>| count.flatten().map_or(Some(0), |count| tokens(Some(count)));
+    let cached_input_tokens = part(details.map(|details| details.cached_tokens))?;
+    let cache_write_tokens = part(details.map(|details| details.cache_creation_tokens))?;
+    let input_tokens = if is_beside { read + cached_input_tokens + cache_write_tokens } else { read };
+    let usage = Usage { input_tokens, cached_input_tokens, cache_write_tokens, output_tokens };
+    let is_true = cached_input_tokens + cache_write_tokens <= input_tokens && usage.tokens() > 0;
+    is_true.then_some(usage)
 }
 
 fn cut(received: usize, message: &str) -> Error {

@@ -118,8 +118,16 @@ pub struct Usage {
     pub input_tokens: u64,
     /// Of those, tokens that the provider had cached.
     pub cached_input_tokens: u64,
+    /// Of those read, tokens that the provider put into its cache, where it bills that.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cache_write_tokens: u64,
     /// Tokens written.
     pub output_tokens: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Usage {

@@ -118,7 +118,7 @@ impl With {
             }
             Self::Served { by, model, base_url } => {
                 let is_local = base_url.as_deref().is_some_and(is_loopback);
-                let free = Price { input_usd_per_mtok: 0.0, cached_input_usd_per_mtok: None, output_usd_per_mtok: 0.0 };
+                let free = Price::default();
                 spec.provider = Some(*by);
                 spec.model = Some(model.clone());
                 spec.price = is_local.then_some(free);

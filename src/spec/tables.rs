@@ -255,7 +255,7 @@ impl SecretRef {
 }
 
 /// What a model costs, in US dollars for a million tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
     /// For what it reads.
@@ -265,6 +265,10 @@ pub struct Price {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0))]
     pub cached_input_usd_per_mtok: Option<f64>,
+    /// For what it reads that is put into the provider's cache; as other input where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0))]
+    pub cache_write_usd_per_mtok: Option<f64>,
     /// For what it writes.
     #[schemars(range(min = 0.0))]
     pub output_usd_per_mtok: f64,

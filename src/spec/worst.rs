@@ -33,7 +33,7 @@ impl ModelSpec {
     /// Returns what the model costs: its price; without one, nothing where it is simulated or served by this very machine. None
     /// where the price is not known.
     pub fn known_price(&self) -> Option<Price> {
-        let free = Price { input_usd_per_mtok: 0.0, cached_input_usd_per_mtok: None, output_usd_per_mtok: 0.0 };
+        let free = Price::default();
         match self.provider {
             None | Some(ProviderKind::Sim) => Some(self.price.unwrap_or(free)),
             Some(kind) => {
@@ -100,8 +100,8 @@ fn cost(spec: &NetworkSpec) -> Bound<f64> {
         .iter()
         .filter_map(|(_, model)| model.known_price())
         .map(|price| {
-            let cached = price.cached_input_usd_per_mtok.unwrap_or(0.0);
-            price.input_usd_per_mtok.max(price.output_usd_per_mtok).max(cached)
+            let cache = [price.cached_input_usd_per_mtok, price.cache_write_usd_per_mtok];
+            cache.into_iter().flatten().fold(price.input_usd_per_mtok.max(price.output_usd_per_mtok), f64::max)
         })
         .fold(0.0, f64::max);
     let by_limit = limits.cost_usd.map(|cost| (cost, "`cost_usd` of [network.limits]".to_owned()));

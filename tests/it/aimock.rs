@@ -144,7 +144,7 @@ async fn the_messages_dialect_is_understood_as_an_independent_mock_has_it() {
         let spec = mock.spec(ProviderKind::Anthropic, stream);
         // What it thinks beforehand is no part of its answer.
         let reply = texts(&spec, "bonjour").await;
-        let used = Usage { input_tokens: 21, cached_input_tokens: 0, output_tokens: 13 };
+        let used = Usage { input_tokens: 21, cached_input_tokens: 0, output_tokens: 13, ..Usage::default() };
         assert_eq!((reply.usage, reply.finish), (Some(used), Finish::Stop));
         tools(&spec).await;
         structured(&spec, "tally").await;

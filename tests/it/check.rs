@@ -749,8 +749,7 @@ fn a_program_is_held_to_the_same_checks() {
     spec.network.limits.cost_usd = Some(f64::NAN);
     spec.agents["a"].tools.push("owm".to_owned());
     spec.agents["a"].max_steps = 0;
-    spec.models["m"].price =
-        Some(Price { input_usd_per_mtok: -1.0, cached_input_usd_per_mtok: None, output_usd_per_mtok: 1.0 });
+    spec.models["m"].price = Some(Price { input_usd_per_mtok: -1.0, output_usd_per_mtok: 1.0, ..Price::default() });
     let report = Network::new(spec).unwrap_err().0;
     insta::assert_snapshot!(found(&report).join("\n"), @r"
     out_of_range network.limits.cost_usd

@@ -193,8 +193,7 @@ fn priced(choice: ModelChoice, cost_usd: f64) -> NetworkSpec {
     let mut spec = spec(choice);
     for (name, dollars) in [("m", 10.0), ("a", 1.0), ("b", 0.1)] {
         let (input_usd_per_mtok, output_usd_per_mtok) = (dollars, dollars);
-        spec.models[name].price =
-            Some(Price { input_usd_per_mtok, output_usd_per_mtok, cached_input_usd_per_mtok: None });
+        spec.models[name].price = Some(Price { input_usd_per_mtok, output_usd_per_mtok, ..Price::default() });
         spec.models[name].max_output_tokens = 64;
     }
     spec.network.limits.cost_usd = Some(cost_usd);

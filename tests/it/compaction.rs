@@ -184,7 +184,7 @@ async fn an_agent_goes_on_without_a_summary_that_can_not_be_paid_for() {
     let (model, small) = (listens(20), sums_up());
     let price = |dollars| {
         let (input_usd_per_mtok, output_usd_per_mtok) = (dollars, dollars);
-        Some(Price { input_usd_per_mtok, output_usd_per_mtok, cached_input_usd_per_mtok: None })
+        Some(Price { input_usd_per_mtok, output_usd_per_mtok, ..Price::default() })
     };
     let mut spec = spec(CompactionSpec::new(BOUND));
     spec.models["m"].price = price(0.0);

@@ -159,8 +159,7 @@ async fn a_step_costs_what_all_its_tries_were_charged() {
     for class in ["pure", "idempotent", "once"] {
         spec.tools.insert(class.to_owned(), Default::default());
     }
-    spec.models[0].price =
-        Some(Price { input_usd_per_mtok: 1.0, cached_input_usd_per_mtok: None, output_usd_per_mtok: 1.0 });
+    spec.models[0].price = Some(Price { input_usd_per_mtok: 1.0, output_usd_per_mtok: 1.0, ..Price::default() });
     spec.policy.default = provost::spec::Permission::Allow;
     let directory = tempfile::tempdir().unwrap();
     let recorder = open(directory.path());

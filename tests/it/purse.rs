@@ -10,7 +10,7 @@ use provost::run::Usage;
 use provost::runtime::{Ask, Purse, Refusal, SharedAccount, Source};
 use provost::spec::{Limits, Period};
 
-const FREE: Rates = Rates { input: 0, cached_input: 0, output: 0 };
+const FREE: Rates = Rates { input: 0, cached_input: 0, cache_write: 0, output: 0 };
 
 fn source(name: &str, caps: &[Cap]) -> Source {
     Source { account: Arc::new(SharedAccount::new(AccountName::new(name), Account::default())), caps: caps.into() }
@@ -107,7 +107,7 @@ proptest! {
     /// held comes back.
     #[test]
     fn honest_calls_never_overshoot(calls in prop::collection::vec((0u64..400, 1u32..400, 0u8..3, 0u64..100), 1..60)) {
-        let rates = Rates { input: 3_000_000, cached_input: 1_000_000, output: 9_000_000 };
+        let rates = Rates { input: 3_000_000, cached_input: 1_000_000, cache_write: 3_750_000, output: 9_000_000 };
         let limits = |tokens, cost| Cap::of_run(&Limits {
             tokens: Some(tokens), cost_usd: Some(cost), model_calls: Some(20), ..Limits::default()
         });
@@ -122,9 +122,7 @@ proptest! {
             }
             if what > 0 && !open.is_empty() {
                 let (input, output, held) = open.remove(0);
-                let usage = Usage {
-                    input_tokens: input, cached_input_tokens: 0, output_tokens: u64::from(output) * share / 100,
-                };
+                let usage = Usage { input_tokens: input, cached_input_tokens: 0, output_tokens: u64::from(output) * share / 100, ..Usage::default() };
                 match what {
                     1 => purse.settle(held, Amount::ONE_STEP.with_usage(&usage, &rates), Today::default()),
                     _ => purse.release(held),

@@ -272,8 +272,7 @@ async fn every_limit_ends_the_run_as_that_limit() {
             "cost_usd = 0.002",
             |spec| {
                 spec.network.limits.cost_usd = Some(0.002);
-                let price =
-                    Price { input_usd_per_mtok: 0.1, cached_input_usd_per_mtok: None, output_usd_per_mtok: 10.0 };
+                let price = Price { input_usd_per_mtok: 0.1, output_usd_per_mtok: 10.0, ..Price::default() };
                 spec.models[0].price = Some(price);
             },
             usize::MAX,
@@ -293,7 +292,7 @@ async fn every_limit_ends_the_run_as_that_limit() {
 #[tokio::test]
 async fn what_a_provider_bills_beyond_the_limit_is_debt_and_ends_the_run() {
     let provider = Scripted::new(|_| {
-        let usage = Usage { input_tokens: 50_000, cached_input_tokens: 0, output_tokens: 0 };
+        let usage = Usage { input_tokens: 50_000, cached_input_tokens: 0, output_tokens: 0, ..Usage::default() };
         calls([("wait", r#"{"ms": 0}"#)]).map(|reply| Reply { usage: Some(usage), ..reply })
     });
     let mut spec = with_wait(network([("one", agent(&["wait"]))]));

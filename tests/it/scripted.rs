@@ -48,7 +48,8 @@ impl Provider for Scripted {
 }
 
 /// A model's usage in all these tests: 10 tokens in, 5 out.
-pub(crate) const USAGE: Usage = Usage { input_tokens: 10, cached_input_tokens: 0, output_tokens: 5 };
+pub(crate) const USAGE: Usage =
+    Usage { input_tokens: 10, cached_input_tokens: 0, cache_write_tokens: 0, output_tokens: 5 };
 
 pub(crate) fn text(text: impl Into<String>) -> Result<Reply, Error> {
     Ok(Reply { text: text.into(), usage: Some(USAGE), ..Reply::default() })

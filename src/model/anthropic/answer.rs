@@ -36,6 +36,7 @@ struct PartialCall {
 struct Input {
     tokens: u64,
     cached: u64,
+    cache_write: u64,
 }
 
 impl answer::Answer for Answer {
@@ -110,7 +111,8 @@ impl answer::Answer for Answer {
     /// means nothing yet, and what was cut off then counts in full.
     fn usage(&self) -> Option<Usage> {
         let (input, output_tokens) = (self.input?, self.output_tokens?);
-        let usage = Usage { input_tokens: input.tokens, cached_input_tokens: input.cached, output_tokens };
+        let Input { tokens: input_tokens, cached: cached_input_tokens, cache_write: cache_write_tokens } = input;
+        let usage = Usage { input_tokens, cached_input_tokens, cache_write_tokens, output_tokens };
         (usage.tokens() > 0).then_some(usage)
     }
 
@@ -216,8 +218,9 @@ fn input(usage: &Value) -> Option<Input> {
         value => tokens(value),
     };
     let cached = part("cache_read_input_tokens")?;
-    let tokens = tokens(usage.get("input_tokens"))? + part("cache_creation_input_tokens")? + cached;
-    Some(Input { tokens, cached })
+    let cache_write = part("cache_creation_input_tokens")?;
+    let tokens = tokens(usage.get("input_tokens"))? + cache_write + cached;
+    Some(Input { tokens, cached, cache_write })
 }
 
 fn text_of<'a>(value: &'a Value, name: &str) -> &'a str {
@@ -354,11 +357,16 @@ mod tests {
             answer.take_whole(&json!({"content": [], "usage": usage})).unwrap();
             answer.usage()
         };
-        let used = |input_tokens, cached_input_tokens| Usage { input_tokens, cached_input_tokens, output_tokens: 5 };
+        let used = |input_tokens, cached_input_tokens| Usage {
+            input_tokens,
+            cached_input_tokens,
+            output_tokens: 5,
+            ..Usage::default()
+        };
         assert_eq!(of(r#"{"input_tokens":10,"output_tokens":5}"#), Some(used(10, 0)));
         let cached =
             r#"{"input_tokens":10,"output_tokens":5,"cache_read_input_tokens":300,"cache_creation_input_tokens":4000}"#;
-        assert_eq!(of(cached), Some(used(4310, 300)));
+        assert_eq!(of(cached), Some(Usage { cache_write_tokens: 4000, ..used(4310, 300) }));
         let none = r#"{"input_tokens":10,"output_tokens":5,"cache_read_input_tokens":null}"#;
         assert_eq!(of(none), Some(used(10, 0)));
         for wrong in [
@@ -384,7 +392,9 @@ mod tests {
     fn the_last_count_that_makes_sense_counts() {
         let start = json!({"type": "message_start", "message": {"usage": {"input_tokens": 9, "output_tokens": 1}}});
         let delta = |usage: Value| json!({"type": "message_delta", "delta": {}, "usage": usage});
-        let used = |input_tokens, output_tokens| Some(Usage { input_tokens, cached_input_tokens: 0, output_tokens });
+        let used = |input_tokens, output_tokens| {
+            Some(Usage { input_tokens, cached_input_tokens: 0, output_tokens, ..Usage::default() })
+        };
         assert_eq!(of(std::slice::from_ref(&start)).usage(), None);
         let counts = [delta(json!({"output_tokens": 5})), delta(json!({"output_tokens": 7}))];
         assert_eq!(of(&[start.clone(), counts[0].clone(), counts[1].clone()]).usage(), used(9, 7));

@@ -115,7 +115,7 @@ fn hello() -> Vec<Value> {
     [vec![start(), ping()], text(0, &["Hel", "lo"]), end("end_turn", 12)].concat()
 }
 
-const USED: Usage = Usage { input_tokens: 9, cached_input_tokens: 4, output_tokens: 12 };
+const USED: Usage = Usage { input_tokens: 9, cached_input_tokens: 4, cache_write_tokens: 2, output_tokens: 12 };
 
 fn call(name: &str, arguments: &str) -> ToolCall {
     ToolCall { name: name.to_owned(), arguments: arguments.to_owned() }
@@ -131,7 +131,15 @@ fn whole(content: Value, reason: &str) -> Answer {
 #[tokio::test]
 async fn a_whole_answer_is_read() {
     let (reply, told) = ask(whole(json!([{"type": "text", "text": "Hello"}]), "max_tokens"), false).await.unwrap();
-    assert_eq!(reply, Reply { text: "Hello".into(), usage: Some(USED), finish: Finish::Length, ..Reply::default() });
+    assert_eq!(
+        reply,
+        Reply {
+            text: "Hello".into(),
+            usage: Some(Usage { cache_write_tokens: 0, ..USED }),
+            finish: Finish::Length,
+            ..Reply::default()
+        }
+    );
     assert_eq!(told, "");
     let tools = json!([
         {"type": "text", "text": "I look."},

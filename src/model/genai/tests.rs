@@ -73,7 +73,7 @@ async fn a_refusal_is_known_streamed_or_not() {
 async fn a_stream_is_read_as_it_comes() {
     let body = [piece("Hel", ""), piece("lo", r#","finishReason":"STOP""#)].concat();
     let (reply, told) = ask(ProviderKind::Gemini, stream_answer(&body), true).await.unwrap();
-    let used = Usage { input_tokens: 9, cached_input_tokens: 4, output_tokens: 2 };
+    let used = Usage { input_tokens: 9, cached_input_tokens: 4, output_tokens: 2, ..Usage::default() };
     assert_eq!((reply.text.as_str(), reply.usage, told.as_str()), ("Hello", Some(used), "Hello"));
 }
 
@@ -125,11 +125,20 @@ async fn why_a_model_stopped_is_told_apart() {
 #[test]
 fn usage_that_can_not_be_true_is_none() {
     let used = |input, output| Used { prompt_tokens: input, completion_tokens: output, ..Used::default() };
-    assert_eq!(usage(Some(&used(Some(1), Some(2)))).unwrap().tokens(), 3);
+    assert_eq!(usage(Some(&used(Some(1), Some(2))), false).unwrap().tokens(), 3);
     for (input, output) in [(None, Some(1)), (Some(1), None), (Some(-1), Some(1)), (Some(0), Some(0)), (None, None)] {
-        assert_eq!(usage(Some(&used(input, output))), None);
+        assert_eq!(usage(Some(&used(input, output)), false), None);
     }
-    assert_eq!(usage(None), None);
+    assert_eq!(usage(None, false), None);
+    let details = ::genai::chat::PromptTokensDetails {
+        cached_tokens: Some(5),
+        cache_creation_tokens: Some(3),
+        ..Default::default()
+    };
+    let used = Used { prompt_tokens_details: Some(details), ..used(Some(2), Some(1)) };
+    assert_eq!(usage(Some(&used), false), None, "more from the cache than was read");
+    let beside = usage(Some(&used), true).unwrap();
+    assert_eq!((beside.input_tokens, beside.cached_input_tokens, beside.cache_write_tokens), (10, 5, 3));
 }
 
 #[tokio::test]

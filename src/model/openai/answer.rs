@@ -196,7 +196,12 @@ fn usage(usage: &Value) -> Option<Usage> {
     let cached = usage.get("prompt_tokens_details").and_then(|details| details.get("cached_tokens"));
     // Cached tokens are the cheaper ones, so a number that can't be true counts as none.
     let cached_input_tokens = tokens(cached).filter(|cached| *cached <= input_tokens).unwrap_or_default();
-    (input_tokens + output_tokens > 0).then_some(Usage { input_tokens, cached_input_tokens, output_tokens })
+    (input_tokens + output_tokens > 0).then_some(Usage {
+        input_tokens,
+        cached_input_tokens,
+        output_tokens,
+        ..Usage::default()
+    })
 }
 
 #[cfg(test)]
@@ -341,7 +346,10 @@ mod tests {
     fn a_usage_that_can_not_be_true_is_none() {
         let of = |text: &str| usage(&serde_json::from_str::<Value>(text).unwrap());
         let full = r#"{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4}}"#;
-        assert_eq!(of(full), Some(Usage { input_tokens: 10, cached_input_tokens: 4, output_tokens: 5 }));
+        assert_eq!(
+            of(full),
+            Some(Usage { input_tokens: 10, cached_input_tokens: 4, output_tokens: 5, ..Usage::default() })
+        );
         let cached = r#"{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":11}}"#;
         assert_eq!(of(cached).map(|usage| usage.cached_input_tokens), Some(0));
         for wrong in [

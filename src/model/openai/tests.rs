@@ -77,7 +77,7 @@ const DELTAS: &str = concat!(
 const FINISH: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
 const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2,\"prompt_tokens_details\":{\"cached_tokens\":4}}}\n\n";
 const DONE: &str = "data: [DONE]\n\n";
-const USED: Usage = Usage { input_tokens: 9, cached_input_tokens: 4, output_tokens: 2 };
+const USED: Usage = Usage { input_tokens: 9, cached_input_tokens: 4, cache_write_tokens: 0, output_tokens: 2 };
 
 #[tokio::test]
 async fn a_whole_answer_is_read() {

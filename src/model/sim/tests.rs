@@ -71,7 +71,10 @@ async fn an_answer_comes_in_pieces_with_its_usage() {
     assert_eq!(pieces.concat(), ANSWER);
     assert!((2..=4).contains(&pieces.len()), "{pieces:?}");
     let tokens = (ANSWER.len() as u64).div_ceil(4);
-    assert_eq!(reply.usage, Some(Usage { input_tokens: 3, cached_input_tokens: 0, output_tokens: tokens }));
+    assert_eq!(
+        reply.usage,
+        Some(Usage { input_tokens: 3, cached_input_tokens: 0, output_tokens: tokens, ..Usage::default() })
+    );
 
     request.tools = [Offer { name: "a".into(), description: "b".into(), parameters: Arc::new(json!({"c": 1})) }].into();
     let with_tools = call(&sim(&[""], Faults::default()), &request).await.0.unwrap().usage.unwrap();

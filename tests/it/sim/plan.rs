@@ -264,6 +264,7 @@ impl Plan {
             input_tokens: 40 + 5 * transcript.len() as u64,
             cached_input_tokens: 0,
             output_tokens: self.draw("usage", run, call).between(1, 60),
+            ..Usage::default()
         };
         let reply = Reply { usage: Some(usage), finish: Finish::Stop, ..Reply::default() };
         match self.says(run, &call.agent, name, call.step) {
@@ -434,7 +435,7 @@ fn model(draw: &mut Draw) -> ModelSpec {
         provider: Some(ProviderKind::Host),
         max_output_tokens: MAX_OUTPUT_TOKENS,
         in_flight: draw.happens(60).then(|| draw.between(1, 3) as u32),
-        price: Some(Price { input_usd_per_mtok: 1.0, cached_input_usd_per_mtok: None, output_usd_per_mtok: 3.0 }),
+        price: Some(Price { input_usd_per_mtok: 1.0, output_usd_per_mtok: 3.0, ..Price::default() }),
         retry: Retry { tries: TRIES, min: Span::from_millis(10), max: Span::from_millis(200), ..Retry::default() },
         ..ModelSpec::default()
     }
