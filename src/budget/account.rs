@@ -56,6 +56,11 @@ impl Amount {
         Self { tokens: usage.tokens(), cost_nano_usd: rates.cost(usage), ..self }
     }
 
+    /// Returns its tokens and its money alone.
+    pub fn without_counts(self) -> Self {
+        Self { tokens: self.tokens, cost_nano_usd: self.cost_nano_usd, ..Self::default() }
+    }
+
     /// Whether there is nothing of anything.
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
@@ -178,6 +183,9 @@ pub struct Cap {
     pub period: Option<Period>,
     /// At which share of it somebody is told.
     pub warn_at: Option<f64>,
+    /// For how many milliseconds that counts which no provider confirmed; none for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_for_ms: Option<u64>,
 }
 
 impl Cap {
@@ -190,7 +198,7 @@ impl Cap {
             cost_nano_usd: limits.cost_usd.map_or(u64::MAX, nano),
             tool_calls: limits.tool_calls.unwrap_or(u64::MAX),
         };
-        Self { limit, period: None, warn_at: limits.warn_at }
+        Self { limit, period: None, warn_at: limits.warn_at, unknown_for_ms: None }
     }
 
     /// Takes the limits of a budget.
@@ -202,7 +210,8 @@ impl Cap {
             cost_nano_usd: budget.cost_usd.map_or(u64::MAX, nano),
             tool_calls: budget.tool_calls.unwrap_or(u64::MAX),
         };
-        Self { limit, period: budget.per, warn_at: budget.warn_at.or(limits.warn_at) }
+        let unknown_for_ms = budget.unknown_for.map(|span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX));
+        Self { limit, period: budget.per, warn_at: budget.warn_at.or(limits.warn_at), unknown_for_ms }
     }
 
     /// Says of which limit at least the share `warn_at` is spent, if of any.
@@ -231,6 +240,13 @@ impl Spell {
         if number > self.number { Amount::default() } else { self.spent }
     }
 
+    /// Takes back what was spent then; of what has begun anew since, nothing.
+    fn take_back(&mut self, number: u32, amount: Amount) {
+        if number == self.number {
+            self.spent = self.spent.minus(amount);
+        }
+    }
+
     fn post(&mut self, number: u32, amount: Amount) {
         *self = Self { number: number.max(self.number), spent: self.spent(number).plus(amount) };
     }
@@ -249,6 +265,8 @@ pub struct Account {
     raised: Amount,
     /// The part of what has been spent that no provider confirmed: it was charged as reserved.
     unknown: Amount,
+    /// What was such a part, and counts no more.
+    expired: Amount,
 }
 
 impl Account {
@@ -278,6 +296,15 @@ impl Account {
     /// Counts a part of what has been spent as confirmed by nobody.
     pub fn doubt(&mut self, amount: Amount) {
         self.unknown = self.unknown.plus(amount);
+    }
+
+    /// Gives back what was spent on a day, and which nobody has confirmed for long enough.
+    pub fn expire(&mut self, amount: Amount, day: Today) {
+        self.unknown = self.unknown.minus(amount);
+        self.expired = self.expired.plus(amount);
+        self.ever = self.ever.minus(amount);
+        self.day.take_back(day.day, amount);
+        self.month.take_back(day.month, amount);
     }
 
     /// Gives back what was held for a call that was never made.
@@ -314,6 +341,11 @@ impl Account {
     /// Returns the part of what has been spent that no provider confirmed.
     pub fn unknown(&self) -> Amount {
         self.unknown
+    }
+
+    /// Returns what was given back since no provider confirmed it for long enough.
+    pub fn expired(&self) -> Amount {
+        self.expired
     }
 
     /// Returns by how much its limits were raised.

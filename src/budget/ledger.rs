@@ -3,7 +3,7 @@
 //! Each entry is written in the same transaction as the event of the run that it belongs to, and follows from it; so
 //! the two can be checked against each other, and pruning a run does not erase what it spent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -66,6 +66,15 @@ pub enum Entry {
         /// By how much.
         amount: Amount,
     },
+    /// What was charged as reserved to an account was given back: no provider has confirmed it for long enough.
+    Expired {
+        /// The account.
+        account: AccountName,
+        /// How much.
+        amount: Amount,
+        /// What was charged up to this time, in milliseconds since 1970 (UTC).
+        until_ms: u64,
+    },
     /// A run came to its end or was parked; it holds nothing any more.
     Closed {
         /// The run.
@@ -84,6 +93,7 @@ impl Entry {
             Self::Reserved { .. } => "reserved",
             Self::Settled { .. } => "settled",
             Self::Raised { .. } => "raised",
+            Self::Expired { .. } => "expired",
             Self::Closed { .. } => "closed",
         }
     }
@@ -91,7 +101,7 @@ impl Entry {
     /// Returns the run that it follows from; none for what a person did.
     pub fn run(&self) -> Option<&RunId> {
         match self {
-            Self::Raised { .. } => None,
+            Self::Raised { .. } | Self::Expired { .. } => None,
             Self::Opened { run, .. }
             | Self::Reserved { run, .. }
             | Self::Settled { run, .. }
@@ -119,6 +129,45 @@ pub struct Book {
     pub account: Account,
     /// Its limits, as the network has them that opened it last.
     pub caps: Vec<Cap>,
+    /// What no provider confirmed, by the time at which it was charged; of an account that runs share.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub doubts: VecDeque<Doubt>,
+}
+
+/// What was charged at a time, and no provider confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doubt {
+    /// When, in milliseconds since 1970 (UTC); of several, the last time.
+    pub at_ms: u64,
+    /// How much.
+    pub amount: Amount,
+}
+
+/// How many doubts an account tells apart. Where there are more, the two oldest are one, and last as long as the younger.
+const MAX_DOUBTS: usize = 1_000;
+
+impl Book {
+    fn doubt(&mut self, doubt: Doubt) {
+        self.account.doubt(doubt.amount);
+        self.doubts.push_back(doubt);
+        if self.doubts.len() > MAX_DOUBTS
+            && let (Some(oldest), Some(next)) = (self.doubts.pop_front(), self.doubts.front_mut())
+        {
+            next.amount = next.amount.plus(oldest.amount);
+            next.at_ms = next.at_ms.max(oldest.at_ms);
+        }
+    }
+
+    /// Returns for how long that counts which no provider confirmed: of several limits the longest holds, and one that says
+    /// nothing holds it for good.
+    fn unknown_for_ms(&self) -> Option<u64> {
+        let spans = self.caps.iter().map(|cap| cap.unknown_for_ms);
+        spans.reduce(|one, other| Some(one?.max(other?))).flatten()
+    }
+
+    fn doubts_until(&self, until_ms: u64) -> impl Iterator<Item = &Doubt> {
+        self.doubts.iter().filter(move |doubt| doubt.at_ms <= until_ms)
+    }
 }
 
 /// What one run holds and has spent since its account was opened last.
@@ -182,7 +231,7 @@ impl Ledger {
                         let mut account = Account::default();
                         account.carry(*spent);
                         account.raise(raised);
-                        Book { account, caps: Vec::new() }
+                        Book { account, ..Book::default() }
                     });
                     book.caps.clone_from(caps);
                 }
@@ -190,7 +239,7 @@ impl Ledger {
             Entry::Reserved { run, amount, agent, .. } => {
                 if let Some(balance) = self.open.get_mut(run) {
                     balance.held = balance.held.plus(*amount);
-                    post(&mut self.accounts, balance, run, agent, |account| account.hold(*amount));
+                    post(&mut self.accounts, balance, run, agent, |book| book.account.hold(*amount));
                 }
             }
             Entry::Raised { account, amount } => {
@@ -201,13 +250,24 @@ impl Ledger {
             Entry::Settled { run, held, spent, debt, unknown, agent, at_ms, .. } => {
                 if let Some(balance) = self.open.get_mut(run) {
                     let today = Today::at(*at_ms);
-                    post(&mut self.accounts, balance, run, agent, |account| {
-                        account.settle(*held, *spent, today);
-                        account.doubt(*unknown);
+                    post(&mut self.accounts, balance, run, agent, |book| {
+                        book.account.settle(*held, *spent, today);
+                        // That a call was made is certain.
+                        let amount = unknown.without_counts();
+                        if !amount.is_nothing() {
+                            book.doubt(Doubt { at_ms: *at_ms, amount });
+                        }
                     });
                     balance.held = balance.held.minus(*held);
                     balance.spent = balance.spent.plus(*spent);
                     balance.debt = balance.debt.plus(*debt);
+                }
+            }
+            Entry::Expired { account, until_ms, .. } => {
+                if let Some(book) = self.accounts.get_mut(account) {
+                    let due: Vec<Doubt> = book.doubts_until(*until_ms).copied().collect();
+                    book.doubts.retain(|doubt| doubt.at_ms > *until_ms);
+                    due.iter().for_each(|doubt| book.account.expire(doubt.amount, Today::at(doubt.at_ms)));
                 }
             }
             Entry::Closed { run, is_parked } => {
@@ -226,6 +286,16 @@ impl Ledger {
         }
     }
 
+    /// Returns the entry by which that is given back which has been charged to an account for long enough without a provider's
+    /// confirming it, with its parts; none where nothing is due.
+    pub fn expiring(&self, account: &AccountName, now_ms: u64) -> Option<(Entry, Vec<Doubt>)> {
+        let book = self.accounts.get(account)?;
+        let until_ms = now_ms.checked_sub(book.unknown_for_ms()?)?;
+        let due: Vec<Doubt> = book.doubts_until(until_ms).copied().collect();
+        let amount = due.iter().fold(Amount::default(), |sum, doubt| sum.plus(doubt.amount));
+        (!due.is_empty()).then(|| (Entry::Expired { account: account.clone(), amount, until_ms }, due))
+    }
+
     /// Returns what a tenant has spent: its runs that ended, and those under way.
     pub fn spent_by(&self, tenant: &str) -> Amount {
         let closed = self.closed.get(tenant).map(|closed| closed.spent).unwrap_or_default();
@@ -240,17 +310,18 @@ fn post(
     balance: &Balance,
     run: &RunId,
     agent: &str,
-    post: impl Fn(&mut Account),
+    post: impl Fn(&mut Book),
 ) {
     let of_agent = AccountName::of_agent(run, agent);
     for name in balance.accounts.iter().filter(|name| !name.is_of_agent() || **name == of_agent) {
-        accounts.entry(name.clone()).and_modify(|book| post(&mut book.account));
+        accounts.entry(name.clone()).and_modify(&post);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::Period;
 
     fn tokens(tokens: u64) -> Amount {
         Amount { tokens, ..Amount::default() }
@@ -291,7 +362,11 @@ mod tests {
         let (run, other) = (RunId::new("r"), RunId::new("o"));
         let opening = |name: &AccountName| {
             let limit = Amount { tokens: 200, ..Amount::MAX };
-            Opening { name: name.clone(), caps: vec![Cap { limit, period: None, warn_at: None }], spent: tokens(0) }
+            Opening {
+                name: name.clone(),
+                caps: vec![Cap { limit, period: None, warn_at: None, unknown_for_ms: None }],
+                spent: tokens(0),
+            }
         };
         let (of_run, of_agent) = (AccountName::of_run(&run), AccountName::of_agent(&run, "a"));
         let shared = AccountName::new("tenant/n/t");
@@ -323,12 +398,64 @@ mod tests {
             at_ms: 0,
         });
         ledger.evolve(&Entry::Raised { account: of_run.clone(), amount: tokens(7) });
-        let Book { account, caps } = &ledger.accounts[&of_run];
+        let Book { account, caps, .. } = &ledger.accounts[&of_run];
         assert_eq!(account.free(caps, Today::default()).tokens, 200 + 7 - 30 - 100);
         ledger.evolve(&Entry::Closed { run: run.clone(), is_parked: false });
         assert_eq!(ledger.accounts.keys().map(AccountName::as_str).collect::<Vec<_>>(), ["run/o", "tenant/n/t"]);
         assert_eq!((held(&ledger, &shared), ledger.accounts[&shared].account.spent().tokens), (100, 30));
         ledger.evolve(&open(&run, &[&of_run]));
         assert_eq!(ledger.accounts[&of_run].account.raised().tokens, 7);
+    }
+
+    #[test]
+    fn what_nobody_confirms_is_given_back_once_where_that_is_asked_for() {
+        const DAY: u64 = 86_400_000;
+        let shared = AccountName::new("tenant/n/t");
+        let run = RunId::new("r");
+        let cap = |unknown_for_ms, period| Cap {
+            limit: Amount { tokens: 1_000, ..Amount::MAX },
+            period,
+            warn_at: None,
+            unknown_for_ms,
+        };
+        let ledger = |caps: Vec<Cap>| {
+            let mut ledger = Ledger::default();
+            let opening = Opening { name: shared.clone(), caps, spent: tokens(0) };
+            ledger.evolve(&Entry::Opened { run: run.clone(), tenant: "t".into(), accounts: vec![opening] });
+            for (at_ms, spent, unknown) in [(5, 100, 100), (DAY, 50, 0), (DAY + 7, 30, 30)] {
+                let (held, spent, unknown) = (tokens(spent), tokens(spent), tokens(unknown));
+                ledger.evolve(&Entry::Reserved { run: run.clone(), seq: 1, amount: held, agent: "a".into() });
+                let debt = tokens(0);
+                let (run, agent) = (run.clone(), "a".into());
+                ledger.evolve(&Entry::Settled { run, seq: 2, held, spent, debt, unknown, agent, at_ms });
+            }
+            ledger
+        };
+        let mut kept = ledger(vec![cap(Some(1_000), Some(Period::Day)), cap(Some(DAY), None)]);
+        assert_eq!(kept.expiring(&shared, DAY + 4), None, "the longer time holds");
+        for (now, amount, ever, today) in [(DAY + 5, 100, 80, 80), (2 * DAY + 7, 30, 50, 50)] {
+            let (entry, due) = kept.expiring(&shared, now).unwrap();
+            assert_eq!(due.iter().map(|doubt| doubt.amount.tokens).sum::<u64>(), amount);
+            kept.evolve(&entry);
+            // Twice is once.
+            kept.evolve(&entry);
+            let account = kept.accounts[&shared].account;
+            let of_day = account.spent_in(Some(Period::Day), Today::at(DAY));
+            assert_eq!((account.spent().tokens, of_day.tokens), (ever, today), "the first was spent on another day");
+        }
+        let account = kept.accounts[&shared].account;
+        assert_eq!((account.unknown().tokens, account.expired().tokens), (0, 130));
+        assert_eq!(kept.expiring(&shared, u64::MAX), None);
+        assert_eq!(ledger(vec![cap(Some(1), None), cap(None, None)]).expiring(&shared, u64::MAX), None);
+    }
+
+    #[test]
+    fn of_many_doubts_the_oldest_are_one() {
+        let mut book = Book::default();
+        for at_ms in 0..3_000 {
+            book.doubt(Doubt { at_ms, amount: tokens(1) });
+        }
+        assert_eq!((book.doubts.len(), book.account.unknown().tokens), (MAX_DOUBTS, 3_000));
+        assert_eq!(book.doubts[0], Doubt { at_ms: 2_000, amount: tokens(2_001) });
     }
 }

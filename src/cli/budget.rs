@@ -113,6 +113,14 @@ fn in_words(name: &AccountName, book: &Book, today: Today) -> String {
             unknown.tokens
         );
     }
+    let expired = book.account.expired();
+    if expired.tokens > 0 {
+        let cost = Limit::CostUsd.of(&expired);
+        said += &format!(
+            "  {} tokens (${cost}) were charged as reserved and given back: nobody said in time what the calls did cost\n",
+            expired.tokens
+        );
+    }
     if !debt.is_nothing() {
         let cost = Limit::CostUsd.of(&debt);
         said += &format!("  billed beyond the limits: {} tokens, ${cost}\n", debt.tokens);
@@ -133,7 +141,10 @@ fn to_json(name: &AccountName, book: &Book, today: Today) -> Value {
     let debt = book.account.debt(&book.caps, today);
     let amount = |of: Amount| json!({ "tokens": of.tokens, "cost_usd": of.cost_usd() });
     let (unknown, debt) = (amount(book.account.unknown()), amount(debt));
-    json!({ "account": name, "limits": limits, "spent": amount(book.account.spent()), "unknown": unknown, "debt": debt })
+    let (spent, expired) = (amount(book.account.spent()), amount(book.account.expired()));
+    json!({
+        "account": name, "limits": limits, "spent": spent, "unknown": unknown, "expired": expired, "debt": debt,
+    })
 }
 
 fn per(period: Option<Period>) -> Option<&'static str> {

@@ -50,6 +50,8 @@ impl Funds {
         for of in [BudgetOf::Session, BudgetOf::Tenant, BudgetOf::Network, BudgetOf::Process] {
             let budgets: Vec<&BudgetSpec> = network.budgets.iter().filter(|budget| budget.of == of).collect();
             let Some(name) = budgets.first().and_then(|budget| name_of(budget, "")) else { continue };
+            // Where nothing can be written any more, the run's own first event says so.
+            let _ = recorder.expire_unknown(&name);
             sources.push(Source { account: recorder.shared_account(&name), caps: caps(&budgets).into() });
         }
         let mut of_agents = HashMap::new();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::sync::{Mutex, MutexGuard, Notified, Notify, locked};
-use crate::budget::{Account, AccountName, Amount, Cap, Limit, Rates, Today};
+use crate::budget::{Account, AccountName, Amount, Cap, Doubt, Limit, Rates, Today};
 use crate::spec::Period;
 
 /// How many accounts a call can spend from: its agent's, and those of the run, the session, the tenant, the network and the
@@ -103,6 +103,12 @@ impl SharedAccount {
     /// Raises its limits, and wakes who waits for that.
     pub fn raise(&self, by: Amount) {
         self.with(|account| account.raise(by));
+        self.freed.notify_waiters();
+    }
+
+    /// Gives back what no provider has confirmed for long enough, and wakes who waits for that.
+    pub fn expire(&self, due: &[Doubt]) {
+        self.with(|account| due.iter().for_each(|doubt| account.expire(doubt.amount, Today::at(doubt.at_ms))));
         self.freed.notify_waiters();
     }
 }

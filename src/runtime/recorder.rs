@@ -270,6 +270,23 @@ impl Recorder {
         Ok(())
     }
 
+    /// Gives back what has been charged to an account for long enough without a provider's confirming it, where its budget says
+    /// how long that is. Whether there was anything. Calls that wait for it go on.
+    ///
+    /// # Errors
+    /// Nothing more can be written.
+    pub(super) fn expire_unknown(&self, account: &AccountName) -> Result<bool, Error> {
+        let mut books = self.books();
+        let Some((entry, due)) = books.ledger.expiring(account, self.now_ms()) else { return Ok(false) };
+        let tokens: u64 = due.iter().map(|doubt| doubt.amount.tokens).sum();
+        tracing::warn!(%account, tokens, "what no provider confirmed is given back to a budget");
+        let live = self.live_account(account);
+        self.append_to(&mut books, None, Beside { entries: vec![entry], ..Beside::default() }, None)?;
+        drop(books);
+        live.into_iter().for_each(|live| live.expire(&due));
+        Ok(true)
+    }
+
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -286,9 +303,24 @@ impl Recorder {
     /// # Errors
     /// Nothing more can be written.
     pub(super) fn append(&self, run: Option<Part>, beside: Beside, durable: Option<Durable>) -> Result<(), Error> {
-        let Beside { entries, kept, settled } = beside;
         // The lock is held until the batch is in the writer's queue, so that the ledger's entries are there in order.
         let mut books = self.books();
+        let durable = self.append_to(&mut books, run, beside, durable)?;
+        drop(books);
+        durable.into_iter().for_each(|durable| durable(Ok(())));
+        Ok(())
+    }
+
+    /// Does so under the lock. Returns who is to be told at once, as there is no store.
+
+    fn append_to(
+        &self,
+        books: &mut Books,
+        run: Option<Part>,
+        beside: Beside,
+        durable: Option<Durable>,
+    ) -> Result<Option<Durable>, Error> {
+        let Beside { entries, kept, settled } = beside;
         for entry in &entries {
             books.ledger.evolve(entry);
             if let Entry::Raised { account, amount } = entry {
@@ -297,22 +329,21 @@ impl Recorder {
         }
         let Some(journal) = &self.journal else {
             kept.into_iter().for_each(|(stream, exchange)| books.keep(stream, exchange));
-            drop(books);
-            durable.into_iter().for_each(|durable| durable(Ok(())));
-            return Ok(());
+            return Ok(durable);
         };
         let now_ms = self.now_ms();
         let mut parts: Vec<Part> = run.into_iter().chain(books.part(&entries, now_ms)).collect();
         for (stream, exchange) in kept {
-            let seq = self.next_of(&stream, &mut books)?;
+            let seq = self.next_of(&stream, books)?;
             parts.push(Part { stream, records: vec![exchange.record(seq, now_ms)], mark: None, snapshot: None });
         }
         if let Some(settled) = settled {
             let stream = Settled::stream();
-            let seq = self.next_of(&stream, &mut books)?;
+            let seq = self.next_of(&stream, books)?;
             parts.push(Part { stream, records: vec![settled.record(seq, now_ms)], mark: None, snapshot: None });
         }
-        Ok(journal.append(Batch { parts, durable: durable.into_iter().collect() })?)
+        journal.append(Batch { parts, durable: durable.into_iter().collect() })?;
+        Ok(None)
     }
 
     /// Returns the number of a stream's next record.

@@ -138,6 +138,10 @@ pub struct BudgetSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub warn_at: Option<f64>,
+    /// For how long that counts as spent which was charged as reserved, since no provider said what the call did cost; for good
+    /// where it is left out. Then it is given back, which the ledger says. Not for budgets of agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_for: Option<Span>,
 }
 
 /// Who shares a budget.

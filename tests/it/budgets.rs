@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
 use provost::budget::{AccountName, Amount, Entry, Ledger, Limit, Today};
+use provost::model::Error as ModelError;
 use provost::run::{Event, RunId, Status};
 use provost::runtime::{Answers, Recorder, RunRequest, Runtime, new_run_id, read_entries};
-use provost::spec::{AgentSpec, BudgetOf, BudgetSpec, NetworkSpec, OnLimit, Period, Permission};
+use provost::spec::{AgentSpec, BudgetOf, BudgetSpec, NetworkSpec, OnLimit, Period, Permission, Span};
 use serde_json::Value;
 
 use crate::replay::assert_same;
@@ -16,8 +17,8 @@ use crate::scripted::{Scripted, calls, network, results, runtime, step, text};
 use crate::world::World;
 
 fn budget(of: BudgetOf) -> BudgetSpec {
-    let (agent, per, cost_usd, tokens, model_calls, tool_calls, warn_at) = Default::default();
-    BudgetSpec { of, agent, per, cost_usd, tokens, model_calls, tool_calls, warn_at }
+    let (agent, per, cost_usd, tokens, model_calls, tool_calls, warn_at, unknown_for) = Default::default();
+    BudgetSpec { of, agent, per, cost_usd, tokens, model_calls, tool_calls, warn_at, unknown_for }
 }
 
 fn calls_of(of: BudgetOf, model_calls: u64) -> BudgetSpec {
@@ -317,6 +318,40 @@ async fn what_waits_in_this_process_is_woken() {
     assert_eq!(handle.wait().await.unwrap().status, Status::Cancelled);
     audit(&recorder);
     close(&recorder).await;
+}
+
+#[tokio::test]
+async fn what_nobody_confirms_is_given_back_after_a_while_where_that_is_asked_for() {
+    for (unknown_for, status) in [(None, Status::Limit), (Some(Span::from_millis(1)), Status::Done)] {
+        let directory = tempfile::tempdir().unwrap();
+        let spec = || {
+            let budget = BudgetSpec { unknown_for, per: Some(Period::Day), ..budget_of_tokens(6_000) };
+            let mut spec = spec(vec![budget]);
+            spec.models[0].retry.tries = 1;
+            spec
+        };
+        let breaks_off =
+            Scripted::new(|_| Err(ModelError::Cut { received: 9, message: "gone".to_owned(), usage: None }));
+        let recorder = open(directory.path());
+        let first = start(spec(), &breaks_off, &recorder).await.run("x").await.unwrap();
+        assert_ne!(first.status, Status::Done);
+        let account = AccountName::new("tenant/test/local");
+        let unknown = recorder.ledger().accounts[&account].account.unknown();
+        assert!(unknown.tokens > 4_000, "{unknown:?}");
+        close(&recorder).await;
+
+        // What is given back is on record, and so it stays after a restart.
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        for _ in 0..2 {
+            let recorder = open(directory.path());
+            let report = start(spec(), &answers(), &recorder).await.run("x").await.unwrap();
+            assert_eq!(report.status, status, "{report:?}");
+            let book = audit(&recorder).accounts[&account].clone();
+            let given_back = if unknown_for.is_some() { unknown } else { Amount::default() };
+            assert_eq!((book.account.expired(), book.account.unknown().plus(given_back)), (given_back, unknown));
+            close(&recorder).await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -523,7 +523,9 @@ fn models_that_are_called_through_genai() {
     let served = |provider: &str, more: &str, found: &[&str]| {
         let tail = format!("[models.m]\nprovider = \"{provider}\"\nmodel = \"m\"\n{more}");
         let missing = (!cfg!(feature = "genai")).then_some("not_built_in 7:12");
-        check_tail(&tail, &missing.into_iter().chain(found.iter().copied()).collect::<Vec<_>>());
+        let mut expected: Vec<&str> = missing.into_iter().chain(found.iter().copied()).collect();
+        expected.sort_by_key(|found| found.split_once(' ').map(|(_, place)| place));
+        check_tail(&tail, &expected);
     };
     served("gemini", "api_key = \"env:K\"\n", &[]);
     served("gemini", "base_url = \"http://127.0.0.1:1\"\n", &[]);
@@ -534,6 +536,14 @@ fn models_that_are_called_through_genai() {
     // It is on this machine, and so it costs nothing.
     served("ollama", "[network.limits]\ncost_usd = 1\n", &[]);
     served("ollama", "base_url = \"http://10.0.0.1:11434\"\n[network.limits]\ncost_usd = 1\n", &["no_price 6:9"]);
+}
+
+#[test]
+fn what_is_not_confirmed_counts_for_a_while_or_for_good() {
+    let budget = |more: &str| format!("[[budgets]]\ntokens = 100000\n{more}");
+    check_tail(&budget("of = \"tenant\"\nunknown_for = \"24h\"\n"), &[]);
+    check_tail(&budget("of = \"tenant\"\nunknown_for = \"0s\"\n"), &["out_of_range 9:15"]);
+    check_tail(&budget("of = \"agent\"\nunknown_for = \"24h\"\n"), &["key_without_use 9:15"]);
 }
 
 #[test]

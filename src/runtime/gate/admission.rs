@@ -14,7 +14,7 @@ use crate::runtime::scope::{Over, Scope};
 use crate::runtime::traffic::Permit;
 use crate::spec::OnLimit;
 
-/// How often a call that waits for a limit to be raised looks whether a new day or month has begun.
+/// How often a call that waits for a limit to be raised looks whether a new day or month has begun, or something is given back.
 const NEXT_PERIOD: Duration = Duration::from_secs(60);
 
 /// What is taken for one try of a model call; given back in this order when dropped.
@@ -64,6 +64,9 @@ pub(super) async fn admit(
             Err(refusal) => refusal,
         };
         permit.release();
+        if is_expired(&refusal, scope) {
+            continue;
+        }
         // Before anybody is asked for more, it goes to a cheaper model.
         if let Refusal::Exhausted(reached) = &refusal
             && reached.limit == Limit::CostUsd
@@ -99,6 +102,9 @@ pub(super) async fn admit_tool(
             Err(refusal) => refusal,
         };
         permit.into_iter().for_each(Permit::release);
+        if is_expired(&refusal, scope) {
+            continue;
+        }
         match wait(refusal, desk, scope).await? {
             Ok((place, at_most)) => pass_time(freed[place].take(), at_most).await,
             Err(reached) => return Ok(Err(NotAdmitted::Limit(reached))),
@@ -112,6 +118,13 @@ pub(super) enum NotAdmitted {
     Refused(Box<Event>),
     /// A limit forbids it for good.
     Limit(Box<Exhausted>),
+}
+
+/// Whether something was given back that no provider had confirmed, so that it may be paid for after all.
+fn is_expired(refusal: &Refusal, scope: &Scope) -> bool {
+    let Refusal::Exhausted(reached) = refusal else { return false };
+    // Where nothing can be written any more, the run ends at its next event.
+    scope.recorder.expire_unknown(&reached.account).unwrap_or(false)
 }
 
 /// Says what a call waits for that can't be paid for now: the account with this place, and for how long at most before it
@@ -132,7 +145,8 @@ async fn wait(
                 return Ok(Err(reached));
             }
             desk.queued(Wait::TopUp).await?;
-            Ok(Ok((reached.place, reached.cap.period.map(|_| NEXT_PERIOD))))
+            let begins_anew = reached.cap.period.is_some() || reached.cap.unknown_for_ms.is_some();
+            Ok(Ok((reached.place, begins_anew.then_some(NEXT_PERIOD))))
         }
     }
 }

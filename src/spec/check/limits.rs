@@ -28,6 +28,14 @@ impl Check<'_> {
                 let help = "take it out: the budget of an agent lasts as long as its run";
                 wrong(Some("per"), "key_without_use", "`per` means nothing in the budget of an agent".to_owned(), help);
             }
+            if budget.unknown_for.is_some() && is_of_agent {
+                let help = "take it out: the budget of an agent lasts as long as its run";
+                let message = "`unknown_for` means nothing in the budget of an agent".to_owned();
+                wrong(Some("unknown_for"), "key_without_use", message, help);
+            }
+            if let Some(span) = budget.unknown_for.filter(|_| !is_of_agent) {
+                self.not_zero(&["budgets", &index, "unknown_for"], span);
+            }
             if let Some(agent) = agent.as_ref().filter(|_| is_of_agent) {
                 self.find(&["budgets", &index, "agent"], "agents", agent);
             }

@@ -372,7 +372,7 @@ fn budgets(draw: &mut Draw) -> Vec<BudgetSpec> {
     let model_calls = draw.happens(50).then(|| draw.between(3, 60));
     let tool_calls = (draw.happens(30) || tokens.is_none() && model_calls.is_none()).then(|| draw.between(2, 40));
     let (of, agent, per, cost_usd, warn_at) = (BudgetOf::Network, None, None, None, draw.happens(50).then_some(0.5));
-    vec![BudgetSpec { of, agent, per, cost_usd, tokens, model_calls, tool_calls, warn_at }]
+    vec![BudgetSpec { of, agent, per, cost_usd, tokens, model_calls, tool_calls, warn_at, unknown_for: None }]
 }
 
 fn network(draw: &mut Draw) -> NetworkSpec {
