@@ -312,7 +312,6 @@ impl Recorder {
     }
 
     /// Does so under the lock. Returns who is to be told at once, as there is no store.
-
     fn append_to(
         &self,
         books: &mut Books,
