@@ -119,7 +119,8 @@ fn network() -> Network {
     spec.agents.insert("one".to_owned(), agent);
     let (agent, per, cost_usd, tool_calls, warn_at) = Default::default();
     let (tokens, model_calls) = (Some(u64::MAX >> 1), Some(u64::MAX >> 1));
-    let of = |of| BudgetSpec { of, agent: None, per, cost_usd, tokens, model_calls, tool_calls, warn_at };
+    let of =
+        |of| BudgetSpec { of, agent: None, per, cost_usd, tokens, model_calls, tool_calls, warn_at, unknown_for: None };
     let _: Option<String> = agent;
     spec.budgets = vec![of(BudgetOf::Tenant), of(BudgetOf::Network)];
     Network::new(spec).expect("the bench's network is valid")

@@ -295,7 +295,7 @@ impl Builder {
             };
             let turnstile = recorder.traffic.provider(&name, identity, &Terms::of(&model));
             let rates = model.price.as_ref().map(Rates::new).unwrap_or_default();
-            models.insert(name.into(), Arc::new(Model { spec: model, provider, rates, turnstile }));
+            models.insert(name.into(), Arc::new(Model::new(model, provider, rates, turnstile)));
         }
         let text = self.network.to_text().into();
         let fleet =

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use serde_json::json;
@@ -19,6 +20,10 @@ use crate::tool::{self, ErasedTool};
 
 /// What the simulated model is called in a network that has no models.
 pub(super) const STAND_IN: &str = "sim";
+
+/// How many tokens a server is believed to add to a request: more is no prompt of anybody's but a number that is wrong, for
+/// which one call is charged, and no other held back.
+const MOST_UNFORESEEN: u64 = 65_536;
 
 /// What all runs of a network share.
 pub(super) struct Fleet {
@@ -49,6 +54,27 @@ pub(super) struct Model {
     pub(super) rates: Rates,
     /// What all calls of its provider pass, of other networks too.
     pub(super) turnstile: Arc<Turnstile>,
+    /// By how many tokens a call has read more than it was thought to at most.
+    unforeseen: AtomicU64,
+}
+
+impl Model {
+    pub(super) fn new(spec: ModelSpec, provider: Arc<dyn Provider>, rates: Rates, turnstile: Arc<Turnstile>) -> Self {
+        Self { spec, provider, rates, turnstile, unforeseen: AtomicU64::new(0) }
+    }
+
+    /// Returns how many tokens a call reads at most, of which so many are foreseen.
+    pub(super) fn reads_at_most(&self, foreseen: u64) -> u64 {
+        foreseen.saturating_add(self.unforeseen.load(Ordering::Relaxed))
+    }
+
+    /// Learns how many tokens a call has read. What a server adds to requests on its own counts for all calls from then on.
+    pub(super) fn learn(&self, foreseen: u64, read: u64) {
+        let beyond = read.saturating_sub(foreseen);
+        if (1..=MOST_UNFORESEEN).contains(&beyond) {
+            self.unforeseen.fetch_max(beyond, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A tool, opened for one run.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use provost::model::{Error as ModelError, Finish, Reply, Request};
-use provost::run::{Body, Event, Status, ToolFailure, Usage};
+use provost::run::{Body, Event, Status, Subject, ToolFailure, Usage};
 use provost::runtime::{Approver, Question, Replayer, Report, RunRequest};
 use provost::spec::{AgentSpec, GuardsSpec, NetworkSpec, Permission, Price, Span};
 use provost::tool::{self, Tool};
@@ -308,6 +308,31 @@ async fn what_a_provider_bills_beyond_the_limit_is_debt_and_ends_the_run() {
     }
     let Event::RunEnded { spent, debt, .. } = &end.unwrap().event else { panic!("it ends otherwise") };
     assert_eq!((spent.tokens, debt.tokens), (50_000, 30_000));
+}
+
+#[tokio::test]
+async fn what_a_server_adds_to_requests_is_reserved_for_from_then_on() {
+    for (read, is_believed) in [(9_000, true), (900_000, false)] {
+        let provider = Scripted::new(move |request| {
+            let usage = Usage { input_tokens: read, output_tokens: 1, ..Usage::default() };
+            let reply = if step(request) < 3 { calls([("wait", r#"{"ms": 0}"#)]) } else { text("done") };
+            reply.map(|reply| Reply { usage: Some(usage), ..reply })
+        });
+        let spec = with_wait(network([("one", agent(&["wait"]))]));
+        let runtime = runtime(spec, &provider).tool("wait", Wait).start().await.unwrap();
+        let run = runtime.start(RunRequest::new("x")).await.unwrap();
+        let mut events = run.events();
+        let mut reserved = Vec::new();
+        while let Some(envelope) = events.next().await {
+            match &envelope.event {
+                Event::CallIntended { subject: Subject::Model { .. }, reserved: of, .. } => reserved.push(of.tokens),
+                _ => {}
+            }
+        }
+        assert_eq!(run.wait().await.unwrap().status, Status::Done);
+        assert!(reserved[0] < 9_000, "{reserved:?}");
+        assert!(reserved[1..].iter().all(|of| (*of > 9_000) == is_believed), "{reserved:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -46,7 +46,8 @@ pub(super) async fn admit(
         (1, true) => Amount::ONE_CALL,
         _ => Amount::default(),
     };
-    let (input_tokens, at_least) = (request.input_token_bound(*fixed_bytes), model.spec.min_output_tokens);
+    let (input_tokens, at_least) =
+        (model.reads_at_most(request.input_token_bound(*fixed_bytes)), model.spec.min_output_tokens);
     let ask = Ask { counts, input_tokens, wanted, at_least, rates: model.rates };
     loop {
         let tokens = input_tokens.saturating_add(wanted.into());

@@ -108,6 +108,7 @@ pub(super) async fn ask(
         Err(error) => error.usage().or_else(|| (!error.may_be_billed()).then(Default::default)),
     };
     if let Some(usage) = usage {
+        call.model.learn(call.request.input_token_bound(call.fixed_bytes), usage.input_tokens);
         admission.permit.used(usage.input_tokens.saturating_add(usage.output_tokens));
     }
     result
