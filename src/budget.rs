@@ -13,6 +13,6 @@ mod price;
 
 pub use account::{Account, Amount, Cap, Limit};
 pub use calendar::Today;
-pub use ledger::{Balance, Book, Closed, Doubt, Entry, Ledger, Opening};
+pub use ledger::{Balance, Book, Closed, Doubt, Entry, Ledger, NotRaised, Opening};
 pub use name::AccountName;
 pub use price::{NANO_USD_PER_USD, Rates};

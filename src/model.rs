@@ -259,7 +259,7 @@ pub enum Error {
     /// Nothing came in time.
     #[error("timed out after {after:?} {stage}")]
     Timeout {
-        /// What was awaited: `connecting`, `before the first token`, `between tokens`, `in all`.
+        /// What was awaited: `connecting`, `before the first token`, `between tokens`, `in all`, `in its step`.
         stage: &'static str,
         /// How long was waited.
         after: Duration,
@@ -376,6 +376,8 @@ impl Error {
             Self::Timeout { stage, .. } => *stage != "connecting",
             Self::Cut { .. } | Self::Malformed { .. } | Self::Foreign { .. } => true,
             Self::NotTriedAgain { last } => last.may_be_billed(),
+            // A gateway lost patience, or the connection, while what is behind it may have been at work.
+            Self::Overloaded { status: 408 | 502 | 504 | 520..=524, .. } => true,
             Self::RateLimited { .. }
             | Self::Overloaded { .. }
             | Self::Transport { .. }
@@ -384,6 +386,17 @@ impl Error {
             | Self::Auth { .. }
             | Self::Script { .. } => false,
         }
+    }
+
+    /// Forgets what the failed try used where that is not believed.
+    pub(crate) fn believing(mut self, is_believed: impl Fn(&Usage) -> bool) -> Self {
+        match &mut self {
+            Self::Cut { usage, .. } | Self::Malformed { usage, .. } | Self::Foreign { usage, .. } => {
+                *usage = usage.filter(|usage| is_believed(usage));
+            }
+            _ => {}
+        }
+        self
     }
 
     /// Returns what the failed try used, where the provider said so.

@@ -149,6 +149,17 @@ impl Limit {
         self.part(limit) != u64::MAX
     }
 
+    /// Whether an amount has any of what is limited.
+    pub(super) fn goes_into(self, amount: &Amount) -> bool {
+        self.part(amount) > 0
+    }
+
+    /// Whether it is more than anybody spends: a million million, and of money a thousand million dollars.
+    pub(super) fn is_absurd(self, amount: &Amount) -> bool {
+        const MOST: u64 = 1_000_000_000_000;
+        self.part(amount) > if self == Self::CostUsd { 1_000_000 * MOST } else { MOST }
+    }
+
     /// Returns what an amount has of what is limited, as it is printed for programs.
     pub fn to_json(self, amount: &Amount) -> serde_json::Value {
         match self {
@@ -214,41 +225,60 @@ impl Cap {
         Self { limit, period: budget.per, warn_at: budget.warn_at.or(limits.warn_at), unknown_for_ms }
     }
 
-    /// Says of which limit at least the share `warn_at` is spent, if of any.
-    fn is_near(&self, raised: Amount, spent: &Amount) -> Option<Limit> {
-        let share = self.warn_at?;
+    /// Says of which limits at least the share `warn_at` is spent.
+    fn near(&self, raised: Amount, spent: Amount) -> impl Iterator<Item = Limit> {
         let limit = self.limit.plus(raised);
-        let is_near = |which: &Limit| {
-            let (limit, spent) = (which.part(&limit), which.part(spent));
+        let is_near = move |which: &Limit, share: f64| {
+            let (limit, spent) = (which.part(&limit), which.part(&spent));
             limit != u64::MAX && spent > 0 && spent as f64 >= share * limit as f64
         };
-        Limit::SPENDING.into_iter().find(is_near)
+        let share = self.warn_at;
+        Limit::SPENDING.into_iter().filter(move |which| share.is_some_and(|share| is_near(which, share)))
     }
 }
 
-/// What has been spent in a day or a month.
+/// What has been spent in a day or a month: in the last one, and in those before it, since a clock may jump. What was spent
+/// on a day stays spent on it wherever the clock has been meanwhile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 struct Spell {
     /// Which day or month it is.
     number: u32,
     spent: Amount,
+    /// Those before it, the last one first.
+    before: [Option<(u32, Amount)>; 2],
 }
 
 impl Spell {
-    /// A clock that is set back begins nothing anew.
+    /// A clock that is set back over midnight begins nothing anew; one that comes back from far off does.
     fn spent(&self, number: u32) -> Amount {
-        if number > self.number { Amount::default() } else { self.spent }
+        match self.before.iter().flatten().find(|(of, _)| *of == number) {
+            Some((_, spent)) => *spent,
+            None if number == self.number || number.saturating_add(1) == self.number => self.spent,
+            None => Amount::default(),
+        }
     }
 
-    /// Takes back what was spent then; of what has begun anew since, nothing.
+    fn at(&mut self, number: u32) -> Option<&mut Amount> {
+        let earlier = self.before.iter_mut().flatten().find(|(of, _)| *of == number).map(|(_, spent)| spent);
+        let is_last = number == self.number || number.saturating_add(1) == self.number;
+        earlier.or(is_last.then_some(&mut self.spent))
+    }
+
+    /// Takes back what was spent then; of what is not known any more, nothing.
     fn take_back(&mut self, number: u32, amount: Amount) {
-        if number == self.number {
-            self.spent = self.spent.minus(amount);
+        if let Some(spent) = self.at(number) {
+            *spent = spent.minus(amount);
         }
     }
 
     fn post(&mut self, number: u32, amount: Amount) {
-        *self = Self { number: number.max(self.number), spent: self.spent(number).plus(amount) };
+        if let Some(spent) = self.at(number) {
+            *spent = spent.plus(amount);
+            return;
+        }
+        let before = [Some((self.number, self.spent)), self.before[0]];
+        *self = Self { number, spent: amount, before };
     }
 }
 
@@ -388,11 +418,12 @@ impl Account {
         caps.iter().map(beyond).fold(Amount::default(), |most, debt| most.plus(debt.minus(most)))
     }
 
-    /// Says which limit somebody is to be told of, since it is near, with what is spent of it.
-    pub fn is_near(&self, caps: &[Cap], today: Today) -> Option<(Limit, Amount)> {
-        caps.iter().find_map(|cap| {
-            let spent = self.spent_in(cap.period, today);
-            Some((cap.is_near(self.raised, &spent)?, spent))
-        })
+    /// Returns the limits somebody is to be told of, since they are near, with what is spent of each.
+    pub fn near(&self, caps: &[Cap], today: Today) -> Vec<(Limit, Option<Period>, Amount)> {
+        let near = |cap: &Cap| {
+            let (spent, period) = (self.spent_in(cap.period, today), cap.period);
+            cap.near(self.raised, spent).map(move |limit| (limit, period, spent)).collect::<Vec<_>>()
+        };
+        caps.iter().flat_map(near).collect()
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Account, AccountName, Amount, Cap, Today};
+use super::{Account, AccountName, Amount, Cap, Limit, Today};
 use crate::run::RunId;
 
 /// What happens to the ledger.
@@ -170,6 +170,25 @@ impl Book {
     }
 }
 
+/// Why limits can't be raised.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotRaised {
+    /// There is no such account.
+    #[error("there is no account {0}")]
+    NoAccount(AccountName),
+    /// Nothing would come of it.
+    #[error("{account} has no limit on {limit}, so none can be raised")]
+    NoLimit {
+        /// The account.
+        account: AccountName,
+        /// What is not limited.
+        limit: Limit,
+    },
+    /// It is no amount that anybody means, and could not be taken back.
+    #[error("that is more of {0} than anybody spends")]
+    TooMuch(Limit),
+}
+
 /// What one run holds and has spent since its account was opened last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Balance {
@@ -284,6 +303,26 @@ impl Ledger {
                 }
             }
         }
+    }
+
+    /// Says whether the limits of an account can be raised by an amount. The account of a run need not be open.
+    ///
+    /// # Errors
+    /// [`NotRaised`] says why not.
+    pub fn check_raise(&self, account: &AccountName, amount: &Amount) -> Result<(), NotRaised> {
+        let raised = Limit::SPENDING.into_iter().filter(|limit| limit.goes_into(amount));
+        let Some(book) = self.accounts.get(account) else {
+            return if account.is_of_run() { Ok(()) } else { Err(NotRaised::NoAccount(account.clone())) };
+        };
+        for limit in raised {
+            if !book.caps.iter().any(|cap| limit.is_set(&cap.limit)) {
+                return Err(NotRaised::NoLimit { account: account.clone(), limit });
+            }
+            if limit.is_absurd(amount) {
+                return Err(NotRaised::TooMuch(limit));
+            }
+        }
+        Ok(())
     }
 
     /// Returns the entry by which that is given back which has been charged to an account for long enough without a provider's

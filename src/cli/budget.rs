@@ -33,7 +33,8 @@ enum Command {
 /// By how much which limits are raised.
 #[derive(Debug, clap::Args)]
 struct Raise {
-    /// The account, as `provost budget` names it; or a run: its id, the beginning or the end of it, or `last`.
+    /// The account, as `provost budget` names it; or a run: its id, the beginning or the end of it, or `last`. Limits of a day
+    /// or a month are raised for all that follow, too.
     #[arg(value_name = "ACCOUNT")]
     account: String,
     /// US dollars.
@@ -121,9 +122,12 @@ fn in_words(name: &AccountName, book: &Book, today: Today) -> String {
             expired.tokens
         );
     }
-    if !debt.is_nothing() {
+    if !debt.without_counts().is_nothing() {
         let cost = Limit::CostUsd.of(&debt);
-        said += &format!("  billed beyond the limits: {} tokens, ${cost}\n", debt.tokens);
+        said += &format!(
+            "  beyond the limits, as it was billed or another network may spend more: {} tokens, ${cost}\n",
+            debt.tokens
+        );
     }
     said
 }
@@ -157,6 +161,11 @@ fn per(period: Option<Period>) -> Option<&'static str> {
 async fn top_up(cli: &Cli, address: &Address, raise: &Raise) -> Result<Code, Error> {
     let amount = amount(raise)?;
     let (account, run) = account(address, &raise.account)?;
+    let ledger = address.store()?.map_or_else(|| Ok(Ledger::default()), |store| read_ledger(&store))?;
+    ledger.check_raise(&account, &amount).map_err(|error| Error::Usage {
+        message: visible(&error.to_string()),
+        hint: "`provost budget` shows the limits that there are".to_owned(),
+    })?;
     let body = TopUp { account: account.clone(), amount };
     act(
         address,

@@ -69,7 +69,10 @@ impl RunState {
 
     /// Says which calls wait for a limit to be raised; none if none does.
     fn unpaid_in_words(&self) -> Option<String> {
-        let unpaid = self.queued().filter(|(_, wait)| *wait == Wait::TopUp).map(|(call, _)| call.to_string());
+        let unpaid = self.queued().filter(|(_, wait)| *wait == Wait::TopUp).map(|(call, _)| match self.lacks(call) {
+            Some(why) => format!("{call} ({why})"),
+            None => call.to_string(),
+        });
         let unpaid: Vec<String> = unpaid.collect();
         (!unpaid.is_empty())
             .then(|| format!("a limit is reached that may be raised, and these calls wait: {}", unpaid.join("; ")))

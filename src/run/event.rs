@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{AgentId, AgentOutcome, Answer, CallId, Guard, Labels, Message, PutBack, RunEnd, RunId, Usage, Why};
 use crate::budget::{AccountName, Amount, Limit};
 use crate::model::Finish;
-use crate::spec::Effect;
+use crate::spec::{Effect, Period};
 
 /// An event with all that is known about it beside what happened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -279,12 +279,15 @@ pub enum Event {
         /// How it is to end.
         end: RunEnd,
     },
-    /// So much is spent of an account that somebody is told: once in a run.
+    /// So much is spent of a limit of an account that somebody is told: once in a run for each limit.
     BudgetLow {
         /// The account.
         account: AccountName,
         /// Which of its limits is near.
         limit: Limit,
+        /// In what time it holds; none for ever.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        per: Option<Period>,
         /// What is spent of it.
         spent: Amount,
     },
@@ -297,6 +300,9 @@ pub enum Event {
         call: CallId,
         /// What for.
         wait: Wait,
+        /// Which limit it would go beyond, and by what that may be raised, in words, where it waits for that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<Arc<str>>,
     },
     /// A question is in the mailbox of an agent, and waits for an instance that is free.
     Sent {

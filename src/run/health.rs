@@ -142,7 +142,7 @@ mod tests {
         let failed = Event::AgentFailed { reason: String::new(), at: None, delivery: 0, restart_in_ms: Some(5) };
         let steps = [
             (Event::AgentStarted { name, parent: Parent::Run, depth: 0, task }, "idle"),
-            (Event::CallQueued { call: model.clone(), wait: Wait::Permit }, "awaiting_permit"),
+            (Event::CallQueued { call: model.clone(), wait: Wait::Permit, why: None }, "awaiting_permit"),
             (intended(&model, &of_model), "awaiting_model"),
             (Event::Hung { what: Some("the model".to_owned()) }, "hung"),
             (Event::Hung { what: None }, "awaiting_model"),
@@ -156,7 +156,7 @@ mod tests {
             (Event::InputGiven { call: person, text: "yes".into() }, "awaiting_agents"),
             (Event::Sent { call: asked.clone(), to: "two".into() }, "awaiting_agents"),
             (Event::CallAbandoned { call: asked.clone(), charged: reserved }, "idle"),
-            (Event::CallQueued { call: asked, wait: Wait::Mailbox }, "queued"),
+            (Event::CallQueued { call: asked, wait: Wait::Mailbox, why: None }, "queued"),
             (failed, "restarting"),
             (Event::AgentRestarted { reason: String::new() }, "queued"),
         ];

@@ -16,9 +16,9 @@ use super::{
     AgentId, AgentOutcome, CallId, Envelope, Event, Labels, Message, Origin, Parent, PutBack, RunEnd, Status, Stream,
     Subject, ToolFailure, Wait, tool_message,
 };
-use crate::budget::{AccountName, Amount};
+use crate::budget::{AccountName, Amount, Limit};
 use crate::fault::{self, Bug};
-use crate::spec::Effect;
+use crate::spec::{Effect, Period};
 
 pub(crate) use self::flow::visit_key;
 pub use self::flow::{FlowState, Joining, Live, Published};
@@ -33,6 +33,9 @@ pub struct RunState {
     open: BTreeMap<CallId, OpenCall>,
     /// The calls that wait before they can be made.
     queued: BTreeMap<CallId, Wait>,
+    /// What calls were said to lack that waited for a limit to be raised.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    unpaid: BTreeMap<CallId, Arc<str>>,
     over: BTreeSet<CallId>,
     /// The calls that a person has answered, in the order of the answers.
     #[serde(default)]
@@ -53,7 +56,7 @@ pub struct RunState {
     abandoned: Vec<(CallId, Arc<str>)>,
     /// The accounts of which it was said that a limit is near.
     #[serde(default)]
-    warned: BTreeSet<AccountName>,
+    warned: BTreeSet<String>,
 }
 
 /// What a run began with.
@@ -189,6 +192,11 @@ impl RunState {
         self.queued.get(call).copied()
     }
 
+    /// Returns what a call was said to lack that waits for a limit to be raised.
+    pub fn lacks(&self, call: &CallId) -> Option<&str> {
+        self.unpaid.get(call).map(|why| &**why)
+    }
+
     /// Returns the calls that wait before they can be made, with what they wait for.
     pub fn queued(&self) -> impl Iterator<Item = (&CallId, Wait)> {
         self.queued.iter().map(|(call, wait)| (call, *wait))
@@ -226,8 +234,8 @@ impl RunState {
     }
 
     /// Whether it was said already that an account is near a limit.
-    pub fn is_warned(&self, account: &AccountName) -> bool {
-        self.warned.contains(account)
+    pub fn is_warned(&self, account: &AccountName, limit: Limit, per: Option<Period>) -> bool {
+        self.warned.contains(&warning(account, limit, per))
     }
 
     /// Returns what the run has been charged.
@@ -345,7 +353,10 @@ impl RunState {
                 self.queued.remove(call);
                 self.open.insert(call.clone(), intended);
             }
-            Event::CallQueued { call, wait } => drop(self.queued.insert(call.clone(), *wait)),
+            Event::CallQueued { call, wait, why } => {
+                self.queued.insert(call.clone(), *wait);
+                self.unpaid.extend(why.iter().map(|why| (call.clone(), why.clone())));
+            }
             Event::Sent { call, .. } => self.stage(call, Stage::Sent { since_ms: envelope.time_ms }),
             Event::Took { call } => self.stage(call, Stage::Intended),
             Event::DeadLettered { .. } => self.dead_letters += 1,
@@ -426,7 +437,7 @@ impl RunState {
             Event::Routed { .. } | Event::Joined { .. } | Event::JoinDue { .. } => self.evolve_flows(envelope),
             Event::CancelRequested { end } => self.cancelling = Some(end.clone()),
             Event::RunEnded { end, .. } => self.end = Some(end.clone()),
-            Event::BudgetLow { account, .. } => _ = self.warned.insert(account.clone()),
+            Event::BudgetLow { account, limit, per, .. } => _ = self.warned.insert(warning(account, *limit, *per)),
             Event::AtRest
             | Event::Rejected { call: None, .. }
             | Event::RepairRequested { .. }
@@ -539,6 +550,11 @@ impl RunState {
 }
 
 /// Returns where the calls of an agent stand among all, which are in order of their agents.
+/// Names what somebody is told of once.
+fn warning(account: &AccountName, limit: Limit, per: Option<Period>) -> String {
+    format!("{account} {limit} {per:?}")
+}
+
 fn calls_of(agent: &AgentId) -> RangeInclusive<CallId> {
     CallId::model(agent, 0)..=CallId::tool(agent, u32::MAX, u32::MAX)
 }

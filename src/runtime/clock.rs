@@ -1,4 +1,5 @@
-//! The time of day, for people to read; nothing is decided by it but how long a run has been under way.
+//! The time of day, for people to read. By it is decided for how long a run has been under way, which day and month budgets
+//! are in, and for how long they keep what no provider confirmed.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

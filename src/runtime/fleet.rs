@@ -21,9 +21,9 @@ use crate::tool::{self, ErasedTool};
 /// What the simulated model is called in a network that has no models.
 pub(super) const STAND_IN: &str = "sim";
 
-/// How many tokens a server is believed to add to a request: more is no prompt of anybody's but a number that is wrong, for
-/// which one call is charged, and no other held back.
-const MOST_UNFORESEEN: u64 = 65_536;
+/// How many tokens a server is believed to have read or written beyond what was asked: more is no prompt of anybody's, and no
+/// thinking, but a number that is wrong.
+pub(super) const MOST_UNFORESEEN: u64 = 65_536;
 
 /// What all runs of a network share.
 pub(super) struct Fleet {

@@ -11,7 +11,7 @@ use super::purse::{Ask, MAX_SOURCES, Purse, Refusal, SharedAccount, Source};
 use super::recorder::Recorder;
 use crate::budget::{AccountName, Amount, Cap, Limit, Opening, Today};
 use crate::fault::{self, Bug};
-use crate::run::{OpenCall, RunState, Stream};
+use crate::run::{Event, OpenCall, RunState, Stream};
 use crate::spec::{BudgetOf, BudgetSpec, NetworkSpec};
 
 /// What the calls of a run are paid from.
@@ -107,17 +107,23 @@ impl Funds {
         self.run.account.with(|account| account.debt(&self.run.caps, self.today()))
     }
 
-    /// Returns the accounts of an agent's calls that are near a limit, each with the limit and what is spent of it.
-    pub(super) fn near(&self, agent: &str) -> Vec<(AccountName, Limit, Amount)> {
+    /// Returns what a run says of the limits that an agent's calls are near to.
+    pub(super) fn near(&self, agent: &str) -> Vec<Event> {
         if !self.warns {
             return Vec::new();
         }
         let today = self.today();
-        let is_near = |source: &Source| {
-            let (limit, spent) = source.account.with(|account| account.is_near(&source.caps, today))?;
-            Some((source.account.name().clone(), limit, spent))
+        let near = |source: &Source| {
+            let near = source.account.with(|account| account.near(&source.caps, today));
+            let account = source.account.name().clone();
+            near.into_iter().map(move |(limit, per, spent)| Event::BudgetLow {
+                account: account.clone(),
+                limit,
+                per,
+                spent,
+            })
         };
-        self.of(agent).sources().iter().filter_map(is_near).collect()
+        self.of(agent).sources().iter().flat_map(near).collect()
     }
 
     /// Reserves for one try of an agent's call.

@@ -34,7 +34,7 @@ pub use person::Inquired;
 
 use self::admission::NotAdmitted;
 use self::approval::Verdict;
-use self::desk::Desk;
+use self::desk::{Desk, Time};
 pub(super) use self::perform::words;
 use self::permit::Barred;
 pub(super) use self::pulse::Pulse;
@@ -50,8 +50,10 @@ use crate::spec::{Builtin, Effect};
 /// Takes a call through the gate to its end, and tells the run's supervisor what became of it. Dropping the future at
 /// any point stops the call and gives back what it held.
 pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<RunMessage>) -> Result<(), Over> {
-    let Call { id, agent, cause, labels, work, attempt, approval, is_asked, begun_in, first_intended_ms, pulse } = call;
-    let desk = Desk { id, agent, cause, labels, begun_in, first_intended_ms, pulse, supervisor };
+    let Call { id, agent, cause, labels, work, attempt, approval, is_asked, begun_in, first_intended_ms, time, pulse } =
+        call;
+    let time = Time::new(time);
+    let desk = Desk { id, agent, cause, labels, begun_in, first_intended_ms, time, pulse, supervisor };
     let subject = match &work {
         Work::Model(call) => call.subject(),
         Work::Act(subject) => subject.clone(),
@@ -81,7 +83,10 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
     let mut tries = retry::Tries::new(&call.model.spec.retry, &scope.stream.run, &desk.id, attempt);
     loop {
         permit::may_begin(desk, scope).await?;
-        if call.model.turnstile.is_broken() && tries.go_round("its breaker is open", &mut call, desk).await? {
+        desk.time.begin();
+        if let Some(why) = permit::way_round(&call)
+            && tries.go_round(&why, &mut call, desk).await?
+        {
             continue;
         }
         let mut admission = match admission::admit(&call, call.wanted, tries.attempt(), desk, scope).await? {
@@ -104,7 +109,7 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
         let result = permit::ask(&mut admission, &call, intended, desk, scope).await;
         crash::point("after_effect", "model");
         let charged = perform::charge(&result, &admission.hold, &call.model.rates);
-        let again = match tries.next(result, &mut call) {
+        let again = match tries.next(result, &mut call, &desk.time) {
             Err(again) => again,
             Ok(result) => {
                 return desk.over(perform::model_event(desk, &call, result, charged), Some((admission, charged)));
@@ -119,6 +124,7 @@ async fn ask_model(mut call: ModelCall, attempt: u32, desk: &Desk, scope: &Scope
 
 async fn act(subject: Subject, attempt: u32, desk: &Desk, scope: &Scope) -> Result<(), Over> {
     permit::may_begin(desk, scope).await?;
+    desk.time.begin();
     let Subject::Tool { tool, arguments } = &subject else {
         // The supervisor records the intent and the new agent's start in one go, or refuses what leads too deep.
         let (call, cause, labels) = (desk.id.clone(), desk.cause, desk.labels.clone());

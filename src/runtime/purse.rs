@@ -47,6 +47,10 @@ pub struct Exhausted {
     pub cap: Cap,
     /// What is spent of it.
     pub spent: Amount,
+    /// What the call may take at least.
+    pub needs: Amount,
+    /// By how much the limit was raised.
+    pub raised: Amount,
 }
 
 impl Exhausted {
@@ -58,9 +62,10 @@ impl Exhausted {
             Period::Month => " a month",
         });
         let of = if account.as_str().starts_with("run/") { String::new() } else { format!(" of the budget {account}") };
+        let most = cap.limit.plus(self.raised);
         let most = match limit {
-            Limit::CostUsd => cap.limit.cost_usd().to_string(),
-            _ => limit.of(&cap.limit),
+            Limit::CostUsd => most.cost_usd().to_string(),
+            _ => limit.of(&most),
         };
         let reached = format!("limit {limit} = {most}{per}{of}");
         match limit {
@@ -72,6 +77,23 @@ impl Exhausted {
             }
             _ => format!("{reached} reached"),
         }
+    }
+}
+
+impl Exhausted {
+    /// Says it to who may raise the limit, with what has to be added at least.
+    pub fn words_for_a_person(&self) -> String {
+        let Self { account, limit, cap, spent, needs, raised, .. } = self;
+        let left = cap.limit.plus(*raised).minus(*spent);
+        let option = match limit {
+            Limit::CostUsd => "--cost-usd",
+            Limit::Tokens => "--tokens",
+            Limit::ModelCalls => "--model-calls",
+            Limit::ToolCalls => "--tool-calls",
+            Limit::Steps | Limit::Deadline => "--steps",
+        };
+        let lacks = limit.of(&needs.minus(left));
+        format!("{}; provost budget top-up {account} {option} {lacks} lets it go on", self.words())
     }
 }
 
@@ -161,8 +183,9 @@ impl Purse {
             if let Some(cap) = source.caps.iter().find(is_beyond)
                 && let Some(limit) = Limit::beyond(&floor, &account.remaining(cap, today))
             {
-                let (account, spent) = (source.account.name.clone(), account.spent_in(cap.period, today));
-                let reached = Exhausted { account, place, limit, cap: *cap, spent };
+                let (spent, raised) = (account.spent_in(cap.period, today), account.raised());
+                let account = source.account.name.clone();
+                let reached = Exhausted { account, place, limit, cap: *cap, spent, needs: floor, raised };
                 return Err(Refusal::Exhausted(Box::new(reached)));
             }
         }

@@ -57,6 +57,9 @@ pub(super) enum NoTurn {
     /// It waited for too long.
     #[error("it waited for its turn for {waited:?}, and no longer may (`queue.timeout` under [network.fleet])")]
     TooLong { waited: Duration },
+    /// Its step may take no longer.
+    #[error("it had no turn in the time that its step may take (`step_timeout` of the agent)")]
+    StepOver,
 }
 
 /// What waits at a turnstile.
@@ -118,13 +121,13 @@ impl Traffic {
     /// Passes where there is room everywhere and nobody waits for it.
     pub(super) fn try_pass(self: &Arc<Self>, through: Through, tokens: u64) -> Option<Permit> {
         let grant = self.with(|core| core.pass(through.0, tokens, Instant::now())).ok()?;
-        Some(Permit { traffic: self.clone(), grant: Some(grant) })
+        Some(Permit { traffic: self.clone(), grant: Some(grant), is_sent: false })
     }
 
     /// Passes at once, whether there is room or not. Those who come after it wait until there is.
     pub(super) fn enter(self: &Arc<Self>, through: Through) -> Permit {
         let grant = self.with(|core| core.enter(through.0, Instant::now()));
-        Permit { traffic: self.clone(), grant: Some(grant) }
+        Permit { traffic: self.clone(), grant: Some(grant), is_sent: false }
     }
 
     /// Waits until it may pass. Dropping the future takes it out of the queue, and gives back what it was granted in the
@@ -156,7 +159,7 @@ impl Traffic {
         });
         let number = match entered? {
             Ok(number) => number,
-            Err(grant) => return Ok(Permit { traffic: self.clone(), grant: Some(grant) }),
+            Err(grant) => return Ok(Permit { traffic: self.clone(), grant: Some(grant), is_sent: false }),
         };
         let place = Place { traffic: self, number };
         let permit = match bounds {
@@ -203,7 +206,7 @@ impl Traffic {
         };
         for (tell, grant) in granted {
             // Who is not there any more drops what it is told, and so gives it back.
-            let _ = tell.send(Permit { traffic: self.clone(), grant: Some(grant) });
+            let _ = tell.send(Permit { traffic: self.clone(), grant: Some(grant), is_sent: false });
         }
         for (gate, opens) in alarms {
             self.set_timer(gate, opens);
@@ -240,9 +243,16 @@ impl Turnstile {
     pub(super) fn is_broken(&self) -> bool {
         let now = Instant::now();
         self.traffic.with(|core| {
-            let in_flight = core.at(self.gate).in_flight;
-            core.throttle(self.gate, |throttle| throttle.is_broken(in_flight, now)).unwrap_or(false)
+            let since = core.at(self.gate).since;
+            core.throttle(self.gate, |throttle| throttle.is_broken(since, now)).unwrap_or(false)
         })
+    }
+
+    /// Returns for how long it is closed yet, if it is.
+    pub(super) fn closed_for(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let until = self.traffic.with(|core| core.throttle(self.gate, |throttle| throttle.closed_until(now)));
+        until.flatten().map(|until| until.duration_since(now))
     }
 
     /// Returns how many wait.
@@ -267,9 +277,15 @@ impl Drop for Place<'_> {
 pub(super) struct Permit {
     traffic: Arc<Traffic>,
     grant: Option<Grant>,
+    is_sent: bool,
 }
 
 impl Permit {
+    /// The call is made from here on, and counts in what may be made in a minute. One that is not made gives that back.
+    pub(super) fn sent(&mut self) {
+        self.is_sent = true;
+    }
+
     /// Tells what the call came to, so that the next are let in accordingly.
     pub(super) fn learn(&self, outcome: Outcome) {
         if let Some(grant) = &self.grant {
@@ -297,7 +313,7 @@ impl Permit {
     /// Gives the room back, and has none from then on.
     pub(super) fn give_back(&mut self) {
         if let Some(grant) = self.grant.take() {
-            self.traffic.with(|core| core.release(&grant, Instant::now()));
+            self.traffic.with(|core| core.release(&grant, self.is_sent, Instant::now()));
         }
     }
 }

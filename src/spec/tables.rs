@@ -349,6 +349,10 @@ pub struct AgentSpec {
     #[serde(default = "AgentSpec::default_max_steps")]
     #[schemars(range(min = 1))]
     pub max_steps: u32,
+    /// How long a step may take: its model call with all its tries, and then each of its tools for what is left of it. Agents
+    /// that it asks have steps of their own, and what waits for a person waits. No bound where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_timeout: Option<Span>,
     /// How often a step that can't be used (malformed arguments, an unknown tool, an answer that misses its schema)
     /// is sent back to the model before the agent fails.
     #[serde(default = "AgentSpec::default_max_repairs")]
@@ -423,6 +427,7 @@ impl AgentSpec {
             max_deliveries: Self::default_max_deliveries(),
             on_error: OnError::default(),
             scope: Scope::default(),
+            step_timeout: None,
             replicas: None,
             in_flight: None,
             mailbox: MailboxSpec::default(),

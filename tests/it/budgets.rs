@@ -242,7 +242,9 @@ async fn a_person_raises_a_limit_and_what_waited_goes_on() {
     let report = runtime.start(request).await.unwrap().wait().await.unwrap();
     assert_eq!(report.status, Status::AwaitingBudget);
     let reason = report.reason.unwrap();
-    assert_eq!(reason, "a limit is reached that may be raised, and these calls wait: one#3");
+    let how = format!("provost budget top-up run/{run} --model-calls 1 lets it go on");
+    let why = format!("these calls wait: one#3 (limit model_calls = 2 reached; {how})");
+    assert_eq!(reason, format!("a limit is reached that may be raised, and {why}"));
     let past = recorder.whole_past(&run).unwrap();
     let is_low = |event: &Event| matches!(event, Event::BudgetLow { limit: Limit::ModelCalls, .. });
     assert_eq!(past.events.iter().filter(|envelope| is_low(&envelope.event)).count(), 1);
@@ -407,7 +409,7 @@ fn budgets_are_shown_and_raised_at_a_terminal() {
     world.ask_for(2, &["budget", "top-up", "tenant/asks/local", "--tokens", "1"]);
     let first = world.ask(&["run", "n.toml", "one"]);
     assert!(
-        first.stderr.contains("the limit model_calls of tenant/asks/local is near: 1 are used"),
+        first.stderr.contains("the limit model_calls a month of tenant/asks/local is near: 1 are used"),
         "{}",
         first.stderr
     );
@@ -428,6 +430,8 @@ fn budgets_are_shown_and_raised_at_a_terminal() {
         vec!["budget", "top-up", "tenant/asks/local", "--cost-usd", "-1"],
         vec!["budget", "top-up", "tenant/asks/local", "--cost-usd", "NaN"],
         vec!["budget", "top-up", "tenant/asks/nobody", "--tokens", "1"],
+        vec!["budget", "top-up", "tenant/asks/local", "--tokens", "1"],
+        vec!["budget", "top-up", "tenant/asks/local", "--model-calls", "18446744073709551615"],
         vec!["budget", "top-up", "01nosuchrun", "--tokens", "1"],
     ] {
         world.ask_for(2, &wrong);

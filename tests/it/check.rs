@@ -539,6 +539,16 @@ fn models_that_are_called_through_genai() {
 }
 
 #[test]
+fn money_that_nobody_has_is_no_limit() {
+    check_tail("[network.limits]\ncost_usd = 1e300\n", &["out_of_range 7:12"]);
+    check_tail("[[budgets]]\nof = \"process\"\ncost_usd = 2e9\n", &["out_of_range 8:12"]);
+    check_tail(
+        "[models.m]\nprice = { input_usd_per_mtok = 1, output_usd_per_mtok = 1 }\n[[budgets]]\nof = \"agent\"\ncost_usd = 0\n",
+        &["limit_too_low 10:12"],
+    );
+}
+
+#[test]
 fn what_is_not_confirmed_counts_for_a_while_or_for_good() {
     let budget = |more: &str| format!("[[budgets]]\ntokens = 100000\n{more}");
     check_tail(&budget("of = \"tenant\"\nunknown_for = \"24h\"\n"), &[]);

@@ -91,6 +91,22 @@ fn a_limit_that_is_raised_leaves_more_and_a_day_begins_anew() {
 }
 
 #[test]
+fn a_clock_that_jumps_far_and_comes_back_takes_no_day_away_and_gives_none() {
+    let by_day = Cap { period: Some(Period::Day), ..cap(100, 9) };
+    let purse = Purse::new(vec![source("tenant/n/t", &[by_day])]);
+    let on = |day| Today { day, month: day / 30 };
+    let spend = |day| {
+        let (_, held) = purse.reserve(&ask(60, 40, 40), on(day)).ok()?;
+        purse.settle(held, held, on(day));
+        Some(())
+    };
+    assert_eq!([spend(100), spend(100)], [Some(()), None]);
+    // A year on and back: this day is spent, as that one is, and the next begins anew.
+    assert_eq!([spend(465), spend(100), spend(465)], [Some(()), None, None]);
+    assert_eq!([spend(101), spend(100), spend(101)], [Some(()), None, None]);
+}
+
+#[test]
 fn a_reservation_is_in_all_accounts_or_in_none() {
     let narrow = source("network/n", &[cap(100, 9)]);
     let wide = source("run/r", &[cap(1_000, 9)]);

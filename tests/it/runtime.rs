@@ -292,7 +292,7 @@ async fn every_limit_ends_the_run_as_that_limit() {
 #[tokio::test]
 async fn what_a_provider_bills_beyond_the_limit_is_debt_and_ends_the_run() {
     let provider = Scripted::new(|_| {
-        let usage = Usage { input_tokens: 50_000, cached_input_tokens: 0, output_tokens: 0, ..Usage::default() };
+        let usage = Usage { input_tokens: 50_000, cached_input_tokens: 0, output_tokens: 10, ..Usage::default() };
         calls([("wait", r#"{"ms": 0}"#)]).map(|reply| Reply { usage: Some(usage), ..reply })
     });
     let mut spec = with_wait(network([("one", agent(&["wait"]))]));
@@ -307,7 +307,76 @@ async fn what_a_provider_bills_beyond_the_limit_is_debt_and_ends_the_run() {
         end = Some(envelope);
     }
     let Event::RunEnded { spent, debt, .. } = &end.unwrap().event else { panic!("it ends otherwise") };
-    assert_eq!((spent.tokens, debt.tokens), (50_000, 30_000));
+    assert_eq!((spent.tokens, debt.tokens), (50_010, 30_010));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_takes_no_longer_than_it_may_whatever_takes_its_time() {
+    let slow = |secs| {
+        Scripted::later(move |request| {
+            let result = if step(request) == 1 { calls([("wait", r#"{"ms": 600000}"#)]) } else { text("done") };
+            Box::pin(async move {
+                tokio::time::sleep(Duration::from_secs(secs)).await;
+                result
+            })
+        })
+    };
+    let spec = |step_timeout| {
+        let mut spec = with_wait(network([("one", agent(&["wait"]))]));
+        spec.agents["one"].step_timeout = step_timeout;
+        spec
+    };
+    let minute = Some(Span::from_secs(60));
+    let run = async |spec, provider: &Scripted| {
+        let runtime = runtime(spec, provider).tool("wait", Wait).start().await.unwrap();
+        runtime.run("x").await.unwrap()
+    };
+    // The tool has what the model call has left of the step.
+    let provider = slow(20);
+    assert_eq!(run(spec(minute), &provider).await.status, Status::Done);
+    let said = results(&provider.asked()[1]);
+    assert_eq!(said, ["the tool did not answer within 40s, which was left of its step"]);
+    // A model call has it with all its tries, and no other try begins when it is over.
+    let began = tokio::time::Instant::now();
+    let report = run(spec(minute), &slow(3_600)).await;
+    assert_eq!((report.status, began.elapsed().as_secs()), (Status::Failed, 60));
+    assert!(report.reason.unwrap().contains("timed out after 60s in its step"));
+    let fails =
+        Scripted::new(|_| Err(ModelError::Overloaded { status: 503, message: "busy".to_owned(), retry_after: None }));
+    let mut often = spec(minute);
+    often.models["m"].retry.tries = 100;
+    let began = tokio::time::Instant::now();
+    assert_eq!(run(often, &fails).await.status, Status::Failed);
+    assert_eq!(began.elapsed().as_secs(), 60);
+    // What waits for its turn waits no longer either.
+    let mut narrow = spec(minute);
+    narrow.models["m"].requests_per_minute = Some(1);
+    let runtime = runtime(narrow, &slow(1)).tool("wait", Wait).start().await.unwrap();
+    let (one, two) = tokio::join!(runtime.run("x"), runtime.run("y"));
+    assert!([one.unwrap(), two.unwrap()].iter().any(|report| report.status == Status::Failed));
+}
+
+#[tokio::test]
+async fn usage_that_can_not_be_true_is_charged_as_reserved_and_known_for_a_guess() {
+    let usage = |input_tokens, output_tokens| Usage { input_tokens, output_tokens, ..Usage::default() };
+    for lie in [usage(999_999_999, 5), usage(10, 999_999_999), usage(0, 5), usage(10, 0)] {
+        let provider = Scripted::new(move |_| text("done").map(|reply| Reply { usage: Some(lie), ..reply }));
+        let runtime = runtime(network([("one", agent(&[]))]), &provider).start().await.unwrap();
+        let run = runtime.start(RunRequest::new("x")).await.unwrap();
+        let mut events = run.events();
+        let (mut reserved, mut charged) = (None, None);
+        while let Some(envelope) = events.next().await {
+            match &envelope.event {
+                Event::CallIntended { reserved: of, .. } => reserved = Some(*of),
+                Event::ModelReplied { charged: of, usage, .. } => {
+                    assert_eq!(*usage, None);
+                    charged = Some(*of);
+                }
+                _ => {}
+            }
+        }
+        assert!(charged.is_some() && charged == reserved, "{lie:?}");
+    }
 }
 
 #[tokio::test]

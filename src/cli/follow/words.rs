@@ -1,7 +1,8 @@
 //! What happened, in words.
 
 use crate::run::{AgentOutcome, Body, CallId, Envelope, Event, Inquiry, Parent, Resolution, Subject, Wait};
-use crate::spec::visible;
+
+use crate::spec::{Period, visible};
 
 /// How much of a text is shown in a line.
 const LINE_CHARS: usize = 120;
@@ -125,8 +126,12 @@ fn what(event: &Event) -> String {
             format!("learns that call {} {how}", shown(call))
         }
         Event::CallAbandoned { call, .. } => format!("does not wait for call {} any more", shown(call)),
-        Event::BudgetLow { account, limit, spent } => {
-            format!("the limit {limit} of {} is near: {} are used", visible(account.as_str()), limit.of(spent))
+        Event::BudgetLow { account, limit, per, spent } => {
+            let per = per.map_or("", |per| match per {
+                Period::Day => " a day",
+                Period::Month => " a month",
+            });
+            format!("the limit {limit}{per} of {} is near: {} are used", visible(account.as_str()), limit.of(spent))
         }
         Event::AtRest => "somebody looks after the run, which no process has".to_owned(),
         Event::Paused => "the run is paused".to_owned(),

@@ -14,6 +14,8 @@ pub(in crate::model) struct Answer {
     calls: Vec<PartialCall>,
     finish: Option<Finish>,
     usage: Option<Usage>,
+    /// Whether that is of the whole answer: it came without a piece of it, and none came after it.
+    is_counted: bool,
     /// Whether a choice has been seen, be it empty.
     chosen: bool,
 }
@@ -31,6 +33,7 @@ impl answer::Answer for Answer {
 
     fn take_whole(&mut self, body: &Value) -> Result<bool, TooManyCalls> {
         self.take_usage(body);
+        self.is_counted = true;
         let Some(choice) = body.get("choices").and_then(|choices| choices.get(0)) else { return Ok(false) };
         let Some(message) = choice.get("message").filter(|message| message.is_object()) else { return Ok(false) };
         self.take_finish(choice);
@@ -72,8 +75,9 @@ impl answer::Answer for Answer {
         self.chosen
     }
 
+    /// None before all is counted: some servers count with each piece, and what was cut off is more than the last count.
     fn usage(&self) -> Option<Usage> {
-        self.usage
+        self.usage.filter(|_| self.is_counted || self.finish.is_some())
     }
 
     /// A tool call without a name is left out, and said to be.
@@ -97,6 +101,8 @@ impl Answer {
     fn take_usage(&mut self, body: &Value) -> bool {
         let usage = body.get("usage").and_then(usage);
         self.usage = usage.or(self.usage);
+        let brings_more = body.get("choices").and_then(Value::as_array).is_some_and(|choices| !choices.is_empty());
+        self.is_counted = (self.is_counted || usage.is_some()) && !brings_more;
         usage.is_some()
     }
 

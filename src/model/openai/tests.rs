@@ -251,6 +251,15 @@ async fn a_stream_that_stops_is_cut() {
     assert!(error.is_transient() && error.may_be_billed());
     let error = ask(stream_answer(&[DELTAS, USAGE].concat()), true).await.unwrap_err();
     assert_eq!(error.usage(), Some(USED));
+    // What was counted with a piece, or before others, is less than what was cut off.
+    let counting = DELTAS.replacen(
+        "\"finish_reason\":null}]",
+        "\"finish_reason\":null}],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":1}",
+        1,
+    );
+    for early in [counting, [USAGE, DELTAS].concat()] {
+        assert_eq!(ask(stream_answer(&early), true).await.unwrap_err().usage(), None);
+    }
     // Half of a chunk, half of a body, and no answer at all after the request.
     let chunked = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\nffff\r\n";
     check(&ask(Answer::Bytes([chunked, DELTAS].concat().into_bytes()), true).await.unwrap_err(), "Cut", "");

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::call::ModelCall;
 use super::desk::Desk;
 use super::permit::{self, Barred};
 use crate::budget::{Amount, Limit, Rates};
 use crate::fault::{self, Bug};
-use crate::run::{Event, Wait};
+use crate::run::{Event, Subject, ToolFailure, Wait, refused};
 use crate::runtime::funds::Hold;
 use crate::runtime::purse::{Ask, Exhausted, Refusal};
 use crate::runtime::scope::{Over, Scope};
-use crate::runtime::traffic::Permit;
+use crate::runtime::traffic::{NoTurn, Permit};
 use crate::spec::OnLimit;
 
 /// How often a call that waits for a limit to be raised looks whether a new day or month has begun, or something is given back.
@@ -49,7 +51,11 @@ pub(super) async fn admit(
     let (input_tokens, at_least) =
         (model.reads_at_most(request.input_token_bound(*fixed_bytes)), model.spec.min_output_tokens);
     let ask = Ask { counts, input_tokens, wanted, at_least, rates: model.rates };
+    let mut waits = Waits::new(scope);
     loop {
+        if desk.time.is_over() {
+            return Ok(Err(Barred::NoTurn(NoTurn::StepOver)));
+        }
         let tokens = input_tokens.saturating_add(wanted.into());
         let permit = match permit::of_model(call, tokens, desk, scope).await? {
             Ok(permit) => permit,
@@ -75,8 +81,9 @@ pub(super) async fn admit(
         {
             return Ok(Err(Barred::Limit(reached.clone())));
         }
-        match wait(refusal, desk, scope).await? {
-            Ok((place, at_most)) => pass_time(freed[place].take(), at_most).await,
+        match waits.wait(refusal, desk, scope).await? {
+            Ok(until) if waits.are_over(&until) => return Ok(Err(Barred::NoTurn(waits.too_long()))),
+            Ok(until) => pass_time(freed[until.place].take(), &until, desk).await,
             Err(reached) => return Ok(Err(Barred::Limit(reached))),
         }
     }
@@ -92,6 +99,7 @@ pub(super) async fn admit_tool(
 ) -> Result<Result<(Option<Permit>, Hold), NotAdmitted>, Over> {
     let counts = if attempt == 1 { Amount::ONE_TOOL_CALL } else { Amount::default() };
     let ask = Ask { counts, input_tokens: 0, wanted: 0, at_least: 0, rates: Rates::default() };
+    let mut waits = Waits::new(scope);
     loop {
         let permit = match permit::of_tool(tool, desk, scope).await? {
             Ok(permit) => permit,
@@ -106,8 +114,14 @@ pub(super) async fn admit_tool(
         if is_expired(&refusal, scope) {
             continue;
         }
-        match wait(refusal, desk, scope).await? {
-            Ok((place, at_most)) => pass_time(freed[place].take(), at_most).await,
+        match waits.wait(refusal, desk, scope).await? {
+            Ok(until) if waits.are_over(&until) => {
+                let subject = Subject::Tool { tool: tool.into(), arguments: serde_json::Value::Null };
+                let why = waits.too_long().to_string();
+                let refused = refused(&desk.id, &subject, ToolFailure::Failed, why);
+                return Ok(Err(NotAdmitted::Refused(Box::new(refused))));
+            }
+            Ok(until) => pass_time(freed[until.place].take(), &until, desk).await,
             Err(reached) => return Ok(Err(NotAdmitted::Limit(reached))),
         }
     }
@@ -128,34 +142,88 @@ fn is_expired(refusal: &Refusal, scope: &Scope) -> bool {
     scope.recorder.expire_unknown(&reached.account).unwrap_or(false)
 }
 
-/// Says what a call waits for that can't be paid for now: the account with this place, and for how long at most before it
-/// looks again. Or which limit is reached, where waiting can't help.
-async fn wait(
-    refusal: Refusal,
-    desk: &Desk,
-    scope: &Scope,
-) -> Result<Result<(usize, Option<Duration>), Box<Exhausted>>, Over> {
-    match refusal {
-        Refusal::Held(place, _) => {
-            desk.queued(Wait::Budget).await?;
-            Ok(Ok((place, None)))
-        }
-        Refusal::Exhausted(reached) => {
-            let asks = scope.fleet.network.spec().network.limits.on_limit == OnLimit::Ask;
-            if !asks || desk.id.is_compaction {
-                return Ok(Err(reached));
+/// What a call waits for that can't be paid for now.
+struct Until {
+    /// The place of the account.
+    place: usize,
+    /// Whether it is a person who may raise its limit.
+    is_asked_for: bool,
+    /// For how long at most, before it looks again.
+    at_most: Option<Duration>,
+}
+
+/// How a call waits for what it is paid from.
+struct Waits {
+    /// What it has said that it waits for: it says so once, however often it looks again.
+    said: Option<Wait>,
+    since: Instant,
+    /// For how long it may wait for what others hold.
+    longest: Duration,
+}
+
+impl Waits {
+    fn new(scope: &Scope) -> Self {
+        let longest = scope.fleet.network.spec().network.fleet.queue.timeout.0;
+        Self { said: None, since: Instant::now(), longest }
+    }
+
+    /// Says what a call waits for that can't be paid for now, or which limit is reached, where waiting can't help.
+    async fn wait(
+        &mut self,
+        refusal: Refusal,
+        desk: &Desk,
+        scope: &Scope,
+    ) -> Result<Result<Until, Box<Exhausted>>, Over> {
+        match refusal {
+            Refusal::Held(place, _) => {
+                if self.is_news(Wait::Budget) {
+                    desk.queued(Wait::Budget).await?;
+                }
+                let at_most = Some(self.longest.saturating_sub(self.since.elapsed()));
+                Ok(Ok(Until { place, is_asked_for: false, at_most }))
             }
-            desk.queued(Wait::TopUp).await?;
-            let begins_anew = reached.cap.period.is_some() || reached.cap.unknown_for_ms.is_some();
-            Ok(Ok((reached.place, begins_anew.then_some(NEXT_PERIOD))))
+            Refusal::Exhausted(reached) => {
+                let asks = scope.fleet.network.spec().network.limits.on_limit == OnLimit::Ask;
+                if !asks || desk.id.is_compaction {
+                    return Ok(Err(reached));
+                }
+                if self.is_news(Wait::TopUp) {
+                    desk.lacks(reached.words_for_a_person()).await?;
+                }
+                let begins_anew = reached.cap.period.is_some() || reached.cap.unknown_for_ms.is_some();
+                let at_most = begins_anew.then_some(NEXT_PERIOD);
+                Ok(Ok(Until { place: reached.place, is_asked_for: true, at_most }))
+            }
         }
+    }
+
+    fn is_news(&mut self, wait: Wait) -> bool {
+        if self.said != Some(wait) {
+            self.since = Instant::now();
+        }
+        self.said.replace(wait) != Some(wait)
+    }
+
+    /// Whether it has waited for what others hold for as long as anything waits.
+    fn are_over(&self, until: &Until) -> bool {
+        !until.is_asked_for && self.since.elapsed() >= self.longest
+    }
+
+    fn too_long(&self) -> NoTurn {
+        NoTurn::TooLong { waited: self.longest }
     }
 }
 
-async fn pass_time(freed: Option<impl Future<Output = ()>>, at_most: Option<Duration>) {
-    match (freed, at_most) {
-        (None, _) => {}
-        (Some(freed), None) => freed.await,
-        (Some(freed), Some(at_most)) => _ = tokio::time::timeout(at_most, freed).await,
+async fn pass_time(freed: Option<impl Future<Output = ()>>, until: &Until, desk: &Desk) {
+    let Some(freed) = freed else { return };
+    let looks_again = async {
+        match until.at_most {
+            None => freed.await,
+            Some(at_most) => _ = tokio::time::timeout(at_most, freed).await,
+        }
+    };
+    match until.is_asked_for {
+        true => desk.time.rest(looks_again).await,
+        false => _ = desk.time.within(looks_again).await,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Known, Pulse};
 use crate::model::Request;
@@ -28,6 +29,8 @@ pub(in crate::runtime) struct Call {
     pub(in crate::runtime) begun_in: Option<RunId>,
     /// When it was intended first, in milliseconds since 1970; none if it was not.
     pub(in crate::runtime) first_intended_ms: Option<u64>,
+    /// For how long it may be at work, of what its step may take; none for no bound.
+    pub(in crate::runtime) time: Option<Duration>,
     /// Says how far it has come.
     pub(in crate::runtime) pulse: Arc<Pulse>,
 }
@@ -46,6 +49,7 @@ impl Call {
             is_asked: false,
             begun_in: None,
             first_intended_ms: None,
+            time: None,
             pulse: Arc::default(),
         }
     }

@@ -34,15 +34,17 @@ pub(super) async fn model(call: &ModelCall, intended: u64, desk: &Desk, scope: &
         speech.iter().for_each(|speech| speech.piece(piece));
     };
     let attempt = AssertUnwindSafe(call.model.provider.call(&call.request, &progress)).catch_unwind();
-    let ended = match timeouts.call {
+    let longest = desk.time.at_most(timeouts.call.map(|span| span.0));
+    let ended = match longest {
         None => Ok(attempt.await),
-        Some(longest) => tokio::time::timeout(longest.0, attempt).await.map_err(|_| longest.0),
+        Some(longest) => tokio::time::timeout(longest, attempt).await.map_err(|_| longest),
     };
     let result = match ended {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => {
             Err(Error::Malformed { message: format!("the provider panicked: {}", words(&*panic)), usage: None })
         }
+        Err(after) if desk.time.is_over() => Err(Error::Timeout { stage: "in its step", after }),
         Err(after) => Err(Error::Timeout { stage: "in all", after }),
     };
     result.inspect(|reply| speech.iter().for_each(|speech| speech.end(&reply.text)))
@@ -128,10 +130,14 @@ async fn run_tool(
     let _cancel_on_drop = call.cancelled.clone().drop_guard();
     let work = AssertUnwindSafe(bound.tool.clone().call(arguments.clone(), call)).catch_unwind();
     let _beating = bound.spec.timeout().map(|timeout| desk.pulse.begin(timeout.0));
-    let ended = match bound.spec.timeout() {
+    let timeout = bound.spec.timeout();
+    let ended = match desk.time.at_most(timeout.map(|span| span.0)) {
         None => work.await,
-        Some(timeout) => tokio::time::timeout(timeout.0, work).await.map_err(|_| {
-            let why = format!("the tool did not answer within {timeout}");
+        Some(longest) => tokio::time::timeout(longest, work).await.map_err(|_| {
+            let why = match timeout {
+                Some(timeout) if longest >= timeout.0 => format!("the tool did not answer within {timeout}"),
+                _ => format!("the tool did not answer within {longest:?}, which was left of its step"),
+            };
             (ToolFailure::TimedOut, why)
         })?,
     };

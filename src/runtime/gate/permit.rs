@@ -3,7 +3,8 @@
 use super::desk::Desk;
 use super::{Admission, ModelCall, perform};
 use crate::model::{Error, Reply};
-use crate::run::{Event, ToolFailure, Wait, refused};
+use crate::run::{Event, ToolFailure, Usage, Wait, refused};
+use crate::runtime::fleet::MOST_UNFORESEEN;
 use crate::runtime::purse::Exhausted;
 use crate::runtime::run_supervisor::RunMessage;
 use crate::runtime::scope::{Over, Scope};
@@ -25,6 +26,17 @@ pub(super) async fn may_begin(desk: &Desk, scope: &Scope) -> Result<(), Over> {
     scope.may_begin().await
 }
 
+/// Says why a call had better go to another model, if it has one, than wait for this: its breaker keeps it away, or it is
+/// to be left alone for longer than there is ever between two tries.
+pub(super) fn way_round(call: &ModelCall) -> Option<String> {
+    let turnstile = &call.model.turnstile;
+    if turnstile.is_broken() {
+        return Some("its breaker is open".to_owned());
+    }
+    let closed_for = turnstile.closed_for().filter(|closed_for| *closed_for > call.model.spec.retry.max.0)?;
+    Some(format!("it is to be left alone for {} s", closed_for.as_secs()))
+}
+
 fn way(call: &ModelCall, desk: &Desk, scope: &Scope) -> Through {
     scope.fleet.widths.of_model(&call.model.turnstile, &scope.lane, &desk.agent)
 }
@@ -44,7 +56,8 @@ async fn take(through: Through, tokens: u64, desk: &Desk, scope: &Scope) -> Resu
         return Ok(Ok(permit));
     }
     desk.queued(Wait::Permit).await?;
-    Ok(scope.fleet.widths.pass(through, tokens, &scope.lane).await)
+    let turn = desk.time.within(scope.fleet.widths.pass(through, tokens, &scope.lane)).await;
+    Ok(turn.unwrap_or(Err(NoTurn::StepOver)))
 }
 
 /// Takes a permit for a tool call; none where nothing bounds it, or it only sleeps. The event says why there is none where
@@ -98,10 +111,17 @@ pub(super) async fn ask(
             admission.permit = permit;
         }
     }
+    admission.permit.sent();
     if call.request.attempt == 1 {
         call.model.turnstile.first_try();
     }
-    let result = perform::model(call, intended, desk, scope).await;
+    let result = match perform::model(call, intended, desk, scope).await {
+        Ok(reply) => {
+            let has_written = !reply.text.is_empty() || !reply.tool_calls.is_empty();
+            Ok(Reply { usage: reply.usage.filter(|usage| is_believed(usage, has_written, call)), ..reply })
+        }
+        Err(error) => Err(error.believing(|usage| is_believed(usage, false, call))),
+    };
     admission.permit.learn(outcome(&result));
     let usage = match &result {
         Ok(reply) => reply.usage,
@@ -112,6 +132,16 @@ pub(super) async fn ask(
         admission.permit.used(usage.input_tokens.saturating_add(usage.output_tokens));
     }
     result
+}
+
+/// Whether a provider can have used so much for what it was asked and answered: something was read, and written where there is
+/// something; and neither is far beyond what was asked for. What is not believed is charged as reserved, and known as such.
+fn is_believed(usage: &Usage, has_written: bool, call: &ModelCall) -> bool {
+    let most_read = call.request.input_token_bound(call.fixed_bytes).saturating_add(MOST_UNFORESEEN);
+    let most_written = u64::from(call.request.max_output_tokens).saturating_add(MOST_UNFORESEEN);
+    (1..=most_read).contains(&usage.input_tokens)
+        && usage.output_tokens <= most_written
+        && (usage.output_tokens > 0 || !has_written)
 }
 
 /// Says what a try tells of its provider.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 use super::ModelCall;
-use super::desk::Desk;
+use super::desk::{Desk, Time};
 use crate::budget::{Amount, Limit};
 use crate::fault::{self, Bug};
 use crate::model::{Error, Reply};
@@ -46,7 +46,11 @@ impl Tries {
         &mut self,
         result: Result<Reply, Error>,
         call: &mut ModelCall,
+        time: &Time,
     ) -> Result<Result<Reply, Error>, Box<Again>> {
+        if time.is_over() {
+            return Ok(result);
+        }
         match self.next_of_model(result, &call.model.turnstile) {
             Ok(Err(error)) if error.may_fall_back() => {
                 let Some(other) = call.next_other() else { return Ok(Err(error)) };
@@ -56,7 +60,10 @@ impl Tries {
                 Err(Box::new(Again { error, pause: Duration::ZERO, change: Some(change) }))
             }
             Ok(stands) => Ok(stands),
-            Err((error, pause)) => Err(Box::new(Again { error, pause, change: None })),
+            Err((error, pause)) => {
+                let pause = time.at_most(Some(pause)).unwrap_or(pause);
+                Err(Box::new(Again { error, pause, change: None }))
+            }
         }
     }
 
@@ -79,7 +86,7 @@ impl Tries {
 
     /// Goes to the model that follows where this one can't be asked at all, and records why. Whether there is one.
     pub(super) async fn go_round(&mut self, why: &str, call: &mut ModelCall, desk: &Desk) -> Result<bool, Over> {
-        let Some(other) = call.next_other() else { return Ok(false) };
+        let Some(other) = call.next_other().filter(|_| !desk.time.is_over()) else { return Ok(false) };
         let reason = format!("`{}` can't be had: {why}", call.name);
         let change = Change { model: other.0.clone(), why: Why::FellBack, reason };
         desk.record(change.event(desk.id.clone())).await?;

@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ractor::ActorRef;
+use tokio::time::Instant;
 
 use super::failing::Failure;
 use super::watchdog::Live;
@@ -13,7 +15,7 @@ use crate::fault::{self, Bug};
 use crate::model::{Request, fixed_bytes};
 use crate::run::{
     AgentId, AgentOutcome, CallId, Definition, Effect, Event, Labels, Message, Next, OpenCall, Origin, Pick, RunEnd,
-    SUMMARISE, Status, ToolFailure, refused, tool_message,
+    SUMMARISE, Status, Subject, ToolFailure, refused, tool_message,
 };
 use crate::runtime::gate::{self, Admission, Call, ModelCall, Work};
 use crate::runtime::purse::Exhausted;
@@ -152,6 +154,7 @@ impl RunLoop {
         if let Some(instance) = self.state.agents().get(&call.id.agent) {
             call.agent = instance.name.clone();
         }
+        call.time = self.time_of(&call);
         self.last_task += 1;
         let (id, task, pulse) = (call.id.clone(), self.last_task, call.pulse.clone());
         let (scope, supervisor) = (self.scope.clone(), me.clone());
@@ -161,7 +164,20 @@ impl RunLoop {
             // The call fails only because the run is over, and then nobody asks for it.
             let _ = gate::pass(call, scope, supervisor).await;
         });
-        self.live.insert(id, Live { task, abort, pulse });
+        self.live.insert(id, Live { task, abort, pulse, since: Instant::now() });
+    }
+
+    /// Returns how much of its step's time is left for a call.
+    fn time_of(&self, call: &Call) -> Option<Duration> {
+        let limit = self.scope.fleet.network.spec().agents.get(&*call.agent)?.step_timeout?.0;
+        match &call.work {
+            Work::Model(_) => (!call.id.is_compaction).then_some(limit),
+            Work::Act(Subject::Tool { .. }) => {
+                let spent = self.children.get(&call.id.agent).and_then(|child| child.step_spent(call.id.step));
+                Some(limit.saturating_sub(spent.unwrap_or_default()))
+            }
+            Work::Act(_) | Work::Reconcile { .. } => None,
+        }
     }
 
     /// Records a call's result, settles what it held, and only then tells the agent. What follows from a failure is for the
@@ -173,6 +189,10 @@ impl RunLoop {
         me: &ActorRef<RunMessage>,
     ) {
         let Happened { call, cause, event, .. } = happened;
+        if let (Event::ModelReplied { .. }, Some(live)) = (&event, self.live.get(&call)) {
+            let spent = (call.step, live.since.elapsed());
+            self.children.get_mut(&call.agent).into_iter().for_each(|child| child.last_model_call = Some(spent));
+        }
         let is_news = self.ending.is_none() && !event.call().is_some_and(|call| self.state.is_over(call));
         let mishap = if is_news { self.mishap(&call, &event) } else { None };
         let event = match &mishap {
@@ -248,9 +268,10 @@ impl RunLoop {
     /// Says of each account that the call was paid from, once in a run, that a limit is near.
     fn warn_of(&mut self, call: &CallId) {
         let Some(agent) = self.state.agents().get(&call.agent).map(|instance| instance.name.clone()) else { return };
-        for (account, limit, spent) in self.scope.funds.near(&agent) {
-            if self.ending.is_none() && !self.state.is_warned(&account) {
-                self.record(None, None, Event::BudgetLow { account, limit, spent });
+        for event in self.scope.funds.near(&agent) {
+            let Event::BudgetLow { account, limit, per, .. } = &event else { continue };
+            if self.ending.is_none() && !self.state.is_warned(account, *limit, *per) {
+                self.record(None, None, event);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ractor::{ActorCell, ActorRef};
 use tokio::time::Instant;
@@ -45,9 +46,16 @@ pub(super) struct Child {
     pub(super) failed_deliveries: u32,
     /// When it was started again, within the last period.
     pub(super) restarts: VecDeque<Instant>,
+    /// Of its last step: how long the model call took.
+    pub(super) last_model_call: Option<(u32, Duration)>,
 }
 
 impl Child {
+    /// Returns how much of a step's time its model call took, where that was made by this process.
+    pub(super) fn step_spent(&self, step: u32) -> Option<Duration> {
+        self.last_model_call.filter(|(of, _)| *of == step).map(|(_, spent)| spent)
+    }
+
     fn new(
         definition: Arc<Definition>,
         incarnation: u32,
@@ -71,6 +79,7 @@ impl Child {
             failed_at: None,
             failed_deliveries: 0,
             restarts: VecDeque::new(),
+            last_model_call: None,
         }
     }
 

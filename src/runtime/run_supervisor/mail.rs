@@ -47,7 +47,11 @@ impl RunLoop {
             }
             Entered::Blocked => {
                 let wait = crate::run::Wait::Mailbox;
-                self.record(Some(&call.agent), Some(question.cause), Event::CallQueued { call: call.clone(), wait });
+                self.record(
+                    Some(&call.agent),
+                    Some(question.cause),
+                    Event::CallQueued { call: call.clone(), wait, why: None },
+                );
                 self.blocked.insert(call.clone(), question);
                 self.end_if_waits_for_itself(&call);
             }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use ractor::ActorRef;
+use tokio::time::Instant;
 
 use super::failing::Failure;
 use super::{RunLoop, RunMessage};
@@ -31,6 +32,8 @@ pub(super) struct Live {
     /// Ends the task.
     pub(super) abort: tokio::task::AbortHandle,
     pub(super) pulse: std::sync::Arc<Pulse>,
+    /// When it was begun.
+    pub(super) since: Instant,
 }
 
 impl RunLoop {

@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 use tokio::time::Instant;
 
 use super::fair::{FairQueue, Who};
-use super::throttle::{Outcome, Terms, Throttle};
+use super::throttle::{Load, Outcome, Terms, Throttle};
 
 /// How often one that waits is passed over for another turnstile's sake.
 const PATIENCE: u8 = 4;
@@ -43,6 +43,8 @@ pub(super) struct Turns {
     /// How many may be in; none for no bound.
     pub(super) width: Option<u32>,
     pub(super) in_flight: u32,
+    /// How many of them were let in since its provider closed last: these it has to bear, the others it has borne.
+    pub(super) since: u32,
     pub(super) queue: FairQueue,
     /// Those that take one turnstile after the other, before all others.
     pub(super) first: BTreeSet<u64>,
@@ -69,7 +71,8 @@ impl Turns {
     }
 
     fn room(&self, now: Instant) -> Room {
-        if self.width().is_some_and(|width| self.in_flight >= width) {
+        let borne = self.throttle.as_ref().and_then(|throttle| throttle.width());
+        if self.width.is_some_and(|width| self.in_flight >= width) || borne.is_some_and(|borne| self.since >= borne) {
             return Room::Full;
         }
         match self.throttle.as_ref().and_then(|throttle| throttle.opens_at(now)) {
@@ -84,6 +87,7 @@ impl Turns {
 
     fn take(&mut self, tokens: u64, now: Instant) {
         self.in_flight += 1;
+        self.since += 1;
         self.throttle.iter_mut().for_each(|throttle| throttle.take(tokens, now));
     }
 
@@ -105,6 +109,8 @@ pub(super) struct Waiter<T> {
     passed_over: u8,
     /// How many of its way it has, if it takes them one after the other.
     has: usize,
+    /// The epoch of its provider in which it took that one.
+    epoch: u32,
 }
 
 /// All turnstiles.
@@ -206,7 +212,7 @@ impl<T> Core<T> {
     pub(super) fn wait(&mut self, at: Gate, way: Way, tokens: u64, who: Who, tell: T, now: Instant) -> u64 {
         self.arrivals += 1;
         let number = self.arrivals;
-        let waiter = Waiter { way, tokens, who, since: now, tell, at, passed_over: 0, has: 0 };
+        let waiter = Waiter { way, tokens, who, since: now, tell, at, passed_over: 0, has: 0, epoch: 0 };
         self.waiting.insert(number, waiter);
         self.stand(number, at, now);
         number
@@ -261,6 +267,7 @@ impl<T> Core<T> {
     fn advance(&mut self, number: u64, now: Instant) {
         let Some(waiter) = self.waiting.get(&number) else { return };
         let (way, tokens, has) = (waiter.way, waiter.tokens, waiter.has);
+        let mut grant = self.grant(way, tokens);
         if waiter.passed_over < PATIENCE {
             if let Some(obstacle) = self.obstacle(way, now) {
                 self.waiting.entry(number).and_modify(|waiter| waiter.passed_over += 1);
@@ -274,9 +281,13 @@ impl<T> Core<T> {
                     return self.stand(number, gate, now);
                 }
                 self.at_mut(gate).take(tokens, now);
+                let epoch = self.grant(way, tokens).epoch;
+                self.waiting
+                    .entry(number)
+                    .and_modify(|waiter| waiter.epoch = if nth == 0 { epoch } else { waiter.epoch });
             }
+            grant.epoch = self.waiting.get(&number).map_or(grant.epoch, |waiter| waiter.epoch);
         }
-        let grant = self.grant(way, tokens);
         if let Some(waiter) = self.waiting.remove(&number) {
             self.granted.push((waiter.tell, grant));
         }
@@ -289,13 +300,36 @@ impl<T> Core<T> {
         if !turns.first.remove(&number) {
             turns.queue.remove(&waiter.who, number);
         }
+        if waiter.has > 0 {
+            self.come_out(waiter.way, waiter.epoch);
+            self.not_sent(waiter.way, waiter.tokens);
+        }
         self.give_back(gates(waiter.way).take(waiter.has), now);
         self.reuse(waiter.at);
     }
 
     /// Comes out again.
-    pub(super) fn release(&mut self, grant: &Grant, now: Instant) {
+    pub(super) fn release(&mut self, grant: &Grant, is_sent: bool, now: Instant) {
+        self.come_out(grant.way, grant.epoch);
+        if !is_sent {
+            self.not_sent(grant.way, grant.tokens);
+        }
         self.give_back(gates(grant.way), now);
+    }
+
+    /// Counts one less of those that a provider has to bear since it closed last, if it was let in since.
+    fn come_out(&mut self, way: Way, epoch: u32) {
+        let Some(gate) = way[0] else { return };
+        let turns = self.at_mut(gate);
+        if turns.throttle.as_ref().is_none_or(|throttle| throttle.epoch() == epoch) {
+            turns.since = turns.since.saturating_sub(1);
+        }
+    }
+
+    /// Gives back what a call took of a rate that was not made after all.
+    fn not_sent(&mut self, way: Way, tokens: u64) {
+        let throttle = way[0].and_then(|gate| self.at_mut(gate).throttle.as_mut());
+        throttle.into_iter().for_each(|throttle| throttle.take_back(tokens));
     }
 
     fn give_back(&mut self, gates: impl Iterator<Item = Gate> + Clone, now: Instant) {
@@ -313,9 +347,13 @@ impl<T> Core<T> {
     pub(super) fn learn(&mut self, grant: &Grant, outcome: Outcome, now: Instant) {
         let Some(gate) = grant.way[0] else { return };
         let turns = self.at_mut(gate);
-        let (in_flight, declared) = (turns.in_flight, turns.width);
+        let load = Load { in_flight: turns.in_flight, since: turns.since, declared: turns.width };
         if let Some(throttle) = &mut turns.throttle {
-            throttle.learn(outcome, grant.epoch, in_flight, declared, now);
+            let epoch = throttle.epoch();
+            throttle.learn(outcome, grant.epoch, load, now);
+            if throttle.epoch() != epoch {
+                turns.since = 0;
+            }
             self.serve(gate, now);
         }
     }

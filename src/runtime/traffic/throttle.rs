@@ -37,6 +37,17 @@ pub(in crate::runtime) enum Outcome {
     Failed,
 }
 
+/// How much is asked of a provider when a call comes back, that call included.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    /// How many calls are under way.
+    pub(super) in_flight: u32,
+    /// How many of these were let in since it closed last.
+    pub(super) since: u32,
+    /// How many may be under way at most.
+    pub(super) declared: Option<u32>,
+}
+
 /// What a network says of a model's traffic.
 #[derive(Clone, Debug)]
 pub(in crate::runtime) struct Terms {
@@ -131,8 +142,8 @@ impl Throttle {
     }
 
     /// Whether its breaker keeps calls away, the one that tries whether it is well again excepted.
-    pub(super) fn is_broken(&self, in_flight: u32, now: Instant) -> bool {
-        self.is_on_trial && (in_flight > 0 || self.closed_until(now).is_some())
+    pub(super) fn is_broken(&self, since: u32, now: Instant) -> bool {
+        self.is_on_trial && (since > 0 || self.closed_until(now).is_some())
     }
 
     /// Returns when the next call may go, if that is not now.
@@ -152,16 +163,22 @@ impl Throttle {
         self.tokens.iter_mut().for_each(|pace| pace.correct(taken, used));
     }
 
-    /// Learns what a call came to that was let in in an epoch. `in_flight` are under way, this one among them, of
-    /// `declared` at most.
-    pub(super) fn learn(&mut self, outcome: Outcome, epoch: u32, in_flight: u32, declared: Option<u32>, now: Instant) {
+    /// Gives back what was taken for a call that was not made.
+    pub(super) fn take_back(&mut self, tokens: u64) {
+        self.requests.iter_mut().for_each(|pace| pace.correct(1, 0));
+        self.tokens.iter_mut().for_each(|pace| pace.correct(tokens, 0));
+    }
+
+    /// Learns what a call came to that was let in in an epoch.
+    pub(super) fn learn(&mut self, outcome: Outcome, epoch: u32, load: Load, now: Instant) {
+        let Load { in_flight, since, declared } = load;
         let is_news = epoch == self.epoch;
         match outcome {
             Outcome::Answered { pause } => {
                 if is_news {
                     self.failures.clear();
                     (self.refusals, self.is_on_trial) = (0, false);
-                    self.grow(in_flight, declared);
+                    self.grow(since, declared);
                 }
                 if let Some(pause) = pause {
                     self.stay_closed(now, pause);
@@ -207,9 +224,9 @@ impl Throttle {
     }
 
     /// Bears more after a success, if all that it bears was asked of it.
-    fn grow(&mut self, in_flight: u32, declared: Option<u32>) {
+    fn grow(&mut self, since: u32, declared: Option<u32>) {
         let Some(width) = &mut self.width else { return };
-        if in_flight < width.now {
+        if since < width.now {
             return;
         }
         width.credit += 1;
@@ -262,6 +279,10 @@ mod tests {
     use super::*;
     use crate::spec::Span;
 
+    fn load(in_flight: u32, declared: Option<u32>) -> Load {
+        Load { in_flight, since: in_flight, declared }
+    }
+
     fn throttle(change: impl FnOnce(&mut ModelSpec)) -> Throttle {
         let mut model = ModelSpec::default();
         change(&mut model);
@@ -279,7 +300,7 @@ mod tests {
     fn it_is_halved_once_for_all_that_are_refused_together() {
         let (mut gate, now) = (throttle(|_| {}), Instant::now());
         for in_flight in (1..=500).rev() {
-            gate.learn(refused(2), 0, in_flight, None, now);
+            gate.learn(refused(2), 0, load(in_flight, None), now);
         }
         assert_eq!((gate.epoch(), gate.width()), (1, Some(1)));
         assert_eq!(gate.opens_at(now), Some(now + Duration::from_secs(2)));
@@ -288,7 +309,7 @@ mod tests {
         for _ in 0..11 {
             let width = gate.width().unwrap();
             widths.push(width);
-            (0..width).for_each(|_| gate.learn(ANSWERED, 1, gate.width().unwrap(), None, now));
+            (0..width).for_each(|_| gate.learn(ANSWERED, 1, load(gate.width().unwrap(), None), now));
         }
         assert_eq!(widths, [1, 2, 4, 8, 16, 32, 64, 128, 250, 251, 252]);
     }
@@ -296,22 +317,22 @@ mod tests {
     #[test]
     fn what_was_let_in_before_says_nothing_of_after() {
         let (mut gate, now) = (throttle(|_| {}), Instant::now());
-        gate.learn(refused(2), 0, 10, None, now);
-        gate.learn(ANSWERED, 0, 9, None, now);
+        gate.learn(refused(2), 0, load(10, None), now);
+        gate.learn(ANSWERED, 0, load(9, None), now);
         assert_eq!(gate.width(), Some(1));
         // A longer pause is heard all the same, and a shorter one does not open it.
-        gate.learn(refused(5), 0, 8, None, now);
-        gate.learn(refused(1), 0, 7, None, now);
+        gate.learn(refused(5), 0, load(8, None), now);
+        gate.learn(refused(1), 0, load(7, None), now);
         assert_eq!((gate.epoch(), gate.opens_at(now)), (1, Some(now + Duration::from_secs(5))));
     }
 
     #[test]
     fn it_bears_all_that_is_declared_again() {
         let (mut gate, now) = (throttle(|_| {}), Instant::now());
-        gate.learn(refused(1), 0, 4, Some(4), now);
+        gate.learn(refused(1), 0, load(4, Some(4)), now);
         for _ in 0..30 {
             let in_flight = gate.width().unwrap_or(4);
-            gate.learn(ANSWERED, 1, in_flight, Some(4), now);
+            gate.learn(ANSWERED, 1, load(in_flight, Some(4)), now);
         }
         assert_eq!(gate.width(), None);
     }
@@ -319,12 +340,12 @@ mod tests {
     #[test]
     fn a_pause_is_bounded_and_grows_where_nobody_says_how_long_it_is() {
         let (mut gate, now) = (throttle(|model| model.retry.max_retry_after = Span::from_secs(120)), Instant::now());
-        gate.learn(refused(7 * 24 * 60 * 60), 0, 1, None, now);
+        gate.learn(refused(7 * 24 * 60 * 60), 0, load(1, None), now);
         assert_eq!(gate.opens_at(now), Some(now + Duration::from_secs(120)));
         let (mut gate, mut now) = (throttle(|_| {}), now);
         let mut pauses = Vec::new();
         for _ in 0..8 {
-            gate.learn(REFUSED, gate.epoch(), 1, None, now);
+            gate.learn(REFUSED, gate.epoch(), load(1, None), now);
             let opens = gate.opens_at(now).unwrap();
             pauses.push(opens.duration_since(now).as_millis());
             now = opens;
@@ -335,7 +356,7 @@ mod tests {
     #[test]
     fn a_spent_allowance_closes_it_and_narrows_nothing() {
         let (mut gate, now) = (throttle(|_| {}), Instant::now());
-        gate.learn(Outcome::Answered { pause: Some(Duration::from_secs(3)) }, 0, 5, None, now);
+        gate.learn(Outcome::Answered { pause: Some(Duration::from_secs(3)) }, 0, load(5, None), now);
         assert_eq!((gate.opens_at(now), gate.width()), (Some(now + Duration::from_secs(3)), None));
         assert_eq!(gate.opens_at(now + Duration::from_secs(3)), None);
     }
@@ -346,23 +367,23 @@ mod tests {
         let mut gate = throttle(|model| model.breaker = Some(Breaker { failures: 3, within, cool_down }));
         let mut now = Instant::now();
         for outcome in [Outcome::Failed, Outcome::Failed, ANSWERED, Outcome::Failed, Outcome::Failed] {
-            gate.learn(outcome, 0, 8, None, now);
+            gate.learn(outcome, 0, load(8, None), now);
         }
         assert_eq!(gate.opens_at(now), None, "the failures were not in a row");
-        gate.learn(Outcome::Failed, 0, 8, None, now);
+        gate.learn(Outcome::Failed, 0, load(8, None), now);
         assert_eq!((gate.opens_at(now), gate.width()), (Some(now + cool_down.0), Some(1)));
         now += cool_down.0;
         // One failed trial is enough.
-        gate.learn(Outcome::Failed, 1, 1, None, now);
+        gate.learn(Outcome::Failed, 1, load(1, None), now);
         assert_eq!(gate.opens_at(now), Some(now + cool_down.0));
         now += cool_down.0;
-        (0..8).for_each(|_| gate.learn(ANSWERED, 2, gate.width().unwrap(), None, now));
-        gate.learn(Outcome::Failed, 2, 8, None, now);
+        (0..8).for_each(|_| gate.learn(ANSWERED, 2, load(gate.width().unwrap(), None), now));
+        gate.learn(Outcome::Failed, 2, load(8, None), now);
         assert_eq!(gate.opens_at(now), None);
         // Failures that are far apart are not counted together.
         for _ in 0..20 {
             now += Duration::from_secs(16);
-            gate.learn(Outcome::Failed, 2, 8, None, now);
+            gate.learn(Outcome::Failed, 2, load(8, None), now);
             assert_eq!(gate.opens_at(now), None);
         }
     }
@@ -398,7 +419,7 @@ mod tests {
                     _ => Outcome::Failed,
                 };
                 gate.take(1, now);
-                gate.learn(outcome, epoch, in_flight, Some(500), now);
+                gate.learn(outcome, epoch, load(in_flight, Some(500)), now);
                 prop_assert!(gate.width().is_none_or(|width| (1..500).contains(&width)));
                 let opens = gate.opens_at(now).unwrap_or(now);
                 prop_assert!(opens.duration_since(now) <= Duration::from_secs(120 + 200));

@@ -71,6 +71,15 @@ impl Check<'_> {
                 self.not_zero(&["tools", name, "timeout"], timeout);
             }
         }
+        for (name, agent) in &spec.agents {
+            if let Some(timeout) = agent.step_timeout {
+                self.not_zero(&["agents", name, "step_timeout"], timeout);
+            }
+        }
+        self.not_absurd(&["network", "limits", "cost_usd"], limits.cost_usd);
+        for (index, budget) in spec.budgets.iter().enumerate() {
+            self.not_absurd(&["budgets", &index.to_string(), "cost_usd"], budget.cost_usd);
+        }
         self.budgets();
         // The first call of every run is the entry agent's.
         let Some(entry) = spec.agents.get(&spec.network.entry) else { return };
@@ -80,11 +89,29 @@ impl Check<'_> {
         }
         let of_run = (vec!["network", "limits"], limits.tokens, limits.cost_usd, "run");
         let indices: Vec<String> = (0..spec.budgets.len()).map(|index| index.to_string()).collect();
-        let of_budgets = spec.budgets.iter().zip(&indices).filter(|(budget, _)| budget.of != BudgetOf::Agent);
+        let of_budgets = spec.budgets.iter().zip(&indices).filter(|(budget, _)| {
+            // That of another agent is no matter of the first call.
+            budget.of != BudgetOf::Agent || budget.agent.as_ref().is_none_or(|agent| *agent == spec.network.entry)
+        });
         let of_budgets = of_budgets
             .map(|(budget, index)| (vec!["budgets", index.as_str()], budget.tokens, budget.cost_usd, "run of it"));
         for (path, tokens, cost_usd, whose) in [of_run].into_iter().chain(of_budgets) {
             self.too_low(&path, tokens, cost_usd, whose, (name, model));
+        }
+    }
+
+    /// Refuses an amount of money that is none, so that a slip does not stand for no limit at all.
+    fn not_absurd(&mut self, path: &[&str], cost_usd: Option<f64>) {
+        const MOST_USD: f64 = 1e9;
+        if cost_usd.is_some_and(|cost| cost > MOST_USD) {
+            let message = "a thousand million dollars is the most that can be limited".to_owned();
+            self.error(
+                path,
+                Place::Value,
+                "out_of_range",
+                message,
+                "set it to what may really be spent, or take it out",
+            );
         }
     }
 

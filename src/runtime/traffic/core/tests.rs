@@ -31,7 +31,7 @@ fn what_waits_holds_nothing() {
     // The second one waits for the narrow one, and is in nobody's way at the wide one.
     assert!(enter(&mut core, one, 3, now).is_ok());
     assert_eq!((core.at(narrow).in_flight, core.at(wide).in_flight), (1, 2));
-    core.release(&first, now);
+    core.release(&first, true, now);
     assert_eq!((told(&mut core), core.at(narrow).in_flight, core.at(wide).in_flight), (vec![2], 1, 2));
 }
 
@@ -51,7 +51,7 @@ fn who_needs_two_is_not_passed_over_for_ever_by_those_who_need_one() {
         let nth = round % 2;
         number += 1;
         let _ = enter(&mut core, alone[nth], number, now);
-        core.release(&inside[nth], now);
+        core.release(&inside[nth], true, now);
         for (told, grant) in std::mem::take(&mut core.granted) {
             if told == u64::MAX {
                 assert!(round < 6 * usize::from(PATIENCE), "{round}");
@@ -178,7 +178,7 @@ proptest! {
                     let which = nth(which, world.inside.len());
                     if let Some(number) = world.inside.keys().nth(which).copied() {
                         let grant = world.inside.remove(&number).unwrap();
-                        world.core.release(&grant, now);
+                        world.core.release(&grant, true, now);
                     }
                 }
                 Step::Leave(which) => {
@@ -215,7 +215,7 @@ proptest! {
         for _ in 0..1_000 {
             world.now += Duration::from_secs(130);
             if let Some((_, grant)) = world.inside.pop_first() {
-                world.core.release(&grant, world.now);
+                world.core.release(&grant, true, world.now);
             }
             gates.iter().for_each(|gate| world.core.ring(*gate, world.now));
             world.heard();
