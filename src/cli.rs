@@ -13,6 +13,7 @@ mod knowledge;
 mod new;
 mod outcome;
 mod print;
+mod queues;
 mod run;
 mod runs;
 mod sim_server;
@@ -21,11 +22,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::task::Poll;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::journal;
-use crate::run::StoredError;
+use crate::run::{Priority, StoredError};
 use crate::runtime;
 use crate::serve::control::{self, Fault};
 use crate::spec::{OverrideError, visible};
@@ -62,6 +64,8 @@ pub enum Command {
     Audit(audit::Command),
     /// Look at what may be spent, what is held and what was spent, and raise limits.
     Budget(budget::Arguments),
+    /// Show where calls and runs wait for their turn, and which models are left alone for a while.
+    Queues,
     /// Index files that agents can look things up in.
     #[command(subcommand)]
     Knowledge(knowledge::Command),
@@ -188,6 +192,7 @@ fn run(cli: &Cli) -> Result<exit::Code, Error> {
         Command::Runs(command) => runs::run(cli, command),
         Command::Audit(command) => audit::run(cli, command),
         Command::Budget(arguments) => budget::run(cli, arguments),
+        Command::Queues => queues::run(cli),
         Command::Knowledge(command) => knowledge::run(cli, command),
         Command::Check(arguments) => check::run(cli, arguments),
         Command::Graph(arguments) => graph::run(arguments),
@@ -195,6 +200,11 @@ fn run(cli: &Cli) -> Result<exit::Code, Error> {
         Command::SimServer(arguments) => sim_server::run(cli, arguments),
         Command::Completions(arguments) => completions::run(arguments),
     }
+}
+
+/// Reads a run's priority.
+fn priority() -> impl TypedValueParser<Value = Priority> {
+    PossibleValuesParser::new(Priority::ALL.map(Priority::word)).try_map(|word| word.parse::<Priority>())
 }
 
 /// Returns the directory that state is kept in.

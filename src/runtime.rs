@@ -50,13 +50,13 @@ pub use recorder::{Past, Recorder, read_entries, read_ledger, run_of, stream_of}
 pub use replay::{ReplayError, Replayer};
 pub use report::{AgentReport, MailboxReport, QuestionReport, Report, UsageReport};
 
-pub use traffic::Queue;
+pub use traffic::{InLine, Queue, QueueFor, QueueKind};
 pub use voice::{Follower, Happening, Tokens};
 
 pub(crate) use crate::tool::kill_programs;
 pub(crate) use voice::Voice;
 
-use self::fleet::{Fleet, Model, Values};
+use self::fleet::{Fleet, Model};
 use self::handle::{Line, ReportTo};
 use self::launching::Trail;
 use self::network_supervisor::{NetworkMessage, NetworkSupervisor};
@@ -67,7 +67,7 @@ use self::traffic::Terms;
 use crate::budget::Rates;
 use crate::journal::{self, Log};
 use crate::model::{self, Identity, Provider};
-use crate::run::{Agent, Beginning, CallId, Envelope, NoAnswer, NoForkPoint, RunId, StoredError, Stream};
+use crate::run::{Agent, Beginning, CallId, Envelope, NoAnswer, NoForkPoint, Priority, RunId, StoredError, Stream};
 use crate::spec::{ModelSpec, Network, TemplateError};
 use crate::tool::{self, ErasedTool};
 
@@ -327,6 +327,8 @@ pub struct RunRequest {
     pub tenant: Arc<str>,
     /// The key that several runs share.
     pub session: Option<Arc<str>>,
+    /// The run's share beside other runs of its tenant.
+    pub priority: Priority,
     /// The run's id; a new one where it is left out. It must not be in use.
     pub id: Option<RunId>,
     /// The directory that the network's relative paths are resolved against; the process's own where it is left out.
@@ -346,6 +348,7 @@ impl RunRequest {
             vars: BTreeMap::new(),
             tenant: Self::DEFAULT_TENANT.into(),
             session: None,
+            priority: Priority::default(),
             id: None,
             directory: None,
             is_attended: true,
@@ -420,7 +423,7 @@ impl Runtime {
     pub async fn start(&self, request: RunRequest) -> Result<RunHandle, Error> {
         request.check_names()?;
         let directory = request.directory()?;
-        let RunRequest { input, vars, tenant, session, id, is_attended, .. } = request;
+        let RunRequest { input, vars, tenant, session, priority, id, is_attended, .. } = request;
         if input.len() > MAX_INPUT_BYTES {
             return Err(Error::InputTooLong(input.len()));
         }
@@ -434,6 +437,7 @@ impl Runtime {
             vars: Arc::new(vars),
             version: VERSION.into(),
             put_back: None,
+            priority,
         };
         self.begin(beginning, is_attended).await
     }
@@ -444,10 +448,9 @@ impl Runtime {
             return Err(Error::QueueFull);
         }
         let claim = self.fleet.recorder.claim(&beginning.stream.run, 0)?;
-        let values = Values { input: &beginning.input, vars: &beginning.vars };
         let trail = Trail::default();
-        let (stream, directory, log) = (beginning.stream.clone(), &beginning.directory, trail.log.clone());
-        let scope = self.fleet.scope(stream, &values, directory, None, is_attended, trail)?;
+        let log = trail.log.clone();
+        let scope = self.fleet.scope(&beginning, None, is_attended, trail)?;
         self.launch(scope, Opening::Fresh(beginning.started()), log, claim).await
     }
 

@@ -22,7 +22,7 @@ use super::follow::{Screen, events, follow};
 use super::outcome::{self, Form};
 use super::{Error, Signals, print};
 use crate::journal;
-use crate::run::{CallId, LetterId, RunId};
+use crate::run::{CallId, LetterId, Priority, RunId};
 use crate::runtime::{self, Fork, Report, RunRequest};
 use crate::serve::control::Client;
 use crate::spec::{ModelOverride, Network};
@@ -55,6 +55,8 @@ pub(super) enum Task {
     PutBack {
         /// Which.
         letter: LetterId,
+        /// The new run's priority; none for that of the letter's run.
+        priority: Option<Priority>,
         /// Models to put in the place of the network's.
         models: Vec<ModelOverride>,
     },

@@ -94,6 +94,26 @@ pub(super) fn notice(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// Makes a table of rows of which the first is the head. Numbers end in one column, words begin in one.
+pub(super) fn table<const COLUMNS: usize>(
+    rows: &[[String; COLUMNS]],
+    numbers: std::ops::RangeInclusive<usize>,
+) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
+    let mut out = String::new();
+    for row in rows {
+        let cell = |(column, text): (usize, &String)| match (numbers.contains(&column), widths[column]) {
+            (true, width) => format!("{text:>width$}  "),
+            (false, width) => format!("{text:<width$}  "),
+        };
+        let line: String = row.iter().enumerate().map(cell).collect();
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
 /// Says how many of something there are.
 pub(super) fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })

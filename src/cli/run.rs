@@ -11,7 +11,7 @@ use super::door::Address;
 use super::exit::Code;
 use super::outcome::Form;
 use super::{Cli, Error, outcome, print};
-use crate::run::RunId;
+use crate::run::{Priority, RunId};
 use crate::runtime::{self, Report, RunRequest};
 use crate::spec::{Loaded, ModelOverride, Network, visible};
 
@@ -33,6 +33,10 @@ pub struct Arguments {
     /// Who the run belongs to and who pays.
     #[arg(long, value_name = "NAME", default_value = RunRequest::DEFAULT_TENANT)]
     tenant: String,
+    /// Its share where runs of its tenant wait for the same: a high one's is four times a normal one's, and a low one's a
+    /// quarter of it.
+    #[arg(long, value_name = "PRIORITY", default_value_t, value_parser = super::priority())]
+    priority: Priority,
     /// A variable for the network's templates, as `vars.KEY`.
     #[arg(long = "var", value_name = "KEY=VALUE", value_parser = variable)]
     vars: Vec<(String, String)>,
@@ -110,6 +114,7 @@ impl Arguments {
             vars: self.vars.iter().cloned().collect::<BTreeMap<_, _>>(),
             tenant: self.tenant.as_str().into(),
             session: self.session.as_deref().map(Arc::from),
+            priority: self.priority,
             id: Some(id.clone()),
             directory: Some(here),
             is_attended: true,

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AgentId, AgentOutcome, Answer, CallId, Guard, Labels, Message, PutBack, RunEnd, RunId, Usage, Why};
+use super::{
+    AgentId, AgentOutcome, Answer, CallId, Guard, Labels, Message, Priority, PutBack, RunEnd, RunId, Usage, Why,
+};
 use crate::budget::{AccountName, Amount, Limit};
 use crate::model::Finish;
 use crate::spec::{Effect, Period};
@@ -69,6 +71,9 @@ pub enum Event {
         /// The dead letter that it begins with; none if the network's entry agent gets the input.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         put_back: Option<Arc<PutBack>>,
+        /// Its share beside other runs of its tenant.
+        #[serde(default, skip_serializing_if = "Priority::is_normal")]
+        priority: Priority,
     },
     /// The run was taken up again: after an interruption, or from where it was parked.
     RunResumed {
@@ -90,6 +95,9 @@ pub enum Event {
         network: Option<Arc<str>>,
         /// The version of Provost that decides from here on.
         version: Arc<str>,
+        /// Its share beside other runs of its tenant, where it is another than before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        priority: Option<Priority>,
     },
     /// An agent instance came into being, with what it was asked.
     AgentStarted {

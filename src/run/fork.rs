@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{AgentId, CallId, Envelope, Event, Fold, RunId, RunState, Stage, Stream, Subject, rejected};
+use super::{AgentId, CallId, Envelope, Event, Fold, Priority, RunId, RunState, Stage, Stream, Subject, rejected};
 use crate::spec::Effect;
 
 /// A place in a run's past at which another run can begin, and what that one takes along.
@@ -20,6 +20,8 @@ pub struct ForkPoint {
     /// Results of tool calls that were under way there, which the other run recorded later: what was done to the world
     /// was done, and is not done again.
     pub taken_over: Vec<Event>,
+    /// The priority that the new run is to have; the other one's where it is left out.
+    pub priority: Option<Priority>,
 }
 
 /// A run can't be forked at an event. Displayed as the rest of a sentence that begins with the run.
@@ -60,7 +62,7 @@ impl ForkPoint {
                 let Copying { copied, fold, .. } = past;
                 let later = &events[index + 1..];
                 let (from, taken_over) = (happened_in(first, later), taken_over(&fold.run, later));
-                return Ok(Self { from, at: envelope.seq, copied, fold, taken_over });
+                return Ok(Self { from, at: envelope.seq, copied, fold, taken_over, priority: None });
             }
         }
         let head = events.len() as u64;

@@ -13,8 +13,8 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentId, AgentOutcome, CallId, Envelope, Event, Labels, Message, Origin, Parent, PutBack, RunEnd, Status, Stream,
-    Subject, ToolFailure, Wait, tool_message,
+    AgentId, AgentOutcome, CallId, Envelope, Event, Labels, Message, Origin, Parent, Priority, PutBack, RunEnd, Status,
+    Stream, Subject, ToolFailure, Wait, tool_message,
 };
 use crate::budget::{AccountName, Amount, Limit};
 use crate::fault::{self, Bug};
@@ -79,14 +79,17 @@ pub struct Beginning {
     /// The dead letter that it began with; none if the network's entry agent got the input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub put_back: Option<Arc<PutBack>>,
+    /// Its share beside other runs of its tenant.
+    #[serde(default, skip_serializing_if = "Priority::is_normal")]
+    pub priority: Priority,
 }
 
 impl Beginning {
     /// Returns the run's first event.
     pub fn started(self) -> Event {
-        let Self { stream, name, network, directory, input, vars, version, put_back } = self;
+        let Self { stream, name, network, directory, input, vars, version, put_back, priority } = self;
         let (tenant, session) = (stream.tenant.clone(), stream.session.clone());
-        Event::RunStarted { tenant, session, name, network, directory, input, vars, version, put_back }
+        Event::RunStarted { tenant, session, name, network, directory, input, vars, version, put_back, priority }
     }
 }
 
@@ -296,7 +299,18 @@ impl RunState {
     pub fn evolve(&mut self, envelope: &Envelope) {
         self.tick(envelope);
         match &envelope.event {
-            Event::RunStarted { tenant, session, name, network, directory, input, vars, version, put_back } => {
+            Event::RunStarted {
+                tenant,
+                session,
+                name,
+                network,
+                directory,
+                input,
+                vars,
+                version,
+                put_back,
+                priority,
+            } => {
                 let run = envelope.stream.run.clone();
                 self.beginning = Some(Beginning {
                     stream: Arc::new(Stream { run, tenant: tenant.clone(), session: session.clone() }),
@@ -307,12 +321,13 @@ impl RunState {
                     vars: vars.clone(),
                     version: version.clone(),
                     put_back: put_back.clone(),
+                    priority: *priority,
                 });
             }
             Event::RunResumed { network, version } => self.resume(network.as_ref(), version),
-            Event::RunForked { from, at, name, network, version } => {
+            Event::RunForked { from, at, name, network, version, priority } => {
                 self.resume(network.as_ref(), version);
-                self.begin_as_fork(Lineage { run: from.clone(), at: *at }, name);
+                self.begin_as_fork(Lineage { run: from.clone(), at: *at }, name, *priority);
             }
             Event::AgentStarted { name, parent, depth, task } => {
                 let Some(id) = &envelope.agent else { return };

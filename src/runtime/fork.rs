@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use super::definitions::Definitions;
-use super::fleet::Values;
 use super::launching::Trail;
 use super::run_supervisor::{Forked, Opening};
 use super::{Error, MAX_INPUT_BYTES, Past, RunHandle, Runtime, VERSION};
 use crate::journal::Log;
-use crate::run::{self, AgentId, Effect, Event, Fold, ForkPoint, RunId};
+use crate::run::{self, AgentId, Effect, Event, Fold, ForkPoint, Priority, RunId};
 
 /// A run that is to begin from a point of another one's past; see [`Host::fork`](super::Host::fork).
 #[derive(Clone, Debug)]
@@ -18,6 +17,8 @@ pub struct Fork {
     pub at: u64,
     /// What the agent that stands for the run is told there; its model reads it before it speaks next.
     pub input: Option<Arc<str>>,
+    /// The new run's priority; the other one's where it is left out.
+    pub priority: Option<Priority>,
     /// The new run's id; a new one where it is left out. It must not be in use.
     pub id: Option<RunId>,
     /// Whether the process's approver may be asked; if not, a call that needs approval parks the run.
@@ -27,7 +28,7 @@ pub struct Fork {
 impl Fork {
     /// Asks for a run that goes on from event `at` as the other one might have.
     pub fn new(at: u64) -> Self {
-        Self { at, input: None, id: None, is_attended: true }
+        Self { at, input: None, priority: None, id: None, is_attended: true }
     }
 }
 
@@ -51,7 +52,8 @@ impl Runtime {
     /// its effect class, under its old idempotency key. When this returns, the run is in the store with all its past, and
     /// no crash loses it.
     ///
-    /// `input` is what the agent that stands for the run is told; see [`Fork::input`].
+    /// `input` is what the agent that stands for the run is told; see [`Fork::input`]. The run has the other one's priority,
+    /// unless [`ForkPoint::priority`] says otherwise.
     ///
     /// # Errors
     /// The run has something at work that this network does not have; else as for [`Runtime::start`].
@@ -59,23 +61,23 @@ impl Runtime {
         if let Some(input) = input.as_ref().filter(|input| input.len() > MAX_INPUT_BYTES) {
             return Err(Error::InputTooLong(input.len()));
         }
-        let beginning = point.fold.run.beginning().cloned().ok_or(Error::Stopped)?;
+        let mut beginning = point.fold.run.beginning().cloned().ok_or(Error::Stopped)?;
+        let priority = point.priority.filter(|priority| *priority != beginning.priority);
+        beginning.priority = priority.unwrap_or(beginning.priority);
         let claim = self.fleet.recorder.claim(&beginning.stream.run, 0)?;
-        let values = Values { input: &beginning.input, vars: &beginning.vars };
         let log = Arc::new(Log::of(point.copied.clone()));
         let trail = Trail { log: log.clone(), ..Trail::default() };
-        let (stream, directory) = (beginning.stream.clone(), &beginning.directory);
-        let scope = self.fleet.scope(stream, &values, directory, None, is_attended, trail)?;
+        let scope = self.fleet.scope(&beginning, None, is_attended, trail)?;
         let network = self.fleet.network.spec().network.name.clone();
         let lacks = lacks(&point.fold, &scope.definitions);
         if !lacks.is_empty() {
             return Err(Error::Misfit { network, run: point.from, lacks });
         }
         let is_other = beginning.network != self.fleet.text;
-        let ForkPoint { from, at, copied, fold, taken_over } = point;
+        let ForkPoint { from, at, copied, fold, taken_over, .. } = point;
         let network_text = is_other.then(|| self.fleet.text.clone());
-        let forked =
-            Event::RunForked { from, at, name: network.into(), network: network_text, version: VERSION.into() };
+        let (name, version) = (network.into(), VERSION.into());
+        let forked = Event::RunForked { from, at, name, network: network_text, version, priority };
         let opening = Opening::Forked(Box::new(Forked { copied, fold, forked, taken_over, input }));
         self.launch(scope, opening, log, claim).await
     }

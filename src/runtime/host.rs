@@ -14,7 +14,7 @@ use super::run_supervisor::resolvable;
 use super::{
     Answers, Approver, Controls, Error, Fork, Past, Recorder, RunHandle, RunRequest, Runtime, Settled, Settlement,
 };
-use crate::run::{AgentId, CallId, Event, LetterId, Resolution, RunEnd, RunId, Status};
+use crate::run::{AgentId, CallId, Event, LetterId, Priority, Resolution, RunEnd, RunId, Status};
 use crate::spec::Network;
 
 /// Reads the network that a run is kept with.
@@ -115,9 +115,10 @@ impl Host {
         change: impl FnOnce(Network) -> Result<Network, E>,
     ) -> Result<(RunHandle, u64), E> {
         self.recorder.check()?;
-        let Fork { at, input, id, is_attended } = fork;
+        let Fork { at, input, priority, id, is_attended } = fork;
         let run = id.unwrap_or_else(super::new_run_id);
-        let point = self.recorder.whole_past(parent)?.fork_point(at, &run)?;
+        let mut point = self.recorder.whole_past(parent)?.fork_point(at, &run)?;
+        point.priority = priority;
         let network = match network {
             Some(network) => network,
             None => read(parent, &point.network())?,
@@ -129,9 +130,9 @@ impl Host {
 
     /// Gives a dead letter to its agent once more, in the run `into` (a new one where that is left out), which has the
     /// network that the letter's run is kept with, changed by `change`. Whose the run is, its variables, its directory and
-    /// what templates see as its input are those of the letter's run; its limits are its own. When this returns, the run
-    /// is in the store and the letter is settled: no crash leaves one without the other. To be awaited to its end, as
-    /// [`Host::start`].
+    /// what templates see as its input are those of the letter's run, and so is its priority where none is given; its limits
+    /// are its own. When this returns, the run is in the store and the letter is settled: no crash leaves one without the
+    /// other. To be awaited to its end, as [`Host::start`].
     ///
     /// # Errors
     /// There is no such letter, its run has been pruned, or it is settled; else as for [`Runtime::start`].
@@ -139,6 +140,7 @@ impl Host {
         &self,
         letter: &LetterId,
         into: Option<RunId>,
+        priority: Option<Priority>,
         is_attended: bool,
         change: impl FnOnce(Network) -> Result<Network, E>,
     ) -> Result<RunHandle, E> {
@@ -147,7 +149,8 @@ impl Host {
         let (letter, past) = self.recorder.open_letter(letter)?;
         let network = change(read(&letter.id.run, &past.network())?)?;
         let run = into.unwrap_or_else(super::new_run_id);
-        let of = past.state.beginning().cloned().ok_or(Error::Stopped)?;
+        let mut of = past.state.beginning().cloned().ok_or(Error::Stopped)?;
+        of.priority = priority.unwrap_or(of.priority);
         let begin = async |runtime: &Runtime| runtime.put_back(letter, of, run.clone(), is_attended).await;
         Ok(self.launch(run.clone(), network, begin).await?)
     }

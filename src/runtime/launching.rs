@@ -12,7 +12,7 @@ use super::scope::{Pause, Scope};
 use super::voice::Voice;
 use super::{Answers, Error, Past, VERSION, read_again};
 use crate::journal::Log;
-use crate::run::{Envelope, Event, Fold, RunState, Stream};
+use crate::run::{Beginning, Envelope, Event, Fold, RunState};
 use crate::spec::READ_AGAIN;
 
 /// What a run needs beside whom to tell of it.
@@ -31,22 +31,22 @@ impl Fleet {
     /// Makes what the calls of a run may reach.
     pub(super) fn scope(
         self: &Arc<Self>,
-        stream: Arc<Stream>,
-        values: &Values<'_>,
-        directory: &str,
+        beginning: &Beginning,
         past: Option<&RunState>,
         is_attended: bool,
         trail: Trail,
     ) -> Result<Arc<Scope>, Error> {
-        let prompts = self.render_prompts(values)?;
-        let mut tools = self.bind_tools(values, directory.as_ref())?;
+        let stream = beginning.stream.clone();
+        let values = Values { input: &beginning.input, vars: &beginning.vars };
+        let prompts = self.render_prompts(&values)?;
+        let mut tools = self.bind_tools(&values, beginning.directory.as_ref().as_ref())?;
         if self.network.spec().agents.values().any(|agent| agent.compaction.is_some()) {
             tools.insert(READ_AGAIN.into(), read_again::bound(&trail.log, &self.recorder));
         }
         let definitions = self.definitions()?;
         Ok(Arc::new(Scope {
             funds: Funds::new(self.network.spec(), &stream, past, &self.recorder),
-            lane: self.widths.lane(&stream),
+            lane: self.widths.lane(&stream, beginning.priority),
             stream,
             fleet: self.clone(),
             tools,
@@ -73,11 +73,9 @@ impl Fleet {
             return Err(Error::Unfit { run, why: format!("has ended: {}", status.word()) });
         }
         let claim = self.recorder.claim(&run, state.head())?;
-        let values = Values { input: &beginning.input, vars: &beginning.vars };
-        let (stream, is_attended) = (beginning.stream.clone(), answers.is_attended);
         let log = Arc::new(Log::of(events));
         let trail = Trail { log: log.clone(), voice };
-        let scope = self.scope(stream, &values, &beginning.directory, Some(&state), is_attended, trail)?;
+        let scope = self.scope(&beginning, Some(&state), answers.is_attended, trail)?;
         let is_other = beginning.network != self.text;
         // It may hold what runs wait for that have their turn.
         self.widths.take_turn(&scope.lane);

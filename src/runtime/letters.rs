@@ -200,8 +200,8 @@ impl Recorder {
 
 impl Runtime {
     /// Starts a run that begins with a dead letter: the agent that this was for gets the message once more, with the
-    /// labels that it had. Whose the run is, its variables, its directory and what templates see as its input are those
-    /// of the letter's run; its limits are its own. When this returns, the run is in the store and the letter is settled,
+    /// labels that it had. Whose the run is, its priority, its variables, its directory and what templates see as its input
+    /// are those of `of`, the letter's run; its limits are its own. When this returns, the run is in the store and the letter is settled,
     /// written together: no crash leaves one without the other.
     pub(super) async fn put_back(
         &self,

@@ -164,7 +164,8 @@ impl Recorder {
         !self.mailboxes.are_idle()
     }
 
-    /// Returns the queues in which calls and runs of this process wait for their turn.
+    /// Returns the queues in which calls and runs of this process wait for their turn, and those that are closed for a while:
+    /// calls that were refused wait by themselves for the time that their provider named.
     pub fn queues(&self) -> Vec<Queue> {
         self.traffic.queues()
     }

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::budget::Amount;
 use crate::run::{
-    AgentId, AgentOutcome, Answer, CallId, Health, Inquiry, Instance, LetterId, Lineage, OpenCall, RunId, RunState,
-    Stage, Status, Totals,
+    AgentId, AgentOutcome, Answer, CallId, Health, Inquiry, Instance, LetterId, Lineage, OpenCall, Priority, RunId,
+    RunState, Stage, Status, Totals,
 };
 
 /// What a run came to. Its JSON form is public: `provost run --json` prints it.
@@ -23,6 +23,9 @@ pub struct Report {
     pub tenant: Arc<str>,
     /// The key that several runs share, if any.
     pub session: Option<Arc<str>>,
+    /// Its share beside other runs of its tenant; not printed where it is the usual one.
+    #[serde(default, skip_serializing_if = "Priority::is_normal")]
+    pub priority: Priority,
     /// Where it was forked from, if it was. What it used and how long it took count from there.
     #[serde(default)]
     pub forked_from: Option<Lineage>,
@@ -178,6 +181,7 @@ impl Report {
             network: beginning.map(|beginning| beginning.name.to_string()).unwrap_or_default(),
             tenant: beginning.map(|beginning| beginning.stream.tenant.clone()).unwrap_or_default(),
             session: beginning.and_then(|beginning| beginning.stream.session.clone()),
+            priority: beginning.map(|beginning| beginning.priority).unwrap_or_default(),
             forked_from: state.forked_from().cloned(),
             put_back_from: beginning.and_then(|beginning| Some(beginning.put_back.as_ref()?.letter.clone())),
             status: state.status(),
@@ -216,6 +220,7 @@ impl Report {
             network,
             tenant: "".into(),
             session: None,
+            priority: Priority::default(),
             forked_from: None,
             put_back_from: None,
             status: Status::Failed,

@@ -8,10 +8,11 @@
 mod core;
 mod fair;
 mod pace;
+mod queue;
 mod throttle;
 mod widths;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 pub(super) use self::fair::Who;
+pub use self::queue::{InLine, Queue, QueueFor, QueueKind};
 pub(super) use self::throttle::{Outcome, Terms};
 pub(super) use self::widths::{Lane, Widths};
 
@@ -62,23 +64,6 @@ pub(super) enum NoTurn {
     StepOver,
 }
 
-/// What waits at a turnstile.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Queue {
-    /// What is waited for.
-    pub name: String,
-    /// How many may be under way now; none for no bound.
-    pub width: Option<u32>,
-    /// How many are under way.
-    pub in_flight: u32,
-    /// How many wait, and who: tenants and runs, each with how many of its calls wait, in the order of their names.
-    pub waiting: Vec<(Arc<str>, Arc<str>, usize)>,
-    /// For how long the one has waited that has waited longest.
-    pub longest: Duration,
-    /// For how long it is closed yet, if it is.
-    pub closed_for: Option<Duration>,
-}
-
 /// The way through several turnstiles.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Through(Way);
@@ -93,9 +78,9 @@ impl Through {
 
 impl Traffic {
     /// Makes a turnstile of a width; none for no bound.
-    pub(super) fn turnstile(self: &Arc<Self>, name: impl Into<String>, width: Option<u32>) -> Option<Turnstile> {
+    pub(super) fn turnstile(self: &Arc<Self>, what: QueueFor, width: Option<u32>) -> Option<Turnstile> {
         let width = Some(width?);
-        let gate = self.with(|core| core.open(name.into(), width, None));
+        let gate = self.with(|core| core.open(what, width, None));
         Some(Turnstile { traffic: self.clone(), gate })
     }
 
@@ -108,8 +93,8 @@ impl Traffic {
             self.with(|core| core.tighten(turnstile.gate, terms));
             return turnstile;
         }
-        let name = format!("the model {name}");
-        let gate = self.with(|core| core.open(name, terms.in_flight, Some(Throttle::new(terms))));
+        let what = QueueFor::model(name, terms.provider.clone());
+        let gate = self.with(|core| core.open(what, terms.in_flight, Some(Throttle::new(terms))));
         let turnstile = Arc::new(Turnstile { traffic: self.clone(), gate });
         if let Some(identity) = identity {
             shared.retain(|_, turnstile| turnstile.strong_count() > 0);
@@ -153,7 +138,7 @@ impl Traffic {
             if let Some(bounds) = bounds
                 && turns.waiting() >= bounds.capacity as usize
             {
-                return Err(NoTurn::Full { what: turns.name.clone(), capacity: bounds.capacity });
+                return Err(NoTurn::Full { what: turns.what.to_string(), capacity: bounds.capacity });
             }
             Ok(Ok(core.wait(at, through.0, tokens, who, tell, now)))
         });
@@ -174,26 +159,28 @@ impl Traffic {
         permit.ok_or(NoTurn::TooLong { waited: Duration::ZERO })
     }
 
-    /// Returns the queues in which somebody waits.
+    /// Returns the queues in which somebody waits, and those that are closed.
     pub(super) fn queues(self: &Arc<Self>) -> Vec<Queue> {
         let now = Instant::now();
         self.with(|core| {
             let queue = |(turns, waiters): (&core::Turns, Vec<&core::Waiter<_>>)| {
-                let mut waiting = std::collections::BTreeMap::new();
+                let mut who = BTreeMap::new();
                 for waiter in &waiters {
-                    *waiting.entry((waiter.who.tenant.clone(), waiter.who.run.to_text())).or_insert(0) += 1;
+                    let Who { tenant, run, priority, .. } = &waiter.who;
+                    let one = || InLine { tenant: tenant.clone(), run: run.clone(), priority: *priority, calls: 0 };
+                    who.entry((tenant, run)).or_insert_with(one).calls += 1;
                 }
-                let closed_until = turns.throttle.as_ref().and_then(|throttle| throttle.closed_until(now));
                 Queue {
-                    name: turns.name.clone(),
+                    what: turns.what.clone(),
                     width: turns.width(),
                     in_flight: turns.in_flight,
-                    waiting: waiting.into_iter().map(|((tenant, run), count)| (tenant, run, count)).collect(),
+                    waiting: waiters.len(),
+                    who: who.into_values().collect(),
                     longest: waiters.iter().map(|waiter| now - waiter.since).max().unwrap_or_default(),
-                    closed_for: closed_until.map(|until| until - now),
+                    closed_for: turns.closed_until(now).map(|until| until - now),
                 }
             };
-            core.queues().map(queue).collect()
+            core.queues(now).map(queue).collect()
         })
     }
 

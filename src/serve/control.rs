@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use bodies::{
     Acted, AnswerRun, AnswerTaken, CancelRun, DropLetter, ForkRun, ForkedOff, Health, Keep, PauseRun, Prune,
-    PutBackLetter, Removed, ResolveRun, ResumeRun, Resumed, Resumption, Standing, StartRun, Started, SteerRun, TopUp,
+    PutBackLetter, Queues, Removed, ResolveRun, ResumeRun, Resumed, Resumption, Standing, StartRun, Started, SteerRun,
+    TopUp,
 };
 pub use client::{Client, ClientError, HEALTH_PATIENCE};
 pub use fault::{Code, Fault};
@@ -125,6 +126,7 @@ async fn work(mut asked: mpsc::Receiver<Job>) {
 fn router(desk: Desk) -> Router {
     Router::new()
         .route("/health", get(verbs::health))
+        .route("/queues", get(verbs::queues))
         .route("/runs", post(verbs::start))
         .route("/runs/{run}/resume", post(verbs::resume))
         .route("/runs/{run}/fork", post(verbs::fork))

@@ -169,6 +169,22 @@ fn an_input_that_was_given_up_is_put_back_as_the_input() {
 }
 
 #[test]
+fn a_letter_is_put_back_with_the_priority_of_its_run_or_with_another() {
+    let dir = desk();
+    for _ in 0..2 {
+        let failing = ["run", "n.toml", "tree", "--var", "whom=us", "--priority", "low"];
+        let failed = provost(dir.path()).args(failing).env("PROVOST_FAULT_AT", AUDITOR_FIRST).output().unwrap();
+        assert_eq!(finished(failed).0, Some(0));
+    }
+    for (more, priority) in [(&[][..], Some("low")), (&["--priority", "high"], Some("high"))] {
+        let letter = listed(dir.path()).remove(0);
+        let (run, event) = (letter["run"].as_str().unwrap(), letter["event"].to_string());
+        let put_back = [&["runs", "dead-letters", "put-back", run, &event], more].concat();
+        assert_eq!(json_of(dir.path(), &put_back)["priority"].as_str(), priority);
+    }
+}
+
+#[test]
 fn a_letter_that_is_given_up_again_is_a_letter_of_its_new_run() {
     let dir = desk();
     fails(dir.path(), AUDITOR_FIRST);

@@ -23,6 +23,7 @@ mod patterns;
 mod person;
 mod process;
 mod purse;
+mod queues;
 mod reconcile;
 mod replay;
 mod restarts;

@@ -67,7 +67,7 @@ pub(crate) fn until<T>(what: &str, mut is_so: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Waits until there is an event with `what` in it that a crash does not undo.
-fn until_stored(dir: &Path, what: &str) {
+pub(crate) fn until_stored(dir: &Path, what: &str) {
     until(what, || output(dir, &["audit", "export"]).1.contains(what).then_some(()));
 }
 
@@ -581,7 +581,7 @@ fn a_store_that_was_changed_is_code_8_with_its_first_fault() {
 }
 
 /// Asks on the control socket, as `curl --unix-socket` does.
-fn ask(dir: &Path, method: &str, path: &str, body: &str) -> (u16, Value) {
+pub(crate) fn ask(dir: &Path, method: &str, path: &str, body: &str) -> (u16, Value) {
     let mut stream = UnixStream::connect(dir.join(".provost/control.sock")).unwrap();
     let length = body.len();
     write!(

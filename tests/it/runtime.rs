@@ -393,9 +393,8 @@ async fn what_a_server_adds_to_requests_is_reserved_for_from_then_on() {
         let mut events = run.events();
         let mut reserved = Vec::new();
         while let Some(envelope) = events.next().await {
-            match &envelope.event {
-                Event::CallIntended { subject: Subject::Model { .. }, reserved: of, .. } => reserved.push(of.tokens),
-                _ => {}
+            if let Event::CallIntended { subject: Subject::Model { .. }, reserved: of, .. } = &envelope.event {
+                reserved.push(of.tokens);
             }
         }
         assert_eq!(run.wait().await.unwrap().status, Status::Done);

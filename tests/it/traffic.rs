@@ -257,8 +257,8 @@ async fn runs_beyond_those_that_may_be_under_way_wait_and_can_be_cancelled() {
     let full = runtime.start(RunRequest::new("x")).await.err().unwrap();
     assert!(full.to_string().starts_with("as many runs wait as may"), "{full}");
     let [queue] = &recorder.queues()[..] else { panic!("{:?}", recorder.queues()) };
-    let waiting: Vec<&str> = queue.waiting.iter().map(|(_, run, _)| &**run).collect();
-    assert_eq!((&*queue.name, queue.in_flight, &waiting[..]), ("runs of test", 2, &["r2", "r3", "r4"][..]));
+    let waiting: Vec<&str> = queue.who.iter().map(|one| one.run.as_str()).collect();
+    assert_eq!((&*queue.what.to_string(), queue.in_flight, &waiting[..]), ("runs of test", 2, &["r2", "r3", "r4"][..]));
     let mut events = handles[3].events();
     while !matches!(events.next().await.unwrap().event, Event::CallQueued { wait: Wait::Permit, .. }) {}
     handles[3].controls().cancel("not wanted any more");

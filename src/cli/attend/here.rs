@@ -27,9 +27,9 @@ pub(in crate::cli) async fn here(
             let network = network.map(|network| *network);
             Some(host.fork::<Error>(&from, fork, network, |network| put_in(&models, network)).await?.0)
         }
-        Task::PutBack { letter, models } => {
+        Task::PutBack { letter, priority, models } => {
             let change = |network| put_in(&models, network);
-            Some(host.put_back::<Error>(&letter, Some(run.clone()), is_attended, change).await?)
+            Some(host.put_back::<Error>(&letter, Some(run.clone()), priority, is_attended, change).await?)
         }
         Task::Resume { approvals, models } => {
             let answers = Answers { approvals, is_attended };

@@ -84,6 +84,7 @@ pub(in crate::cli) async fn there(
                 vars: request.vars,
                 tenant: request.tenant,
                 session: request.session,
+                priority: request.priority,
                 directory: request.directory.unwrap_or_default(),
                 id: Some(run.clone()),
             };
@@ -93,15 +94,16 @@ pub(in crate::cli) async fn there(
             let body = ForkRun {
                 at: fork.at,
                 input: fork.input,
+                priority: fork.priority,
                 network: network.map(|network| network.to_text()),
                 models: models.iter().map(ToString::to_string).collect(),
                 id: Some(run.clone()),
             };
             client.fork(&from, &body).await.map(|_| true)
         }
-        Task::PutBack { letter, models } => {
+        Task::PutBack { letter, priority, models } => {
             let models = models.iter().map(ToString::to_string).collect();
-            let body = PutBackLetter { event: letter.event, models, id: Some(run.clone()) };
+            let body = PutBackLetter { event: letter.event, priority, models, id: Some(run.clone()) };
             client.put_back(&letter.run, &body).await.map(|_| true)
         }
         Task::Resume { approvals, models } => {

@@ -101,13 +101,16 @@ pub(in crate::cli) fn line(envelope: &Envelope) -> Value {
 
 /// Takes an event's kind out of its stored form, and names what is named twice by its text alone.
 fn happened(event: &Event) -> (String, Map<String, Value>) {
-    if let Event::RunStarted { name, directory, input, vars, version, put_back, .. } = event {
+    if let Event::RunStarted { name, directory, input, vars, version, put_back, priority, .. } = event {
         // The whole network is more than a line should hold; the name says which one it is.
         let put_back_from = put_back.as_ref().map(|put_back| &put_back.letter);
-        let what = json!({
+        let mut what = json!({
             "network": name, "directory": directory, "input": input, "vars": vars, "version": version,
             "put_back_from": put_back_from,
         });
+        if !priority.is_normal() {
+            what["priority"] = json!(priority);
+        }
         return ("run_started".to_owned(), what.as_object().cloned().unwrap_or_default());
     }
     if let Event::Rejected { seq, call, reason } = event {

@@ -9,7 +9,7 @@ use crate::cli::door::Address;
 use crate::cli::exit::Code;
 use crate::cli::outcome::Form;
 use crate::cli::{Cli, Error, Signals, print};
-use crate::run::ForkPoint;
+use crate::run::{ForkPoint, Priority};
 use crate::runtime::{self, Fork, MAX_INPUT_BYTES, Past};
 use crate::spec::{Loaded, ModelOverride, Network};
 
@@ -29,6 +29,9 @@ pub struct Arguments {
     /// Tell the agent that stands for the run this; its model reads it before it speaks next.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     input: Option<String>,
+    /// Its share where runs of its tenant wait for the same [default: that of the other run].
+    #[arg(long, value_name = "PRIORITY", value_parser = crate::cli::priority())]
+    priority: Option<Priority>,
     /// Go on in this network. It must have the agents that are at work, and the tools of their open calls.
     #[arg(long, value_name = "FILE")]
     network: Option<PathBuf>,
@@ -52,7 +55,7 @@ pub(super) async fn run(cli: &Cli, address: &Address, arguments: &Arguments) -> 
         }
     }
     say(&point, arguments.at);
-    let fork = Fork { at: point.at, input, id: Some(id.clone()), is_attended: true };
+    let fork = Fork { input, priority: arguments.priority, id: Some(id.clone()), ..Fork::new(point.at) };
     drop(point);
     // What is put into a network that is given here has been.
     let models = if network.is_some() { Vec::new() } else { arguments.model.clone() };

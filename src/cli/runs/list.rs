@@ -1,7 +1,5 @@
 //! `provost runs list`: which runs there are.
 
-use std::fmt::Write;
-
 use super::Since;
 use super::reports::{RUNNING, Reports};
 use super::time::local;
@@ -99,22 +97,7 @@ async fn reports(address: &Address, arguments: &Arguments) -> Result<(Vec<Report
 fn table(reports: &[Report]) -> String {
     let head = ["RUN", "NETWORK", "STATUS", "BEGAN", "CALLS", "TOKENS", "COST", ""].map(str::to_owned);
     let rows: Vec<[String; 8]> = [head].into_iter().chain(reports.iter().map(row)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: [usize; 8] = std::array::from_fn(width);
-    let mut out = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (column, (text, width)) in row.iter().zip(widths).enumerate() {
-            // Numbers end in one column, words begin in one. Writing to a string does not fail.
-            let _ = match column {
-                4..=6 => write!(line, "{text:>width$}  "),
-                _ => write!(line, "{text:<width$}  "),
-            };
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
+    print::table(&rows, 4..=6)
 }
 
 fn row(report: &Report) -> [String; 8] {

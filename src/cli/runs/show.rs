@@ -55,11 +55,12 @@ pub(super) async fn run(cli: &Cli, address: &Address, arguments: &Arguments) -> 
 
 fn text(report: &Report, past: Option<&Past>, dead_letters: &str) -> String {
     let mut out = format!(
-        "run {} of {} · tenant {}{} · began {}\n",
+        "run {} of {} · tenant {}{}{} · began {}\n",
         report.run,
         visible(&report.network),
         visible(&report.tenant),
         report.session.as_deref().map(|session| format!(" · session {}", visible(session))).unwrap_or_default(),
+        if report.priority.is_normal() { String::new() } else { format!(" · priority {}", report.priority) },
         local(report.started_ms),
     );
     if let Some(Lineage { run, at }) = &report.forked_from {

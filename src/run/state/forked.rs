@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Amount, OpenCall, RunState, Stage, Subject, Totals};
-use crate::run::{Resolution, RunId};
+use crate::run::{Priority, Resolution, RunId};
 
 /// Where a run was forked from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,9 +24,10 @@ impl RunState {
 
     /// Begins the run anew where the copies of another run's events end. That one goes on, or went on, by itself: it pays
     /// for what it had under way, and hears what it was told to hear.
-    pub(super) fn begin_as_fork(&mut self, lineage: Lineage, name: &Arc<str>) {
+    pub(super) fn begin_as_fork(&mut self, lineage: Lineage, name: &Arc<str>, priority: Option<Priority>) {
         if let Some(beginning) = &mut self.beginning {
             beginning.name = name.clone();
+            beginning.priority = priority.unwrap_or(beginning.priority);
         }
         (self.totals, self.spent, self.dead_letters) = (Totals::default(), Amount::default(), 0);
         self.agents.values_mut().for_each(|instance| instance.totals = Totals::default());

@@ -12,6 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 use tokio::time::Instant;
 
 use super::fair::{FairQueue, Who};
+use super::queue::QueueFor;
 use super::throttle::{Load, Outcome, Terms, Throttle};
 
 /// How often one that waits is passed over for another turnstile's sake.
@@ -39,7 +40,7 @@ pub(super) struct Grant {
 /// One turnstile.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    pub(super) name: String,
+    pub(super) what: QueueFor,
     /// How many may be in; none for no bound.
     pub(super) width: Option<u32>,
     pub(super) in_flight: u32,
@@ -68,6 +69,11 @@ impl Turns {
     pub(super) fn width(&self) -> Option<u32> {
         let borne = self.throttle.as_ref().and_then(|throttle| throttle.width());
         self.width.into_iter().chain(borne).min()
+    }
+
+    /// Returns until when it is closed, if it is.
+    pub(super) fn closed_until(&self, now: Instant) -> Option<Instant> {
+        self.throttle.as_ref()?.closed_until(now)
     }
 
     fn room(&self, now: Instant) -> Room {
@@ -138,8 +144,8 @@ fn gates(way: Way) -> impl Iterator<Item = Gate> + Clone {
 }
 
 impl<T> Core<T> {
-    pub(super) fn open(&mut self, name: String, width: Option<u32>, throttle: Option<Throttle>) -> Gate {
-        let turns = Turns { name, width, throttle: throttle.map(Box::new), ..Turns::default() };
+    pub(super) fn open(&mut self, what: QueueFor, width: Option<u32>, throttle: Option<Throttle>) -> Gate {
+        let turns = Turns { what, width, throttle: throttle.map(Box::new), ..Turns::default() };
         match self.free.pop() {
             Some(gate) => {
                 self.gates[gate as usize] = turns;
@@ -173,12 +179,14 @@ impl<T> Core<T> {
         &mut self.gates[gate as usize]
     }
 
-    /// Returns the turnstiles at which somebody waits, with who waits there.
-    pub(super) fn queues(&self) -> impl Iterator<Item = (&Turns, Vec<&Waiter<T>>)> {
-        let crowded = self.gates.iter().enumerate().filter(|(_, turns)| turns.waiting() > 0);
-        crowded.map(|(nth, turns)| {
-            let here = self.waiting.values().filter(|waiter| waiter.at as usize == nth);
-            (turns, here.collect())
+    /// Returns the turnstiles at which somebody waits or that are closed, with who waits there.
+    pub(super) fn queues(&self, now: Instant) -> impl Iterator<Item = (&Turns, Vec<&Waiter<T>>)> {
+        let mut crowded: HashMap<Gate, Vec<_>> = HashMap::new();
+        self.waiting.values().for_each(|waiter| crowded.entry(waiter.at).or_default().push(waiter));
+        let gates = (0..).zip(&self.gates);
+        gates.filter_map(move |(gate, turns)| {
+            let waiters = crowded.remove(&gate).unwrap_or_default();
+            (!waiters.is_empty() || turns.closed_until(now).is_some()).then_some((turns, waiters))
         })
     }
 

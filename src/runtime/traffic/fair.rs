@@ -1,19 +1,29 @@
-//! A fair queue: tenants by weighted start-time fair queueing, the runs of a tenant in turn, and a run's calls in the order
-//! of their arrival.
+//! A fair queue: tenants by weighted start-time fair queueing, the runs of a tenant by self-clocked fair queueing with their
+//! priorities for weights (low 1, normal 4, high 16), and a run's calls in the order of their arrival.
 //!
 //! Start-time fair queueing is that of P. Goyal, H. Vin and H. Cheng, "Start-time fair queueing: a scheduling algorithm for
 //! integrated services packet switching networks" (SIGCOMM 1996), with calls for packets, all of length one. Of two tenants
 //! that both wait, with weights v and w, what each has been served, divided by its weight, differs by 1/v + 1/w at most.
-//! So a call that is the first of its run, of a tenant with weight w of W in all and R waiting runs, of T waiting tenants,
-//! goes after at most R·W/w + T others.
+//!
+//! Self-clocked fair queueing is that of S. J. Golestani, "A self-clocked fair queueing scheme for broadband applications"
+//! (INFOCOM 1994). It goes by when a call would be done, not by when it would begin, so that a priority tells already
+//! among runs that have one call each, as all have that wait for `runs_in_flight`; and who has been served has no lead
+//! that would have to be remembered. Runs come without end, and so the bound counts only those that wait at once: since
+//! a run of weight q comes back, or another one in its place, no sooner than 1/q later, one of weight p goes after at
+//! most ⌈q/p⌉ calls for each that waits beside it, whoever comes meanwhile.
+//!
+//! So no run starves. With R runs of its tenant that wait at once, of weights P in all, a run of weight p has its next call
+//! served after at most P/p + R turns of its tenant; and if that has weight w of W in all, of T tenants that wait
+//! meanwhile, after at most (P/p + R)·W/w + T calls of others. A priority stands nowhere in W/w: it takes nothing from
+//! another tenant.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use crate::run::RunId;
+use crate::run::{Priority, RunId};
 
-/// How far a tenant of weight one comes with one call; a multiple of most weights, so that little is lost by rounding.
+/// How far who has weight one comes with one call; a multiple of most weights, so that little is lost by rounding.
 const STRIDE: u64 = 1 << 20;
 
 /// Beside how many that wait those are remembered that waited before: they are looked through when there are more.
@@ -26,17 +36,25 @@ pub(in crate::runtime) struct Who {
     /// What the tenant's share is, beside the others'.
     pub(in crate::runtime) weight: u32,
     pub(in crate::runtime) run: RunId,
+    /// What the run's share is, beside the tenant's others.
+    pub(in crate::runtime) priority: Priority,
 }
 
 /// A fair queue of numbers, which rise with the time of arrival. All operations take a time that is logarithmic in what
 /// waits.
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
-    tenants: Shares<Arc<str>, Runs>,
+    tenants: Shares<Arc<str>, Runs, BY_START>,
     len: usize,
 }
 
-type Runs = Shares<RunId, BTreeSet<u64>>;
+type Runs = Shares<RunId, BTreeSet<u64>, BY_FINISH>;
+
+/// Who would begin first is next.
+const BY_START: bool = false;
+
+/// Who would be done first is next.
+const BY_FINISH: bool = true;
 
 impl FairQueue {
     pub(super) fn len(&self) -> usize {
@@ -45,7 +63,7 @@ impl FairQueue {
 
     pub(super) fn push(&mut self, who: &Who, number: u64) {
         let runs = self.tenants.enter(&who.tenant, who.weight);
-        self.len += usize::from(runs.enter(&who.run, 1).insert(number));
+        self.len += usize::from(runs.enter(&who.run, who.priority.weight()).insert(number));
     }
 
     /// Takes out who is next.
@@ -81,7 +99,7 @@ impl Line for BTreeSet<u64> {
     }
 }
 
-impl<K, L> Line for Shares<K, L> {
+impl<K, L, const BY: bool> Line for Shares<K, L, BY> {
     fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
@@ -89,10 +107,10 @@ impl<K, L> Line for Shares<K, L> {
 
 /// Lines that are served in proportion to their weights.
 #[derive(Debug)]
-struct Shares<K, L> {
-    /// The start tag of what was served last.
+struct Shares<K, L, const BY: bool> {
+    /// The tag of what was served last.
     clock: u64,
-    /// Those that wait, by their start tags and, where these are the same, in the order in which they came to be next.
+    /// Those that wait, by their tags and, where these are the same, in the order in which they came to be next.
     order: BTreeMap<(u64, u64), K>,
     shares: HashMap<K, Share<L>>,
     turns: u64,
@@ -108,13 +126,25 @@ struct Share<L> {
     line: L,
 }
 
-impl<K, L> Default for Shares<K, L> {
+impl<L> Share<L> {
+    /// How far it comes with one call.
+    fn stride(&self) -> u64 {
+        STRIDE / self.weight.min(STRIDE)
+    }
+
+    /// Returns by what its next call stands in the order, which would begin then.
+    fn tag(&self, start: u64, by: bool) -> u64 {
+        if by == BY_FINISH { start + self.stride() } else { start }
+    }
+}
+
+impl<K, L, const BY: bool> Default for Shares<K, L, BY> {
     fn default() -> Self {
         Self { clock: 0, order: BTreeMap::new(), shares: HashMap::new(), turns: 0 }
     }
 }
 
-impl<K: Clone + Eq + Hash, L: Line> Shares<K, L> {
+impl<K: Clone + Eq + Hash, L: Line, const BY: bool> Shares<K, L, BY> {
     /// Returns a line, into which something is put at once.
     fn enter(&mut self, key: &K, weight: u32) -> &mut L {
         let new = || Share { weight: 1, place: (0, 0), finish: 0, line: L::default() };
@@ -122,7 +152,7 @@ impl<K: Clone + Eq + Hash, L: Line> Shares<K, L> {
         share.weight = u64::from(weight.max(1));
         if share.line.is_empty() {
             self.turns += 1;
-            share.place = (self.clock.max(share.finish), self.turns);
+            share.place = (share.tag(self.clock.max(share.finish), BY), self.turns);
             self.order.insert(share.place, key.clone());
         }
         &mut share.line
@@ -139,10 +169,10 @@ impl<K: Clone + Eq + Hash, L: Line> Shares<K, L> {
         self.order.remove(&share.place);
         take(&mut share.line);
         self.clock = share.place.0;
-        share.finish = self.clock + STRIDE / share.weight.min(STRIDE);
+        share.finish = if BY == BY_FINISH { self.clock } else { self.clock + share.stride() };
         if !share.line.is_empty() {
             self.turns += 1;
-            share.place = (share.finish, self.turns);
+            share.place = (share.tag(share.finish, BY), self.turns);
             self.order.insert(share.place, key.clone());
         }
         self.forget();
@@ -176,7 +206,11 @@ mod tests {
     use super::*;
 
     fn who(tenant: &str, weight: u32, run: &str) -> Who {
-        Who { tenant: tenant.into(), weight, run: RunId::new(run) }
+        Who { tenant: tenant.into(), weight, run: RunId::new(run), priority: Priority::Normal }
+    }
+
+    fn prior(tenant: &str, weight: u32, run: &str, priority: Priority) -> Who {
+        Who { priority, ..who(tenant, weight, run) }
     }
 
     fn served(queue: &mut FairQueue) -> Vec<u64> {
@@ -204,6 +238,62 @@ mod tests {
         let first: Vec<u64> = (0..500).filter_map(|_| queue.pop()).collect();
         let of_small = first.iter().filter(|number| **number >= 1_000).count();
         assert!((399..=401).contains(&of_small), "{of_small}");
+    }
+
+    #[test]
+    fn a_high_run_gets_its_share_beside_many_normal_ones_and_a_low_one_gets_its_own() {
+        let mut queue = FairQueue::default();
+        for number in 0..500 {
+            queue.push(&prior("t", 1, "high", Priority::High), number);
+            queue.push(&prior("t", 1, "low", Priority::Low), 1_000 + number);
+            (2..22).for_each(|run| queue.push(&who("t", 1, &format!("{run}")), 1_000 * run + number));
+        }
+        let mut of = BTreeMap::new();
+        (0..970).for_each(|_| *of.entry(queue.pop().unwrap() / 1_000).or_insert(0) += 1);
+        // Of 16 and 1 and 20 times 4.
+        assert!((159..=161).contains(&of[&0]) && (9..=11).contains(&of[&1]), "{of:?}");
+        assert!((2..22).all(|run| (39..=41).contains(&of[&run])), "{of:?}");
+    }
+
+    #[test]
+    fn of_runs_with_one_call_each_the_higher_ones_go_first() {
+        let mut queue = FairQueue::default();
+        queue.push(&prior("t", 1, "low", Priority::Low), 0);
+        (1..4).for_each(|number| queue.push(&who("t", 1, &format!("{number}")), number));
+        queue.push(&prior("t", 1, "high", Priority::High), 4);
+        assert_eq!(served(&mut queue), [4, 1, 2, 3, 0]);
+    }
+
+    #[test]
+    fn a_priority_takes_nothing_from_another_tenant() {
+        let mut queue = FairQueue::default();
+        for number in 0..500 {
+            (0..9)
+                .for_each(|run| queue.push(&prior("many", 1, &format!("{run}"), Priority::High), 1_000 * run + number));
+            queue.push(&prior("one", 1, "low", Priority::Low), 9_000 + number);
+        }
+        let of_one = (0..500).filter(|_| queue.pop().unwrap() >= 9_000).count();
+        assert!((249..=251).contains(&of_one), "{of_one}");
+    }
+
+    #[test]
+    fn a_low_run_ends_though_high_ones_come_without_end() {
+        let mut queue = FairQueue::default();
+        let low = prior("t", 1, "low", Priority::Low);
+        let high = |number: u64| prior("t", 1, &format!("{number}"), Priority::High);
+        (0..5).for_each(|number| queue.push(&low, number));
+        (5..8).for_each(|number| queue.push(&high(number), number));
+        let (mut number, mut left) = (8, 5);
+        while left > 0 {
+            match queue.pop().unwrap() {
+                0..5 => left -= 1,
+                _ => {
+                    queue.push(&high(number), number);
+                    number += 1;
+                }
+            }
+            assert!(number <= 8 + 5 * 3 * 16, "it starves");
+        }
     }
 
     #[test]
@@ -255,6 +345,59 @@ mod tests {
                         prop_assert!(apart <= 1.0 / v + 1.0 / w + 1e-3, "{served:?} by {weights:?}");
                     }
                 }
+            }
+        }
+
+        #[test]
+        fn no_run_starves_whoever_comes(steps in prop::collection::vec((0..3_u8, 0..2_usize, 0..9_usize, 0..3_usize), 1..4_000)) {
+            const WEIGHTS: [u32; 2] = [1, 3];
+            const RUNS_AT_ONCE: usize = 4;
+            let mut queue = FairQueue::default();
+            // Of each run that waits: its calls, and how many had been served when the first of them came to be its next.
+            let mut lines: BTreeMap<(usize, RunId), (Priority, Vec<u64>, u32)> = BTreeMap::new();
+            let mut at_once = [[0_u32; 3]; 2];
+            let (mut served, mut waits) = (0, Vec::new());
+            for (number, (step, tenant, run, priority)) in steps.into_iter().enumerate() {
+                if step == 0 {
+                    let Some(number) = queue.pop() else { continue };
+                    let found = lines.iter_mut().find(|(_, (_, calls, _))| calls.first() == Some(&number));
+                    let ((tenant, run), (priority, calls, since)) = found.unwrap();
+                    waits.push((*tenant, *priority, served - *since));
+                    calls.remove(0);
+                    served += 1;
+                    *since = served;
+                    let key = (*tenant, run.clone());
+                    if calls.is_empty() {
+                        lines.remove(&key);
+                    }
+                    continue;
+                }
+                // Most come but once; the others come back.
+                let name = if run < 3 { format!("{run}") } else { format!("n{number}") };
+                let priority = if run < 3 { Priority::ALL[run] } else { Priority::ALL[priority] };
+                let who = prior(&tenant.to_string(), WEIGHTS[tenant], &name, priority);
+                let key = (tenant, who.run.clone());
+                let of_tenant = lines.keys().filter(|(of, _)| *of == tenant).count();
+                if !lines.contains_key(&key) && of_tenant >= RUNS_AT_ONCE {
+                    continue;
+                }
+                queue.push(&who, number as u64);
+                lines.entry(key).or_insert((priority, Vec::new(), served)).1.push(number as u64);
+                for (nth, most) in at_once[tenant].iter_mut().enumerate() {
+                    let is_such = |((of, _), (priority, ..)): &(&(usize, RunId), &(Priority, Vec<u64>, u32))| {
+                        *of == tenant && *priority == Priority::ALL[nth]
+                    };
+                    *most = lines.iter().filter(is_such).count().max(*most as usize) as u32;
+                }
+            }
+            waits.extend(lines.iter().map(|((tenant, _), (priority, _, since))| (*tenant, *priority, served - since)));
+            for (tenant, priority, others) in waits {
+                let weights = Priority::ALL.map(Priority::weight);
+                let of_all: u32 = weights.iter().zip(at_once[tenant]).map(|(weight, runs)| weight * runs).sum();
+                let runs: u32 = at_once[tenant].iter().sum();
+                let turns = f64::from(of_all) / f64::from(priority.weight()) + f64::from(runs);
+                let share = f64::from(WEIGHTS[tenant]) / f64::from(WEIGHTS.iter().sum::<u32>());
+                prop_assert!(f64::from(others) <= turns / share + 2.0, "{others} before one that is {priority}: {at_once:?}");
             }
         }
 

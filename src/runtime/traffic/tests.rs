@@ -6,11 +6,15 @@ use futures_util::FutureExt;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::run::RunId;
-use crate::spec::{ModelSpec, ProviderKind, SecretRef, Span};
+use crate::run::{Priority, RunId};
+use crate::spec::{Breaker, ModelSpec, ProviderKind, SecretRef, Span};
 
 fn who(tenant: &str, weight: u32, run: usize) -> Who {
-    Who { tenant: tenant.into(), weight, run: RunId::new(format!("{tenant}{run}")) }
+    Who { tenant: tenant.into(), weight, run: RunId::new(format!("{tenant}{run}")), priority: Priority::Normal }
+}
+
+fn what(name: &str) -> QueueFor {
+    QueueFor::network(QueueKind::ToolCalls, name)
 }
 
 fn through(turnstile: &Turnstile) -> Through {
@@ -64,8 +68,8 @@ async fn after_100_000_random_sequences_all_permits_are_home() {
     let traffic = Arc::<Traffic>::default();
     let spec = ModelSpec { in_flight: Some(200), tokens_per_minute: Some(1_000_000_000), ..ModelSpec::default() };
     let model = traffic.provider("m", None, &Terms::of(&spec));
-    let network = traffic.turnstile("network", Some(150)).unwrap();
-    let runs: Vec<Turnstile> = (0..10).map(|_| traffic.turnstile("run", Some(30)).unwrap()).collect();
+    let network = traffic.turnstile(what("network"), Some(150)).unwrap();
+    let runs: Vec<Turnstile> = (0..10).map(|_| traffic.turnstile(what("run"), Some(30)).unwrap()).collect();
     for round in 0..20_u64 {
         let mut calls = JoinSet::new();
         for nth in 0..5_000_u64 {
@@ -90,14 +94,14 @@ async fn after_100_000_random_sequences_all_permits_are_home() {
             assert_eq!((core.at(turnstile.gate).in_flight, core.at(turnstile.gate).waiting()), (0, 0));
         }
     });
-    assert!(traffic.queues().is_empty());
+    assert!(traffic.queues().iter().all(|queue| queue.waiting == 0 && queue.closed_for.is_some()));
     drop((model, network, runs));
 }
 
 /// How long calls of the small tenant wait, each of which takes 10 ms at a turnstile of a width, the longest last.
 async fn waits(width: u32, big: usize, weights: [u32; 2]) -> Vec<Duration> {
     let traffic = Arc::<Traffic>::default();
-    let turnstile = Arc::new(traffic.turnstile("model", Some(width)).unwrap());
+    let turnstile = Arc::new(traffic.turnstile(what("model"), Some(width)).unwrap());
     let mut calls = JoinSet::new();
     let waits = Arc::<Mutex<Vec<Duration>>>::default();
     let mut call = |who: Who| {
@@ -139,7 +143,7 @@ async fn a_small_tenant_waits_no_longer_than_at_its_fair_share_alone() {
 #[tokio::test(start_paused = true)]
 async fn waiting_is_bounded_in_number_and_in_time() {
     let traffic = Arc::<Traffic>::default();
-    let turnstile = traffic.turnstile("the model m", Some(1)).unwrap();
+    let turnstile = traffic.turnstile(QueueFor::model("m", None), Some(1)).unwrap();
     let bounds = QueueSpec { capacity: 1, timeout: Span::from_secs(5) };
     let pass = |run| traffic.pass(through(&turnstile), 0, who("t", 1, run), Some(&bounds));
     let inside = pass(1).await.unwrap();
@@ -152,9 +156,9 @@ async fn waiting_is_bounded_in_number_and_in_time() {
     );
     tokio::time::advance(Duration::from_secs(2)).await;
     let [queue] = &traffic.queues()[..] else { panic!() };
-    let of = queue.waiting.iter().map(|(tenant, run, count)| (&**tenant, &**run, *count));
-    assert_eq!(of.collect::<Vec<_>>(), [("t", "t2", 1)]);
-    assert_eq!((queue.in_flight, queue.longest), (1, Duration::from_secs(2)));
+    let second_run = InLine { tenant: "t".into(), run: RunId::new("t2"), priority: Priority::Normal, calls: 1 };
+    assert_eq!(queue.who, [second_run]);
+    assert_eq!((queue.in_flight, queue.waiting, queue.longest), (1, 1, Duration::from_secs(2)));
     assert_eq!(second.await.err(), Some(NoTurn::TooLong { waited: Duration::from_secs(5) }));
     drop(inside);
     assert!(pass(4).await.is_ok());
@@ -163,7 +167,7 @@ async fn waiting_is_bounded_in_number_and_in_time() {
 #[tokio::test(start_paused = true)]
 async fn what_is_granted_to_one_that_goes_in_the_same_moment_goes_to_the_next() {
     let traffic = Arc::<Traffic>::default();
-    let turnstile = traffic.turnstile("m", Some(1)).unwrap();
+    let turnstile = traffic.turnstile(what("m"), Some(1)).unwrap();
     let inside = traffic.try_pass(through(&turnstile), 0).unwrap();
     let mut second = Box::pin(traffic.pass(through(&turnstile), 0, who("t", 1, 2), None));
     let mut third = Box::pin(traffic.pass(through(&turnstile), 0, who("t", 1, 3), None));
@@ -198,13 +202,55 @@ async fn a_refusal_holds_for_all_and_one_goes_first_after_it() {
     assert!(two.await.unwrap().is_current());
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_one_that_goes_first_waits_for_none_that_went_before_the_refusal() {
+    let breaker = Breaker { failures: 1, within: Span::from_secs(9), cool_down: Span::from_secs(1) };
+    let spec = ModelSpec { in_flight: Some(3), breaker: Some(breaker), ..ModelSpec::default() };
+    for outcome in [Outcome::Refused { pause: Some(Duration::from_secs(1)) }, Outcome::Failed] {
+        let traffic = Arc::<Traffic>::default();
+        let model = traffic.provider("m", None, &Terms::of(&spec));
+        let pass = |run| traffic.pass(through(&model), 0, who("t", 1, run), None);
+        let [mut slow, failed] = [1, 2].map(|_| traffic.try_pass(through(&model), 0).unwrap());
+        slow.sent();
+        failed.learn(outcome);
+        failed.release();
+        let began = Instant::now();
+        let first = pass(1).await.unwrap();
+        assert_eq!(began.elapsed(), Duration::from_secs(1), "{outcome:?}");
+        assert!(traffic.try_pass(through(&model), 0).is_none(), "but it is one");
+        // That an old one comes back makes no room for another, and what it came to is no news.
+        slow.learn(Outcome::Answered { pause: None });
+        slow.release();
+        assert!(traffic.try_pass(through(&model), 0).is_none());
+        first.learn(Outcome::Answered { pause: None });
+        first.release();
+        assert!(traffic.try_pass(through(&model), 0).is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_not_made_takes_nothing_of_the_rate() {
+    let traffic = Arc::<Traffic>::default();
+    let spec = ModelSpec { requests_per_minute: Some(60), tokens_per_minute: Some(60_000), ..ModelSpec::default() };
+    let model = traffic.provider("m", None, &Terms::of(&spec));
+    for _ in 0..100 {
+        drop(traffic.try_pass(through(&model), 30_000).unwrap());
+    }
+    let mut made = traffic.try_pass(through(&model), 30_000).unwrap();
+    made.sent();
+    made.release();
+    let began = Instant::now();
+    drop(traffic.pass(through(&model), 30_000, who("t", 1, 1), None).await.unwrap());
+    assert!(began.elapsed() > Duration::from_secs(25), "{:?}", began.elapsed());
+}
+
 /// Run by `just pass`: what is measured on a busy machine says little, and is no test.
 #[test]
 #[ignore = "a measurement, for a release build"]
 fn what_a_pass_costs() {
     const ROUNDS: u32 = 1_000_000;
     let traffic = Arc::<Traffic>::default();
-    let narrow = traffic.turnstile("narrow", Some(64)).unwrap();
+    let narrow = traffic.turnstile(what("narrow"), Some(64)).unwrap();
     let spec = ModelSpec { in_flight: Some(64), requests_per_minute: Some(u32::MAX), ..ModelSpec::default() };
     let paced = traffic.provider("m", None, &Terms::of(&spec));
     let semaphore = Arc::new(tokio::sync::Semaphore::new(64));

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::pace::Pace;
 use crate::fault::{self, Bug};
-use crate::spec::{Breaker, ModelSpec, Retry};
+use crate::spec::{Breaker, ModelSpec, ProviderKind, Retry};
 
 /// How many further tries there may be beside their share, so that a quiet process may try again at all.
 const SPARE_RETRIES: u64 = 100;
@@ -51,6 +51,8 @@ pub(super) struct Load {
 /// What a network says of a model's traffic.
 #[derive(Clone, Debug)]
 pub(in crate::runtime) struct Terms {
+    /// Who serves it, and what it is called there; none where it is nobody's.
+    pub(in crate::runtime) provider: Option<String>,
     pub(in crate::runtime) in_flight: Option<u32>,
     requests_per_minute: Option<u32>,
     tokens_per_minute: Option<u64>,
@@ -60,8 +62,13 @@ pub(in crate::runtime) struct Terms {
 
 impl Terms {
     pub(in crate::runtime) fn of(model: &ModelSpec) -> Self {
+        let name = |kind: ProviderKind| match &model.model {
+            Some(model) => format!("{}:{model}", kind.name()),
+            None => kind.name().to_owned(),
+        };
+        let provider = model.provider.map(name);
         let ModelSpec { in_flight, requests_per_minute, tokens_per_minute, breaker, retry, .. } = *model;
-        Self { in_flight, requests_per_minute, tokens_per_minute, breaker, retry }
+        Self { provider, in_flight, requests_per_minute, tokens_per_minute, breaker, retry }
     }
 }
 

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
-use super::{NoTurn, Permit, Through, Traffic, Turnstile, Who};
-use crate::run::Stream;
+use super::{NoTurn, Permit, QueueFor, QueueKind, Through, Traffic, Turnstile, Who};
+use crate::run::{Priority, Stream};
 use crate::spec::{NetworkSpec, QueueSpec};
 
 /// What bounds the calls of all runs of a network, beside what their models bear.
 pub(in crate::runtime) struct Widths {
     traffic: Arc<Traffic>,
+    /// The network's name.
+    network: String,
     queue: QueueSpec,
     weights: HashMap<Arc<str>, u32>,
     model_calls: Option<Turnstile>,
@@ -33,29 +35,31 @@ pub(in crate::runtime) struct Lane {
 impl Widths {
     pub(in crate::runtime) fn of(spec: &NetworkSpec, traffic: &Arc<Traffic>) -> Self {
         let fleet = &spec.network.fleet;
-        let name = |what: &str| format!("{what} of {}", spec.network.name);
-        let one = |what: &str, name: &String, width| {
-            Some((name.as_str().into(), traffic.turnstile(format!("the {what} {name}"), width)?))
+        let network = spec.network.name.as_str();
+        let all = |kind, width| traffic.turnstile(QueueFor::network(kind, network), width);
+        let one = |kind, name: &String, width| {
+            Some((name.as_str().into(), traffic.turnstile(QueueFor::inside(kind, name, network), width)?))
         };
         Self {
             traffic: traffic.clone(),
+            network: network.to_owned(),
             queue: fleet.queue,
             weights: fleet.weights.iter().map(|(tenant, weight)| (tenant.as_str().into(), *weight)).collect(),
-            model_calls: traffic.turnstile(name("model calls"), fleet.model_calls_in_flight),
-            tool_calls: traffic.turnstile(name("tool calls"), fleet.tool_calls_in_flight),
-            runs: traffic.turnstile(name("runs"), fleet.runs_in_flight),
+            model_calls: all(QueueKind::ModelCalls, fleet.model_calls_in_flight),
+            tool_calls: all(QueueKind::ToolCalls, fleet.tool_calls_in_flight),
+            runs: all(QueueKind::Runs, fleet.runs_in_flight),
             of_run: spec.network.limits.in_flight,
-            tools: spec.tools.iter().filter_map(|(name, tool)| one("tool", name, tool.in_flight)).collect(),
-            agents: spec.agents.iter().filter_map(|(name, agent)| one("agent", name, agent.in_flight)).collect(),
+            tools: spec.tools.iter().filter_map(|(name, tool)| one(QueueKind::Tool, name, tool.in_flight)).collect(),
+            agents: spec.agents.iter().filter_map(|(name, of)| one(QueueKind::Agent, name, of.in_flight)).collect(),
         }
     }
 
     /// Makes what a run is at the turnstiles.
-    pub(in crate::runtime) fn lane(&self, stream: &Stream) -> Lane {
+    pub(in crate::runtime) fn lane(&self, stream: &Stream, priority: Priority) -> Lane {
         let (tenant, run) = (stream.tenant.clone(), stream.run.clone());
         let weight = self.weights.get(&tenant).copied().unwrap_or(1);
-        let width = self.traffic.turnstile(format!("calls of run {run}"), self.of_run);
-        Lane { who: Who { tenant, weight, run }, width, turn: OnceCell::new() }
+        let width = self.traffic.turnstile(QueueFor::inside(QueueKind::Run, run.as_str(), &self.network), self.of_run);
+        Lane { who: Who { tenant, weight, run, priority }, width, turn: OnceCell::new() }
     }
 
     /// Whether more runs wait for their turn than may.

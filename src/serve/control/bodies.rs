@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::budget::{AccountName, Amount};
-use crate::run::{AgentId, CallId, Resolution, RunId};
-use crate::runtime::RunRequest;
+use crate::run::{AgentId, CallId, Priority, Resolution, RunId};
+use crate::runtime::{Queue, RunRequest};
 
 /// `GET /health`: who holds the store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -21,6 +21,13 @@ pub struct Health {
     pub epoch: Option<u64>,
     /// The runs that it has under way.
     pub runs: Vec<RunId>,
+}
+
+/// `GET /queues`: what waits in the process that holds the store.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Queues {
+    /// The queues in which somebody waits, and those that are closed.
+    pub queues: Vec<Queue>,
 }
 
 /// `POST /runs`: a run to start.
@@ -40,6 +47,9 @@ pub struct StartRun {
     /// The key that several runs share.
     #[serde(default)]
     pub session: Option<Arc<str>>,
+    /// The run's share beside other runs of its tenant.
+    #[serde(default, skip_serializing_if = "Priority::is_normal")]
+    pub priority: Priority,
     /// The absolute directory that the network's relative paths are resolved against.
     pub directory: PathBuf,
     /// The run's id, which is not in use yet; a new one where it is left out.
@@ -96,6 +106,9 @@ pub struct ForkRun {
     /// What the agent that stands for the run is told there.
     #[serde(default)]
     pub input: Option<Arc<str>>,
+    /// The new run's priority; this one's where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
     /// The network from there on, as [`Network::to_text`](crate::spec::Network::to_text) writes it; the one that holds
     /// there where it is left out.
     #[serde(default)]
@@ -123,6 +136,9 @@ pub struct ForkedOff {
 pub struct PutBackLetter {
     /// The number of the event that says that the message was given up.
     pub event: u64,
+    /// The new run's priority; this one's where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
     /// Models to put in the place of the network's, as `--model` takes them.
     #[serde(default)]
     pub models: Vec<String>,

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::bodies::{
     Acted, AnswerRun, AnswerTaken, CancelRun, DropLetter, ForkRun, ForkedOff, Health, PauseRun, Prune, PutBackLetter,
-    Removed, ResolveRun, ResumeRun, Resumed, StartRun, Started, SteerRun, TopUp,
+    Queues, Removed, ResolveRun, ResumeRun, Resumed, StartRun, Started, SteerRun, TopUp,
 };
 use super::fault::{Code, Fault, FaultBody};
 use super::socket::Place;
@@ -86,6 +86,14 @@ impl Client {
     /// Nobody answers, or not in time.
     pub async fn health_within(&self, patience: Duration) -> Result<Health, ClientError> {
         self.send(self.http.get("http://provost/health").timeout(patience)).await
+    }
+
+    /// Asks what waits in the process that holds the store.
+    ///
+    /// # Errors
+    /// Nobody answers, or not in time.
+    pub async fn queues(&self) -> Result<Queues, ClientError> {
+        self.send(self.http.get("http://provost/queues").timeout(HEALTH_PATIENCE)).await
     }
 
     /// Starts a run. When this returns, the run is in the store.

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::Desk;
 use super::bodies::{
     Acted, AnswerRun, AnswerTaken, CancelRun, DropLetter, ForkRun, ForkedOff, Health, PauseRun, Prune, PutBackLetter,
-    Removed, ResolveRun, ResumeRun, Resumed, Resumption, Standing, StartRun, Started, SteerRun, TopUp,
+    Queues, Removed, ResolveRun, ResumeRun, Resumed, Resumption, Standing, StartRun, Started, SteerRun, TopUp,
 };
 use super::fault::{Code, Fault};
 use crate::run::{LetterId, RunId};
@@ -36,6 +36,11 @@ pub(super) async fn health(State(desk): State<Desk>) -> Result<Json<Health>, Fau
     }))
 }
 
+pub(super) async fn queues(State(desk): State<Desk>) -> Result<Json<Queues>, Fault> {
+    desk.host.recorder().check()?;
+    Ok(Json(Queues { queues: desk.host.recorder().queues() }))
+}
+
 pub(super) async fn start(State(desk): State<Desk>, body: Body) -> Result<Json<Started>, Fault> {
     let asked: StartRun = read(body)?;
     let network = network(&asked.network)?;
@@ -52,6 +57,7 @@ pub(super) async fn start(State(desk): State<Desk>, body: Body) -> Result<Json<S
             vars: asked.vars,
             tenant: asked.tenant,
             session: asked.session,
+            priority: asked.priority,
             id: asked.id,
             directory: Some(asked.directory),
             is_attended: false,
@@ -89,7 +95,8 @@ pub(super) async fn fork(
     asked.id.as_ref().map_or(Ok(()), is_id)?;
     let host = desk.host.clone();
     let forked = desk.finish(async move {
-        let fork = Fork { at: asked.at, input: asked.input, id: asked.id, is_attended: false };
+        let ForkRun { at, input, priority, id, .. } = asked;
+        let fork = Fork { at, input, priority, id, is_attended: false };
         let (handle, at) = host.fork(&parent, fork, network, |network| put_in(&overrides, network)).await?;
         Ok(ForkedOff { run: handle.id().clone(), at })
     });
@@ -155,7 +162,8 @@ pub(super) async fn put_back(
     let host = desk.host.clone();
     let put_back = desk.finish(async move {
         let letter = LetterId { run, event: asked.event };
-        let handle = host.put_back(&letter, asked.id, false, |network| put_in(&overrides, network)).await?;
+        let change = |network| put_in(&overrides, network);
+        let handle = host.put_back(&letter, asked.id, asked.priority, false, change).await?;
         Ok(Started { run: handle.id().clone() })
     });
     Ok(Json(put_back.await?))

@@ -6,6 +6,7 @@ use crate::cli::door::Address;
 use crate::cli::exit::Code;
 use crate::cli::outcome::Form;
 use crate::cli::{Cli, Error, Signals};
+use crate::run::Priority;
 use crate::runtime;
 use crate::spec::{ModelOverride, Network};
 
@@ -18,6 +19,9 @@ pub(super) struct Arguments {
     /// `openai:MODEL@http://HOST:PORT/v1`, `anthropic:MODEL` or `anthropic:MODEL@http://HOST:PORT`.
     #[arg(long, value_name = "[NAME=]MODEL")]
     model: Vec<ModelOverride>,
+    /// Its share where runs of its tenant wait for the same [default: that of the letter's run].
+    #[arg(long, value_name = "PRIORITY", value_parser = crate::cli::priority())]
+    priority: Option<Priority>,
     /// Print what happens as it happens, a JSON object a line; the last one holds the result.
     #[arg(long)]
     events: bool,
@@ -35,7 +39,7 @@ pub(super) async fn run(cli: &Cli, address: &Address, arguments: &Arguments) -> 
     }
     drop((store, past));
     let id = runtime::new_run_id();
-    let task = Task::PutBack { letter: letter.id, models: arguments.model.clone() };
+    let task = Task::PutBack { letter: letter.id, priority: arguments.priority, models: arguments.model.clone() };
     let form = Form::of(cli, arguments.events);
     attend(address, &id, task, form, &mut signals).await?.print_and_leave(form, &mut signals).await
 }

@@ -4,11 +4,16 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::run::RunId;
+use crate::run::{Priority, RunId};
+use crate::runtime::traffic::QueueKind;
 use crate::spec::ModelSpec;
 
 fn who(tenant: &str, run: &str) -> Who {
-    Who { tenant: tenant.into(), weight: 1, run: RunId::new(run) }
+    Who { tenant: tenant.into(), weight: 1, run: RunId::new(run), priority: Priority::Normal }
+}
+
+fn what(name: &str) -> QueueFor {
+    QueueFor::network(QueueKind::ToolCalls, name)
 }
 
 /// Tries to pass, and waits where that is not possible.
@@ -23,8 +28,8 @@ fn told(core: &mut Core<u64>) -> Vec<u64> {
 #[test]
 fn what_waits_holds_nothing() {
     let (mut core, now) = (Core::default(), Instant::now());
-    let narrow = core.open("narrow".to_owned(), Some(1), None);
-    let wide = core.open("wide".to_owned(), Some(2), None);
+    let narrow = core.open(what("narrow"), Some(1), None);
+    let wide = core.open(what("wide"), Some(2), None);
     let (both, one) = ([Some(narrow), Some(wide), None, None], [None, Some(wide), None, None]);
     let first = enter(&mut core, both, 1, now).unwrap();
     assert!(enter(&mut core, both, 2, now).is_err());
@@ -38,7 +43,7 @@ fn what_waits_holds_nothing() {
 #[test]
 fn who_needs_two_is_not_passed_over_for_ever_by_those_who_need_one() {
     let (mut core, now) = (Core::default(), Instant::now());
-    let gates = ["a", "b"].map(|name| core.open(name.to_owned(), Some(1), None));
+    let gates = ["a", "b"].map(|name| core.open(what(name), Some(1), None));
     let alone = gates.map(|gate| match gate == gates[0] {
         true => [Some(gate), None, None, None],
         false => [None, Some(gate), None, None],
@@ -67,7 +72,7 @@ fn who_needs_two_is_not_passed_over_for_ever_by_those_who_need_one() {
 fn one_alarm_is_set_for_all_that_wait_for_the_time() {
     let (mut core, now) = (Core::default(), Instant::now());
     let terms = Terms::of(&ModelSpec { requests_per_minute: Some(60), ..ModelSpec::default() });
-    let model = core.open("model".to_owned(), None, Some(Throttle::new(&terms)));
+    let model = core.open(what("model"), None, Some(Throttle::new(&terms)));
     let way = [Some(model), None, None, None];
     assert!(enter(&mut core, way, 0, now).is_ok());
     for number in 1..=3 {
@@ -149,10 +154,10 @@ proptest! {
         let now = Instant::now();
         let terms = Terms::of(&ModelSpec { requests_per_minute: Some(600), ..ModelSpec::default() });
         let gates = [
-            core.open("model".to_owned(), Some(3), Some(Throttle::new(&terms))),
-            core.open("network".to_owned(), Some(2), None),
-            core.open("run".to_owned(), Some(2), None),
-            core.open("agent".to_owned(), Some(1), None),
+            core.open(what("model"), Some(3), Some(Throttle::new(&terms))),
+            core.open(what("network"), Some(2), None),
+            core.open(what("run"), Some(2), None),
+            core.open(what("agent"), Some(1), None),
         ];
         let mut world = World { core, now, inside: BTreeMap::new(), waiting: BTreeMap::new() };
         let nth = |from: usize, of: usize| from % of.max(1);
