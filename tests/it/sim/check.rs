@@ -98,6 +98,10 @@ fn one_end(on_disk: &OnDisk, told: Option<Status>) -> Result<(), String> {
     }
 }
 
+fn is_in_doubt(on_disk: &OnDisk) -> bool {
+    on_disk.events.iter().any(|envelope| matches!(envelope.event, Event::CallInDoubt { .. }))
+}
+
 /// A run that nothing cuts short ends as it must; one that something may cut short ends so, or is cut short.
 fn end(world: &World, plan: &RunPlan, on_disk: &OnDisk) -> Result<(), String> {
     let expected = expect::outcome(&world.plan, &plan.id, &expect::Losses::of(&on_disk.events));
@@ -118,6 +122,8 @@ fn end(world: &World, plan: &RunPlan, on_disk: &OnDisk) -> Result<(), String> {
         // An agent whose model has failed speaks again if the fork tells it something.
         (Status::Done, _, _) => is_told && model_fails(on_disk),
         (Status::Failed, _, Ok(None)) => true,
+        // A call in doubt waits for a person, who is looked for only where nothing else goes on, and a join's time does.
+        (Status::Failed, _, _) if world.plan.shape == flows::Shape::InTime && is_in_doubt(on_disk) => true,
         (Status::Failed, _, _) => failures::fails_run(&world.plan, &plan.id, on_disk),
         (Status::Limit, _, _) => is_limited,
         (Status::Cancelled, _, _) => is_cancelled,
