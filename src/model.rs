@@ -124,7 +124,8 @@ pub struct Reply {
     pub text: String,
     /// The tools that it asks for, in its order.
     pub tool_calls: Vec<ToolCall>,
-    /// What the call used, as the provider reports it; none where it did not.
+    /// What the call used, as the provider reports it; none where it did not. The runtime takes one that can't be true (nothing
+    /// read, nothing written where there is something, far more than was asked for) for none: the call is charged as reserved.
     pub usage: Option<Usage>,
     /// Why the model stopped.
     pub finish: Finish,

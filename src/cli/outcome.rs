@@ -76,8 +76,13 @@ pub(super) fn summary(report: &Report, for_stderr: bool) -> String {
     let head = if for_stderr { head.for_stderr() } else { head };
     let reason = report.reason.as_deref().map(|reason| format!(": {}", visible(reason))).unwrap_or_default();
     let usage = &report.usage;
+    let guessed = usage.charged_tokens.saturating_sub(usage.input_tokens.saturating_add(usage.output_tokens));
+    let guessed = match guessed {
+        0 => String::new(),
+        tokens => format!(" ({tokens} tokens charged as reserved: nobody said what was used)"),
+    };
     let mut text = format!(
-        "{head}{reason}\n  {}, {}, {} + {} tokens, {}, {:.1} s · run {}\n",
+        "{head}{reason}\n  {}, {}, {} + {} tokens, {}{guessed}, {:.1} s · run {}\n",
         print::counted(usage.model_calls, "model call"),
         print::counted(usage.tool_calls, "tool call"),
         usage.input_tokens,

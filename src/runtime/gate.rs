@@ -61,9 +61,14 @@ pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<Run
     };
     let permission = policy::decide(&scope.fleet.network.spec().policy, &subject, scope.builtin(&subject));
     if let Work::Reconcile { by, .. } = work {
-        return reconcile::ask(by, permission, &subject, &desk, &scope).await;
+        return Box::pin(reconcile::ask(by, permission, &subject, &desk, &scope)).await;
     }
-    match scope.unless_stopped(approval::settle(permission, approval, &desk, &subject, &scope)).await? {
+    // Each way is boxed: a call that waits takes no more room than the way that it is on.
+    let verdict = match approval::at_once(permission) {
+        Some(verdict) => verdict,
+        None => scope.unless_stopped(Box::pin(approval::settle(approval, &desk, &subject, &scope))).await?,
+    };
+    match verdict {
         Verdict::Granted => {}
         Verdict::Parked => return Ok(()),
         Verdict::Refused(why) => {
@@ -71,11 +76,11 @@ pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<Run
         }
     }
     match work {
-        Work::Model(call) => scope.unless_stopped(ask_model(call, attempt, &desk, &scope)).await,
+        Work::Model(call) => scope.unless_stopped(Box::pin(ask_model(call, attempt, &desk, &scope))).await,
         _ if scope.builtin(&subject) == Some(Builtin::PersonAsk) => {
-            scope.unless_stopped(person::ask(&subject, is_asked, &desk, &scope)).await
+            scope.unless_stopped(Box::pin(person::ask(&subject, is_asked, &desk, &scope))).await
         }
-        _ => act(subject, attempt, &desk, &scope).await,
+        _ => Box::pin(act(subject, attempt, &desk, &scope)).await,
     }
 }
 

@@ -54,19 +54,17 @@ pub(super) enum Verdict {
     Parked,
 }
 
-/// Asks, if policy wants it so.
-pub(super) async fn settle(
-    permission: Permission,
-    known: Known,
-    desk: &Desk,
-    subject: &Subject,
-    scope: &Scope,
-) -> Result<Verdict, Over> {
+/// Says what becomes of a call for which nobody need be asked; none where a person is to be.
+pub(super) fn at_once(permission: Permission) -> Option<Verdict> {
     match permission {
-        Permission::Allow => return Ok(Verdict::Granted),
-        Permission::Deny => return Ok(Verdict::Refused("policy does not allow this call".to_owned())),
-        Permission::Ask => {}
+        Permission::Allow => Some(Verdict::Granted),
+        Permission::Deny => Some(Verdict::Refused("policy does not allow this call".to_owned())),
+        Permission::Ask => None,
     }
+}
+
+/// Asks, if policy wants it so.
+pub(super) async fn settle(known: Known, desk: &Desk, subject: &Subject, scope: &Scope) -> Result<Verdict, Over> {
     let call = desk.id.clone();
     match known {
         Known::Decided(granted) => return Ok(decided(granted)),

@@ -21,8 +21,10 @@ pub(super) enum Barred {
 
 /// Waits until the run is among those that may be under way, is not paused, and the disk keeps up.
 pub(super) async fn may_begin(desk: &Desk, scope: &Scope) -> Result<(), Over> {
-    let turn = scope.fleet.widths.turn(&scope.lane, desk.queued(Wait::Permit));
-    scope.unless_stopped(turn).await?;
+    if !scope.fleet.widths.has_turn(&scope.lane) {
+        let turn = scope.fleet.widths.turn(&scope.lane, desk.queued(Wait::Permit));
+        scope.unless_stopped(Box::pin(turn)).await?;
+    }
     scope.may_begin().await
 }
 

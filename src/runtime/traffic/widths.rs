@@ -96,6 +96,11 @@ impl Widths {
         self.traffic.pass(through, tokens, lane.who.clone(), None).await.ok()
     }
 
+    /// Whether a run has its turn, or needs none.
+    pub(in crate::runtime) fn has_turn(&self, lane: &Lane) -> bool {
+        self.runs.is_none() || lane.turn.initialized()
+    }
+
     /// Takes a run's turn at once, whether there is room or not.
     pub(in crate::runtime) fn take_turn(&self, lane: &Lane) {
         if let Some(runs) = &self.runs {
@@ -112,10 +117,7 @@ impl Widths {
         lane: &Lane,
         waits: impl Future<Output = Result<(), E>>,
     ) -> Result<(), E> {
-        let Some(runs) = &self.runs else { return Ok(()) };
-        if lane.turn.initialized() {
-            return Ok(());
-        }
+        let Some(runs) = self.runs.as_ref().filter(|_| !self.has_turn(lane)) else { return Ok(()) };
         let through = Through::new([Some(runs), None, None, None]);
         let enter = async {
             if let Some(permit) = self.traffic.try_pass(through, 0) {
