@@ -322,6 +322,13 @@ impl Recorder {
     ) -> Result<Option<Durable>, Error> {
         let Beside { entries, kept, settled } = beside;
         for entry in &entries {
+            if let Entry::Closed { run, is_parked: false } = entry
+                && let Some(balance) = books.ledger.open.get(run)
+            {
+                // Nobody else spends from these, and nobody raises them any more.
+                let of_run = balance.accounts.iter().filter(|name| name.is_of_run());
+                of_run.for_each(|name| drop(self.accounts.remove(name)));
+            }
             books.ledger.evolve(entry);
             if let Entry::Raised { account, amount } = entry {
                 self.live_account(account).into_iter().for_each(|live| live.raise(*amount));
