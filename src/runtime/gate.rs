@@ -21,6 +21,7 @@ mod person;
 mod pulse;
 mod reconcile;
 mod retry;
+mod time;
 
 use std::sync::Arc;
 
@@ -34,10 +35,11 @@ pub use person::Inquired;
 
 use self::admission::NotAdmitted;
 use self::approval::Verdict;
-use self::desk::{Desk, Time};
+use self::desk::Desk;
 pub(super) use self::perform::words;
 use self::permit::Barred;
 pub(super) use self::pulse::Pulse;
+use self::time::Time;
 use super::run_supervisor::RunMessage;
 use super::scope::{Over, Scope};
 use super::traffic::Permit;

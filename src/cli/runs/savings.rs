@@ -18,8 +18,8 @@ struct Savings {
 }
 
 /// Says what the choice of models saved, against asking the dearest of each agent's models every time; empty where no agent had
-/// a choice, or it saved nothing. What an answer cost that could not be used is taken off. It is an estimate: another model would have used other tokens. The first `copied` events
-/// are of the run that this one was forked from.
+/// a choice, or it saved nothing. What an answer cost that could not be used is taken off. It is an estimate: another model
+/// would have used other tokens. The first `copied` events are of the run that this one was forked from.
 pub(super) fn line(past: &Past, copied: u64) -> String {
     match savings(past, copied) {
         Some(Savings { steps, cheaper, saved_nano_usd }) if saved_nano_usd > 0 => format!(

@@ -99,8 +99,15 @@ pub(super) async fn admit_tool(
 ) -> Result<Result<(Option<Permit>, Hold), NotAdmitted>, Over> {
     let counts = if attempt == 1 { Amount::ONE_TOOL_CALL } else { Amount::default() };
     let ask = Ask { counts, input_tokens: 0, wanted: 0, at_least: 0, rates: Rates::default() };
+    let not_in_time = |failure, why: &NoTurn| {
+        let subject = Subject::Tool { tool: tool.into(), arguments: serde_json::Value::Null };
+        NotAdmitted::Refused(Box::new(refused(&desk.id, &subject, failure, why.to_string())))
+    };
     let mut waits = Waits::new(scope);
     loop {
+        if desk.time.is_over() {
+            return Ok(Err(not_in_time(ToolFailure::TimedOut, &NoTurn::StepOver)));
+        }
         let permit = match permit::of_tool(tool, desk, scope).await? {
             Ok(permit) => permit,
             Err(refused) => return Ok(Err(NotAdmitted::Refused(Box::new(refused)))),
@@ -116,10 +123,7 @@ pub(super) async fn admit_tool(
         }
         match waits.wait(refusal, desk, scope).await? {
             Ok(until) if waits.are_over(&until) => {
-                let subject = Subject::Tool { tool: tool.into(), arguments: serde_json::Value::Null };
-                let why = waits.too_long().to_string();
-                let refused = refused(&desk.id, &subject, ToolFailure::Failed, why);
-                return Ok(Err(NotAdmitted::Refused(Box::new(refused))));
+                return Ok(Err(not_in_time(ToolFailure::Failed, &waits.too_long())));
             }
             Ok(until) => pass_time(freed[until.place].take(), &until, desk).await,
             Err(reached) => return Ok(Err(NotAdmitted::Limit(reached))),

@@ -63,7 +63,7 @@ pub(super) fn at_once(permission: Permission) -> Option<Verdict> {
     }
 }
 
-/// Asks, if policy wants it so.
+/// Asks a person, or takes what is known of it already.
 pub(super) async fn settle(known: Known, desk: &Desk, subject: &Subject, scope: &Scope) -> Result<Verdict, Over> {
     let call = desk.id.clone();
     match known {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 use super::ModelCall;
-use super::desk::{Desk, Time};
+use super::desk::Desk;
+use super::time::Time;
 use crate::budget::{Amount, Limit};
 use crate::fault::{self, Bug};
 use crate::model::{Error, Reply};

@@ -215,7 +215,7 @@ async fn the_one_that_goes_first_waits_for_none_that_went_before_the_refusal() {
         failed.learn(outcome);
         failed.release();
         let began = Instant::now();
-        let first = pass(1).await.unwrap();
+        let first = tokio::time::timeout(Duration::from_secs(60), pass(1)).await.unwrap().unwrap();
         assert_eq!(began.elapsed(), Duration::from_secs(1), "{outcome:?}");
         assert!(traffic.try_pass(through(&model), 0).is_none(), "but it is one");
         // That an old one comes back makes no room for another, and what it came to is no news.

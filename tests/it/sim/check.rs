@@ -98,6 +98,10 @@ fn one_end(on_disk: &OnDisk, told: Option<Status>) -> Result<(), String> {
     }
 }
 
+fn is_late_join(end: &RunEnd) -> bool {
+    end.reason.as_ref().is_some_and(|reason| reason.starts_with("the join of "))
+}
+
 fn is_in_doubt(on_disk: &OnDisk) -> bool {
     on_disk.events.iter().any(|envelope| matches!(envelope.event, Event::CallInDoubt { .. }))
 }
@@ -123,7 +127,7 @@ fn end(world: &World, plan: &RunPlan, on_disk: &OnDisk) -> Result<(), String> {
         (Status::Done, _, _) => is_told && model_fails(on_disk),
         (Status::Failed, _, Ok(None)) => true,
         // A call in doubt waits for a person, who is looked for only where nothing else goes on, and a join's time does.
-        (Status::Failed, _, _) if world.plan.shape == flows::Shape::InTime && is_in_doubt(on_disk) => true,
+        (Status::Failed, _, _) if is_late_join(end) && is_in_doubt(on_disk) => world.plan.shape == flows::Shape::InTime,
         (Status::Failed, _, _) => failures::fails_run(&world.plan, &plan.id, on_disk),
         (Status::Limit, _, _) => is_limited,
         (Status::Cancelled, _, _) => is_cancelled,
