@@ -77,6 +77,9 @@ pub const MAX_INPUT_BYTES: usize = 4 * 1024 * 1024;
 /// Why a runtime or a run can't be started. Once a run has started, whatever happens to it is in its [`Report`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The limits of an account can't be raised so.
+    #[error(transparent)]
+    NotRaised(#[from] crate::budget::NotRaised),
     /// A model of the network can't be made ready.
     #[error("model `{model}` can't be used")]
     Model {

@@ -258,8 +258,10 @@ impl Recorder {
     /// Raises the limits of an account, and waits until that is durable. Calls that wait for it go on.
     ///
     /// # Errors
-    /// Nothing more can be written.
+    /// There is no such account or limit, or it is more than anybody spends ([`Error::NotRaised`]); or nothing more can be
+    /// written.
     pub async fn top_up(&self, account: AccountName, amount: Amount) -> Result<(), Error> {
+        self.books().ledger.check_raise(&account, &amount)?;
         let (told, durable) = oneshot::channel();
         let entries = vec![Entry::Raised { account, amount }];
         self.append(

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use provost::budget::{AccountName, Amount, Entry, Ledger, Limit, Today};
 use provost::model::Error as ModelError;
 use provost::run::{Event, RunId, Status};
-use provost::runtime::{Answers, Recorder, RunRequest, Runtime, new_run_id, read_entries};
+use provost::runtime::{Answers, Error as RuntimeError, Recorder, RunRequest, Runtime, new_run_id, read_entries};
 use provost::spec::{AgentSpec, BudgetOf, BudgetSpec, NetworkSpec, OnLimit, Period, Permission, Span};
 use serde_json::Value;
 
@@ -245,6 +245,14 @@ async fn a_person_raises_a_limit_and_what_waited_goes_on() {
     let how = format!("provost budget top-up run/{run} --model-calls 1 lets it go on");
     let why = format!("these calls wait: one#3 (limit model_calls = 2 reached; {how})");
     assert_eq!(reason, format!("a limit is reached that may be raised, and {why}"));
+    for (account, amount) in [
+        (AccountName::new("tenant/test/nobody"), Amount { model_calls: 1, ..Amount::default() }),
+        (AccountName::of_run(&run), Amount { cost_nano_usd: 1, ..Amount::default() }),
+        (AccountName::of_run(&run), Amount { model_calls: u64::MAX, ..Amount::default() }),
+    ] {
+        let refused = recorder.top_up(account, amount).await;
+        assert!(matches!(refused, Err(RuntimeError::NotRaised(_))), "{refused:?}");
+    }
     let past = recorder.whole_past(&run).unwrap();
     let is_low = |event: &Event| matches!(event, Event::BudgetLow { limit: Limit::ModelCalls, .. });
     assert_eq!(past.events.iter().filter(|envelope| is_low(&envelope.event)).count(), 1);

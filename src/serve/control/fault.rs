@@ -107,6 +107,7 @@ impl From<runtime::Error> for Fault {
             E::NoAnswer { .. } => (Code::InvalidRequest, "the question stays open"),
             E::NoForkPoint { .. } => (Code::InvalidRequest, "`provost runs show RUN` numbers its events"),
             E::NoLetter { .. } => (Code::InvalidRequest, "`provost runs dead-letters` says which there are"),
+            E::NotRaised(_) => (Code::InvalidRequest, "`provost budget` shows the accounts and their limits"),
             E::Settled(_) => (Code::Unfit, "`provost runs dead-letters show RUN EVENT` prints it"),
             E::Misfit { .. } => {
                 (Code::InvalidRequest, "give what is at work the same names, or fork at an earlier event")
