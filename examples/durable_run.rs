@@ -8,6 +8,7 @@
 
 use std::path::Path;
 
+use provost::run::Ballot;
 use provost::runtime::{Answers, Recorder, Report, RunRequest, Runtime};
 use provost::spec::{AgentSpec, Network, NetworkSpec, Permission};
 use provost::tool::{self, Tool};
@@ -80,8 +81,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Days later, in another process.
     let (runtime, recorder) = open(&directory).await?;
     let past = recorder.past(&parked.run)?;
-    let approvals = past.state.awaiting_approval().map(|(call, _)| (call.clone(), true)).collect();
-    let answers = Answers { approvals, ..Answers::default() };
+    let ballots = past.state.awaiting_approval().map(|(call, _)| (call.clone(), Ballot::of(true))).collect();
+    let answers = Answers { ballots, ..Answers::default() };
     say(&runtime.resume(past, answers).await?.wait().await?);
     recorder.close().await?;
     Ok(std::fs::remove_dir_all(directory)?)

@@ -17,6 +17,7 @@ mod tool_mode;
 #[cfg(feature = "genai")]
 pub use self::genai::Genai;
 pub use anthropic::Anthropic;
+pub use http::post::post;
 pub use openai::{Embedder, OpenAi};
 pub use sim::Sim;
 

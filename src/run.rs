@@ -2,6 +2,7 @@
 
 mod agent;
 mod apart;
+mod approving;
 mod asking;
 mod behaviour;
 mod closing;
@@ -28,6 +29,10 @@ pub use agent::{
     fall_backs, pick, take_up, tool_message,
 };
 pub use apart::apart;
+pub use approving::{
+    Approval, ApprovalRequest, Ballot, Binding, BoundFile, Counted, MAX_REASON_BYTES, MAX_STANDING, NotApproved,
+    Pattern, Ruled, Ruling, SOMEBODY, Standing, Verdict, is_person,
+};
 pub use asking::{Inquiry, MAX_ANSWER_BYTES, MAX_CHOICE_CHARS, MAX_CHOICES, MAX_QUESTION_CHARS, NoAnswer};
 pub use behaviour::{Agent, Move, Turn};
 pub use definition::{Compaction, Definition, OutputSchema, Target, TargetKind};

@@ -18,6 +18,7 @@ mod letters;
 mod mailboxes;
 mod network_supervisor;
 mod offline;
+mod policies;
 mod purse;
 mod read_again;
 mod recorder;
@@ -45,10 +46,12 @@ pub use gate::{Approver, Inquired, Question};
 pub use handle::{Controls, RunHandle};
 pub use host::{Answered, Host};
 pub use letters::{Letter, Settled, Settlement, read_settled};
+pub use policies::{ReloadedPolicies, check_policies};
 pub use purse::{Ask, Exhausted, MAX_SOURCES, Purse, Refusal, SharedAccount, Source};
 pub use recorder::{Past, Recorder, read_entries, read_ledger, run_of, stream_of};
 pub use replay::{ReplayError, Replayer};
 pub use report::{AgentReport, MailboxReport, QuestionReport, Report, UsageReport};
+pub use run_supervisor::Approved;
 
 pub use traffic::{InLine, Queue, QueueFor, QueueKind};
 pub use voice::{Follower, Happening, Tokens};
@@ -60,6 +63,7 @@ use self::fleet::{Fleet, Model};
 use self::handle::{Line, ReportTo};
 use self::launching::Trail;
 use self::network_supervisor::{NetworkMessage, NetworkSupervisor};
+use self::policies::{InForce, parameters};
 use self::recorder::Claim;
 use self::run_supervisor::{Launch, Opening};
 use self::scope::Scope;
@@ -67,7 +71,11 @@ use self::traffic::Terms;
 use crate::budget::Rates;
 use crate::journal::{self, Log};
 use crate::model::{self, Identity, Provider};
-use crate::run::{Agent, Beginning, CallId, Envelope, NoAnswer, NoForkPoint, Priority, RunId, StoredError, Stream};
+use crate::policy::Policies;
+use crate::run::{
+    Agent, Ballot, Beginning, CallId, Envelope, NoAnswer, NoForkPoint, NotApproved, Priority, RunId, StoredError,
+    Stream,
+};
 use crate::spec::{ModelSpec, Network, TemplateError};
 use crate::tool::{self, ErasedTool};
 
@@ -80,6 +88,17 @@ pub enum Error {
     /// The limits of an account can't be raised so.
     #[error(transparent)]
     NotRaised(#[from] crate::budget::NotRaised),
+    /// The network's policies can't be used: all that is wrong with them.
+    #[error(transparent)]
+    Policy(#[from] crate::spec::Invalid),
+    /// What a person says of a call can't be taken.
+    #[error("run {run} {why}")]
+    NotApproved {
+        /// The run.
+        run: RunId,
+        /// Why.
+        why: NotApproved,
+    },
     /// A model of the network can't be made ready.
     #[error("model `{model}` can't be used")]
     Model {
@@ -300,9 +319,10 @@ impl Builder {
             let rates = model.price.as_ref().map(Rates::new).unwrap_or_default();
             models.insert(name.into(), Arc::new(Model::new(model, provider, rates, turnstile)));
         }
-        let text = self.network.to_text().into();
-        let fleet =
-            Arc::new(Fleet::new(self.network, text, recorder, models, self.tools, self.behaviours, self.approver));
+        let policies = Policies::new(&self.network, &parameters(&self.network, &self.tools))?;
+        let (tools, policies) = (self.tools, InForce::new(policies));
+        let fleet = Fleet::new(self.network, recorder, models, tools, self.behaviours, self.approver, policies);
+        let fleet = Arc::new(fleet);
         let spawned = Actor::spawn(None, NetworkSupervisor, fleet.clone()).await;
         let (supervisor, _) = spawned.map_err(|_| Error::Stopped)?;
         Ok(Runtime { fleet, supervisor, is_followed: self.is_followed })
@@ -388,9 +408,9 @@ impl RunRequest {
 /// What is said of a run's open calls when it is taken up again.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
-    /// Calls that await approval, and whether they may happen. Those that are left out are asked about again, where
-    /// there is somebody to ask.
-    pub approvals: BTreeMap<CallId, bool>,
+    /// What people say of calls that await approval. Those that are left out are asked about again, where there is somebody
+    /// to ask.
+    pub ballots: Vec<(CallId, Ballot)>,
     /// Whether the process's approver may be asked about others.
     pub is_attended: bool,
 }
@@ -488,6 +508,20 @@ impl Runtime {
         // Where the store had failed before, nobody could be told so by it.
         durable.await.unwrap_or_else(|_| self.fleet.recorder.check().and(Err(Error::Stopped)))?;
         Ok(RunHandle { id, log, voice, first, line, reported })
+    }
+
+    /// Returns the policies that hold now.
+    fn policies(&self) -> Arc<Policies> {
+        self.fleet.policies.now()
+    }
+
+    /// Reads the network's policy file again; none where it has none.
+    fn read_policies(&self) -> Result<Option<(Network, Policies)>, Error> {
+        Ok(policies::again(&self.fleet.network, &self.fleet.host_tools)?)
+    }
+
+    fn replace_policies(&self, policies: Policies) {
+        self.fleet.policies.replace(policies);
     }
 
     /// Cancels all runs and waits until they have ended.

@@ -17,6 +17,7 @@ mod limits;
 mod model_override;
 mod nested;
 mod node;
+mod policy;
 mod routes;
 mod schema;
 mod secrets;
@@ -34,17 +35,19 @@ pub use compaction::{CompactionSpec, READ_AGAIN};
 pub(crate) use diagnostic::visible;
 pub use diagnostic::{Diagnostic, Position, Report, Severity};
 pub use duration::Span;
+pub(crate) use findings::{listed, nearest};
 pub use guards::GuardsSpec;
 pub use limits::{BudgetOf, BudgetSpec, Limits, OnLimit, Period};
 pub use model_override::{ModelOverride, OverrideError};
 pub(crate) use nested::local;
+pub use policy::{ApprovalsSpec, MAX_PERSON, NotifySpec, Permission, PolicyFile, PolicySpec};
 pub use routes::{Join, MAX_AGENTS, RoomAnswer, RoomSpec, RouteSpec, TOPIC};
 pub use schema::json_schema;
 pub use supervision::{Backoff, MailboxSpec, OnError, RestartKind, RestartSpec, Scope, WhenFull};
 pub use tables::{
     AgentSpec, Builtin, Effect, Faults, Latency, MAX_AGENT_NAME, MAX_NAME, MemoryScope, ModelSpec, NetworkSpec,
-    NetworkTable, Permission, PolicySpec, Price, ProviderKind, Retry, SecretRef, SimSpec, Strategy, SupervisionSpec,
-    Timeouts, ToolCalls, ToolLabels, ToolSpec, is_name,
+    NetworkTable, Price, ProviderKind, Retry, SecretRef, SimSpec, Strategy, SupervisionSpec, Timeouts, ToolCalls,
+    ToolLabels, ToolSpec, is_name,
 };
 pub use template::{Template, TemplateError};
 pub(crate) use template::{explain, strict};
@@ -75,6 +78,9 @@ pub struct Network {
     spec: NetworkSpec,
     /// The contents of the agents' `output_schema` files, by agent.
     output_schemas: IndexMap<String, Arc<Value>>,
+    /// The policies, as their file was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    policy: Option<Arc<PolicyFile>>,
 }
 
 /// A network from a file, and what is doubtful about it.
@@ -90,6 +96,15 @@ pub struct Loaded {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Invalid(pub Report);
+
+impl Invalid {
+    /// Says of a file that one thing is wrong with it as a whole.
+    pub(crate) fn of_file(name: &str, code: &'static str, message: String, help: String) -> Self {
+        let (path, label) = (String::new(), String::new());
+        let fault = Diagnostic { severity: Severity::Error, code, message, path, span: None, label, help };
+        Self(Report::new(name.to_owned(), "".into(), Vec::new(), vec![fault]))
+    }
+}
 
 impl Network {
     /// Reads and checks a network file, and the schema files that it names.
@@ -203,8 +218,8 @@ impl Network {
                 model.provider = Some(ProviderKind::Host);
             }
         }
-        let output_schemas = check::meaning(&spec, found, front);
-        Some(Self { spec, output_schemas })
+        let (output_schemas, policy) = check::meaning(&spec, found, front);
+        Some(Self { spec, output_schemas, policy: policy.map(Arc::new) })
     }
 
     fn judge(network: Option<Self>, report: Report) -> Result<Loaded, Invalid> {
@@ -250,6 +265,26 @@ impl Network {
         self.with_output_schema(agent, schemars::schema_for!(T).to_value())
     }
 
+    /// Gives the network policies, in Cedar's language; `name` is what diagnostics call them. They are checked where the
+    /// network's tools are known: when its runtime starts.
+    #[must_use]
+    pub fn with_policy(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
+        self.policy = Some(Arc::new(PolicyFile { name: name.into(), path: String::new(), text: text.into() }));
+        self
+    }
+
+    /// Gives the network the policies of a file that has been read, or takes them.
+    #[must_use]
+    pub(crate) fn with_policy_file(mut self, file: Arc<PolicyFile>) -> Self {
+        self.policy = Some(file);
+        self
+    }
+
+    /// Returns the policies, as they were read; none where the network has no file of them.
+    pub fn policy(&self) -> Option<&Arc<PolicyFile>> {
+        self.policy.as_ref()
+    }
+
     /// Changes the models of a network (another server, the simulated model) and checks it again.
     ///
     /// # Errors
@@ -259,7 +294,9 @@ impl Network {
         change(&mut spec.models);
         // The schemas have been read and checked; what they were read from need not be there any more.
         let files: Vec<Option<String>> = spec.agents.values_mut().map(|agent| agent.output_schema.take()).collect();
+        let policies = spec.policy.file.take();
         let mut network = Self::new(spec)?;
+        (network.spec.policy.file, network.policy) = (policies, self.policy);
         for (agent, file) in network.spec.agents.values_mut().zip(files) {
             agent.output_schema = file;
         }

@@ -5,7 +5,9 @@ mod clock;
 mod fs;
 mod knowledge;
 mod memory;
+mod notify;
 mod person;
+mod preview;
 mod process;
 mod size;
 
@@ -23,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 use crate::run::{CallId, Labels, RunId};
 pub use crate::spec::Effect;
 pub use builtin::{builtin, shown};
+pub use notify::Notifier;
+pub use preview::{NamedFile, Preview};
 pub(crate) use process::kill_programs;
 
 /// One call of a tool, as the tool sees it.
@@ -117,6 +121,13 @@ pub trait Tool: Send + Sync + 'static {
         Effect::Once
     }
 
+    /// Says what a call would change and which files it names, without doing it: for a person who is asked whether it may
+    /// happen. Asked once more when the call is about to be made, and where the files are others then, so is the person.
+    fn preview(&self, arguments: Self::Arguments) -> impl Future<Output = Preview> + Send {
+        drop(arguments);
+        async { Preview::default() }
+    }
+
     /// Does it.
     ///
     /// # Errors
@@ -161,6 +172,8 @@ pub trait ErasedTool: Send + Sync + 'static {
     fn effect(&self) -> Effect;
     /// Returns the JSON Schema of the arguments.
     fn parameters(&self) -> Value;
+    /// See [`Tool::preview`].
+    fn preview(self: Arc<Self>, arguments: Value) -> BoxFuture<'static, Preview>;
     /// Calls the tool with JSON arguments; the result is what the model reads, not yet cut to the output limit.
     fn call(self: Arc<Self>, arguments: Value, call: Call) -> BoxFuture<'static, Result<String, Error>>;
 }
@@ -176,6 +189,15 @@ impl<T: Tool> ErasedTool for T {
 
     fn parameters(&self) -> Value {
         schema_of::<T::Arguments>()
+    }
+
+    fn preview(self: Arc<Self>, arguments: Value) -> BoxFuture<'static, Preview> {
+        Box::pin(async move {
+            match serde_json::from_value(arguments) {
+                Ok(arguments) => Tool::preview(&*self, arguments).await,
+                Err(_) => Preview::default(),
+            }
+        })
     }
 
     fn call(self: Arc<Self>, arguments: Value, call: Call) -> BoxFuture<'static, Result<String, Error>> {

@@ -5,7 +5,6 @@ mod feed;
 mod here;
 mod there;
 
-use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use super::follow::{Screen, events, follow};
 use super::outcome::{self, Form};
 use super::{Error, Signals, print};
 use crate::journal;
-use crate::run::{CallId, LetterId, Priority, RunId};
+use crate::run::{LetterId, Priority, RunId};
 use crate::runtime::{self, Fork, Report, RunRequest};
 use crate::serve::control::Client;
 use crate::spec::{ModelOverride, Network};
@@ -62,8 +61,6 @@ pub(super) enum Task {
     },
     /// It is to go on.
     Resume {
-        /// Which calls that await approval may happen.
-        approvals: BTreeMap<CallId, bool>,
         /// Models to put in the place of the network's.
         models: Vec<ModelOverride>,
     },
@@ -72,7 +69,7 @@ pub(super) enum Task {
 impl Task {
     /// To go on as before.
     pub(super) fn resume() -> Self {
-        Self::Resume { approvals: BTreeMap::new(), models: Vec::new() }
+        Self::Resume { models: Vec::new() }
     }
 }
 
@@ -265,23 +262,19 @@ impl Journey<'_> {
 
     async fn there(&mut self, client: &Client) -> Result<Went, Error> {
         let Self { address, run, stop, .. } = *self;
-        if matches!(&self.task, Task::Resume { approvals, .. } if approvals.is_empty()) {
+        if matches!(&self.task, Task::Resume { .. }) {
             self.feed.catch_up(address, run)?;
-            let answers = there::ask(client, address, run, self.feed, stop, self.screen).await?;
-            if let (Task::Resume { approvals, .. }, Some(answers)) = (&mut self.task, answers) {
-                *approvals = answers;
-            }
+            there::ask(client, address, run, self.feed, stop, self.screen).await?;
         }
         let head = self.feed.state().head();
         match there(client, address, run, self.task.clone(), self.feed, stop).await {
             Ok(Followed::Over(report)) => {
-                let answers = there::ask(client, address, run, self.feed, stop, self.screen).await?;
-                let Some(approvals) = answers else {
+                if !there::ask(client, address, run, self.feed, stop, self.screen).await? {
                     // It may have been cancelled instead.
                     let report = self.feed.ended().unwrap_or(*report);
                     return Ok(Attended { report, holder: None }.into());
-                };
-                self.task = Task::Resume { approvals, models: Vec::new() };
+                }
+                self.task = Task::resume();
                 Ok(Went::On)
             }
             Ok(Followed::Gone) => {

@@ -5,6 +5,7 @@
 
 pub(super) mod answer;
 pub(super) mod error;
+pub(super) mod post;
 pub(super) mod setup;
 mod sse;
 

@@ -74,6 +74,8 @@ enum Phase {
     Answered { finish: Finish, malformed: Option<String> },
     /// The model failed for good.
     ModelFailed { error: String },
+    /// It may not ask its model.
+    Denied { reason: String },
     /// The model failed for good, and the agent that was to take over can't.
     NotRouted { error: String },
     /// A summary of the older messages is there, or why there is none.
@@ -216,6 +218,10 @@ impl AgentState {
                 self.say(message);
                 self.phase = self.after_words(message, Finish::Stop, None);
             }
+            Event::ModelFailed { call, error, denied: true, .. } => {
+                self.step = call.step;
+                self.phase = Phase::Denied { reason: error.clone() };
+            }
             Event::ModelFailed { call, error, .. } => {
                 self.step = call.step;
                 self.phase = Phase::ModelFailed { error: error.clone() };
@@ -336,6 +342,7 @@ pub fn decide(definition: &Definition, state: &AgentState, event: &Event) -> Vec
             vec![answer(definition, state, message, *finish, malformed.as_deref())]
         }
         (Phase::ModelFailed { error }, Event::ModelFailed { .. }) => vec![failed(definition, state, error)],
+        (Phase::Denied { reason }, Event::ModelFailed { .. }) => vec![denied(definition, state, reason)],
         (Phase::NotRouted { error }, Event::ToolReturned { .. }) => vec![gives_up(definition, state, error)],
         _ => Vec::new(),
     }
@@ -362,6 +369,7 @@ pub fn take_up(definition: &Definition, state: &AgentState) -> Vec<Effect> {
             vec![answer(definition, state, message, *finish, malformed.as_deref())]
         }
         (Phase::ModelFailed { error }, _) => vec![failed(definition, state, error)],
+        (Phase::Denied { reason }, _) => vec![denied(definition, state, reason)],
         (Phase::NotRouted { error }, _) => vec![gives_up(definition, state, error)],
         _ => Vec::new(),
     }
@@ -373,6 +381,10 @@ fn failed(definition: &Definition, state: &AgentState, error: &str) -> Effect {
     let message = format!("I could not go on: model `{}`: {error}", state.model(definition));
     let subject = Subject::Handoff { agent: route.clone(), message };
     Effect::Act { call: CallId::tool(&state.id, state.step, 0), subject, labels: state.labels.clone() }
+}
+
+fn denied(definition: &Definition, state: &AgentState, reason: &str) -> Effect {
+    Effect::End(AgentOutcome::Denied { reason: format!("model `{}`: {reason}", state.model(definition)) })
 }
 
 fn gives_up(definition: &Definition, state: &AgentState, error: &str) -> Effect {
@@ -486,7 +498,7 @@ fn arguments(text: &str) -> Result<Value, (ToolFailure, String)> {
     }
 }
 
-fn schema_errors(validator: &jsonschema::Validator, value: &Value) -> Option<String> {
+pub(super) fn schema_errors(validator: &jsonschema::Validator, value: &Value) -> Option<String> {
     let describe = |error: jsonschema::ValidationError<'_>| match error.instance_path().as_str() {
         "" => error.to_string(),
         path => format!("{path}: {error}"),

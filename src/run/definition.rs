@@ -58,6 +58,13 @@ pub struct Target {
     pub validator: Arc<Validator>,
 }
 
+impl Target {
+    /// Says what is wrong with arguments; none where they are what is taken.
+    pub fn objection(&self, arguments: &Value) -> Option<String> {
+        super::agent::schema_errors(&self.validator, arguments)
+    }
+}
+
 /// What a call of an offer does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetKind {

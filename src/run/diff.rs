@@ -350,6 +350,7 @@ fn outcome_words(outcome: &AgentOutcome) -> String {
         AgentOutcome::Done(answer) => format!("done: {}", answer.to_text()),
         AgentOutcome::HandedOff { to } => format!("handed over to {to}"),
         AgentOutcome::Failed { reason } => format!("failed: {reason}"),
+        AgentOutcome::Denied { reason } => format!("denied: {reason}"),
         AgentOutcome::Limit { reason, .. } => format!("limit: {reason}"),
         AgentOutcome::Cancelled { reason } => format!("stopped: {reason}"),
     }

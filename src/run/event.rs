@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    AgentId, AgentOutcome, Answer, CallId, Guard, Labels, Message, Priority, PutBack, RunEnd, RunId, Usage, Why,
+    AgentId, AgentOutcome, Answer, ApprovalRequest, CallId, Guard, Labels, Message, Priority, PutBack, RunEnd, RunId,
+    Usage, Verdict, Why,
 };
 use crate::budget::{AccountName, Amount, Limit};
 use crate::model::Finish;
-use crate::spec::{Effect, Period};
+use crate::spec::{Effect, Period, Permission};
 
 /// An event with all that is known about it beside what happened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -181,6 +182,9 @@ pub enum Event {
         error: String,
         /// What the last try was charged.
         charged: Amount,
+        /// Whether it was never made, since policy or a person said no.
+        #[serde(default, skip_serializing_if = "is_not")]
+        denied: bool,
     },
     /// A tool call, a delegation or a refused call came back.
     ToolReturned {
@@ -191,19 +195,59 @@ pub enum Event {
         /// Why it is no success; none if it is one.
         failure: Option<ToolFailure>,
     },
-    /// A person is asked whether a call may happen.
+    /// The network's policies were asked about a call.
+    PolicyDecided {
+        /// The call.
+        call: CallId,
+        /// What they said.
+        permission: Permission,
+        /// Those that decided, by their ids; none where no permit held, or the network's default decided.
+        policies: Vec<Arc<str>>,
+        /// The hash of all that were asked.
+        set: Arc<str>,
+        /// Why, in words; none where it is allowed.
+        why: Option<Arc<str>>,
+    },
+    /// Other policies hold from here on.
+    PolicyChanged {
+        /// The whole network, with them.
+        network: Arc<str>,
+        /// Their hash.
+        set: Arc<str>,
+    },
+    /// A person is asked whether a call may happen; or once more, since what was asked has changed.
     ApprovalRequested {
         /// The call.
         call: CallId,
         /// What is to be called.
         subject: Subject,
+        /// What a grant is bound to, and on which terms; none where an older version asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<Arc<ApprovalRequest>>,
     },
-    /// A person answered.
+    /// Those who can answer were told, or could not be.
+    ApproversTold {
+        /// The call.
+        call: CallId,
+        /// Why they could not be; none if they were.
+        error: Option<String>,
+    },
+    /// A person said yes, and more have to.
+    ApprovalVoted {
+        /// The call.
+        call: CallId,
+        /// Who.
+        by: Arc<str>,
+    },
+    /// It is settled whether a call may happen.
     ApprovalDecided {
         /// The call.
         call: CallId,
-        /// Whether it may happen.
+        /// Whether it may.
         granted: bool,
+        /// By whom, and what else they said.
+        #[serde(default, skip_serializing_if = "Verdict::says_nothing")]
+        verdict: Verdict,
     },
     /// An agent asks a person something, with a call that passed the gate.
     InputRequested {
@@ -437,7 +481,10 @@ impl Event {
             | Self::Decided { call, .. }
             | Self::ModelFailed { call, .. }
             | Self::ToolReturned { call, .. }
+            | Self::PolicyDecided { call, .. }
             | Self::ApprovalRequested { call, .. }
+            | Self::ApproversTold { call, .. }
+            | Self::ApprovalVoted { call, .. }
             | Self::ApprovalDecided { call, .. }
             | Self::InputRequested { call, .. }
             | Self::InputGiven { call, .. }
@@ -451,6 +498,7 @@ impl Event {
             | Self::RunForked { .. }
             | Self::AgentStarted { .. }
             | Self::AtRest
+            | Self::PolicyChanged { .. }
             | Self::BudgetLow { .. }
             | Self::Paused
             | Self::Unpaused
@@ -501,7 +549,11 @@ impl Event {
             Self::Decided { .. } => "decided",
             Self::ModelFailed { .. } => "model_failed",
             Self::ToolReturned { .. } => "tool_returned",
+            Self::PolicyDecided { .. } => "policy_decided",
+            Self::PolicyChanged { .. } => "policy_changed",
             Self::ApprovalRequested { .. } => "approval_requested",
+            Self::ApproversTold { .. } => "approvers_told",
+            Self::ApprovalVoted { .. } => "approval_voted",
             Self::ApprovalDecided { .. } => "approval_decided",
             Self::InputRequested { .. } => "input_requested",
             Self::InputGiven { .. } => "input_given",
@@ -533,6 +585,11 @@ impl Event {
             Self::RunEnded { .. } => "run_ended",
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_not(is: &bool) -> bool {
+    !is
 }
 
 /// What a call waits for before it can be made.

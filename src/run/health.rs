@@ -146,8 +146,11 @@ mod tests {
             (intended(&model, &of_model), "awaiting_model"),
             (Event::Hung { what: Some("the model".to_owned()) }, "hung"),
             (Event::Hung { what: None }, "awaiting_model"),
-            (Event::ModelFailed { call: model, error: String::new(), charged: reserved }, "idle"),
-            (Event::ApprovalRequested { call: tool.clone(), subject: of_tool.clone() }, "awaiting_approval"),
+            (Event::ModelFailed { call: model, error: String::new(), charged: reserved, denied: false }, "idle"),
+            (
+                Event::ApprovalRequested { call: tool.clone(), subject: of_tool.clone(), request: None },
+                "awaiting_approval",
+            ),
             (intended(&asked, &of_agent), "awaiting_approval"),
             (intended(&tool, &of_tool), "awaiting_tool"),
             (Event::CallInDoubt { call: tool.clone(), asked: None }, "in_doubt"),

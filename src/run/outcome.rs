@@ -30,6 +30,11 @@ pub enum AgentOutcome {
         /// What happened, in a sentence.
         reason: String,
     },
+    /// Policy or a person did not let it ask its model.
+    Denied {
+        /// Why.
+        reason: String,
+    },
     /// It was stopped, since nobody waits for its answer any more.
     Cancelled {
         /// Why.

@@ -181,6 +181,7 @@ impl Replay {
             Event::ModelChosen { .. }
             | Event::CallIntended { .. }
             | Event::ApprovalRequested { .. }
+            | Event::ApprovalVoted { .. }
             | Event::ApprovalDecided { .. }
             | Event::InputRequested { .. }
             | Event::InputGiven { .. }
@@ -204,6 +205,9 @@ impl Replay {
             | Event::CallAbandoned { .. }
             | Event::CancelRequested { .. }
             | Event::AtRest
+            | Event::PolicyDecided { .. }
+            | Event::PolicyChanged { .. }
+            | Event::ApproversTold { .. }
             | Event::BudgetLow { .. }
             | Event::Paused
             | Event::Unpaused
@@ -267,6 +271,9 @@ impl Replay {
             Event::RunResumed { .. }
                 | Event::AtRest
                 | Event::BudgetLow { .. }
+                | Event::PolicyChanged { .. }
+                | Event::ApproversTold { .. }
+                | Event::ApprovalVoted { .. }
                 | Event::RunForked { .. }
                 | Event::TryFailed { .. }
                 | Event::ApprovalDecided { .. }

@@ -242,7 +242,7 @@ impl<'a> View<'a> {
                 let labels = instance.labels.clone();
                 Some(self.routed(agent, Taken::default(), Vec::new(), None, labels))
             }
-            AgentOutcome::Failed { .. } | AgentOutcome::Limit { .. } if !has_others => {
+            AgentOutcome::Failed { .. } | AgentOutcome::Denied { .. } | AgentOutcome::Limit { .. } if !has_others => {
                 let answered = |agent: &AgentId| self.answer_of(agent).is_some();
                 let is_borne = matches!(instance.parent, Parent::Run) && self.state.ended.iter().any(answered);
                 (!is_borne).then(|| self.over(outcome.clone(), instance.labels.clone()))
@@ -651,9 +651,11 @@ impl<'a> View<'a> {
                 let last = self.state.failed.as_ref().or(self.state.ended.back());
                 let outcome = last.and_then(|agent| self.run.agents().get(agent)?.outcome.clone());
                 Some(match outcome {
-                    Some(outcome @ (AgentOutcome::Failed { .. } | AgentOutcome::Limit { .. })) => {
-                        self.over(outcome, labels)
-                    }
+                    Some(
+                        outcome @ (AgentOutcome::Failed { .. }
+                        | AgentOutcome::Denied { .. }
+                        | AgentOutcome::Limit { .. }),
+                    ) => self.over(outcome, labels),
                     _ => self.over(failed("nobody was left to answer".to_owned()), labels),
                 })
             }
@@ -689,6 +691,7 @@ impl<'a> View<'a> {
             None => Routing::End(match outcome {
                 AgentOutcome::Done(answer) => RunEnd { status: Status::Done, reason: None, answer: Some(answer) },
                 AgentOutcome::Limit { reason, .. } => RunEnd::without_answer(Status::Limit, reason),
+                AgentOutcome::Denied { reason } => RunEnd::without_answer(Status::Denied, reason),
                 AgentOutcome::Failed { reason } | AgentOutcome::Cancelled { reason } => {
                     RunEnd::without_answer(Status::Failed, reason)
                 }

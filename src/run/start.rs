@@ -149,7 +149,8 @@ pub fn refused(call: &CallId, subject: &Subject, failure: ToolFailure, why: Stri
         Subject::Handoff { agent, .. } => handoff_tool(agent),
         Subject::Publish { topic, .. } => publish_tool(topic),
         Subject::Model { .. } => {
-            return Event::ModelFailed { call: call.clone(), error: why, charged: Amount::default() };
+            let denied = failure == ToolFailure::Denied;
+            return Event::ModelFailed { call: call.clone(), error: why, charged: Amount::default(), denied };
         }
     };
     let message = tool_message(call, &name, why, true, Labels::default(), Origin::Runtime);

@@ -1,5 +1,6 @@
 //! The run as a whole, as a fold of its events: its agents, its calls, what it used and how it ended.
 
+mod approving;
 mod flow;
 mod forked;
 mod inquiring;
@@ -13,8 +14,8 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentId, AgentOutcome, CallId, Envelope, Event, Labels, Message, Origin, Parent, Priority, PutBack, RunEnd, Status,
-    Stream, Subject, ToolFailure, Wait, tool_message,
+    AgentId, AgentOutcome, CallId, Envelope, Event, Labels, Message, Origin, Parent, Priority, PutBack, Ruled, RunEnd,
+    Standing, Status, Stream, Subject, ToolFailure, Wait, tool_message,
 };
 use crate::budget::{AccountName, Amount, Limit};
 use crate::fault::{self, Bug};
@@ -40,6 +41,15 @@ pub struct RunState {
     /// The calls that a person has answered, in the order of the answers.
     #[serde(default)]
     answered: Vec<CallId>,
+    /// The calls whose approval was settled, in the order in which it was, and how it was last.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    ruled: IndexMap<CallId, Ruled>,
+    /// The patterns of calls that a person has approved of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    standing: Vec<Arc<Standing>>,
+    /// The names of what a person has approved of, in order.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    approved: Arc<[Arc<str>]>,
     dead_letters: u32,
     totals: Totals,
     spent: Amount,
@@ -364,6 +374,7 @@ impl RunState {
                     stage: Stage::Intended,
                     begun_in: before.and_then(|open| open.begun_in.clone()),
                     first_intended_ms: before.and_then(|open| open.first_intended_ms).or(Some(envelope.time_ms)),
+                    approval: before.and_then(|open| open.approval.clone()),
                 };
                 self.queued.remove(call);
                 self.open.insert(call.clone(), intended);
@@ -377,20 +388,15 @@ impl RunState {
             Event::DeadLettered { .. } => self.dead_letters += 1,
             // What was its result is none.
             Event::Rejected { call: Some(call), .. } => _ = self.over.remove(call),
-            Event::ApprovalRequested { call, subject } => {
-                let asked = OpenCall {
-                    subject: subject.clone(),
-                    attempt: 0,
-                    effect: None,
-                    held: Amount::default(),
-                    labels: envelope.labels.clone(),
-                    stage: Stage::AwaitingApproval,
-                    begun_in: None,
-                    first_intended_ms: None,
-                };
-                self.open.insert(call.clone(), asked);
+            Event::ApprovalRequested { call, subject, request } => {
+                self.ask_approval(call, subject, request.as_ref(), envelope);
             }
-            Event::ApprovalDecided { call, granted } => self.stage(call, Stage::Decided { granted: *granted }),
+            Event::ApproversTold { call, .. } => self.tell_approvers(call),
+            Event::ApprovalVoted { call, by } => self.vote(call, by),
+            Event::ApprovalDecided { call, granted, verdict } => self.rule(call, *granted, verdict),
+            Event::PolicyChanged { network, .. } => {
+                self.beginning.iter_mut().for_each(|beginning| beginning.network = network.clone());
+            }
             Event::InputRequested { call, subject } => self.ask_person(call, subject, envelope),
             Event::InputGiven { call, text } => {
                 self.stage(call, Stage::Answered { text: text.clone() });
@@ -454,6 +460,7 @@ impl RunState {
             Event::RunEnded { end, .. } => self.end = Some(end.clone()),
             Event::BudgetLow { account, limit, per, .. } => _ = self.warned.insert(warning(account, *limit, *per)),
             Event::AtRest
+            | Event::PolicyDecided { .. }
             | Event::Rejected { call: None, .. }
             | Event::RepairRequested { .. }
             | Event::Warned { .. }
@@ -545,6 +552,7 @@ impl RunState {
             AgentOutcome::HandedOff { .. } => return None,
             AgentOutcome::Done(answer) => (answer.to_text().to_string(), None),
             AgentOutcome::Failed { reason }
+            | AgentOutcome::Denied { reason }
             | AgentOutcome::Limit { reason, .. }
             | AgentOutcome::Cancelled { reason } => {
                 (format!("{} gave no answer: {reason}", instance.name), Some(ToolFailure::DelegateFailed))

@@ -12,16 +12,24 @@ use super::{
 use crate::journal::{Record, Snapshot};
 
 /// The newest form of events that is read. What an older one says keeps its meaning for ever.
-const VERSION: u16 = 4;
+const VERSION: u16 = 5;
 
 /// The version of the form in which folds are stored. Unlike an event, a fold of another version is only made anew: so
 /// whoever does not know an event does not read a fold in which it is hidden either.
-const SNAPSHOT_VERSION: u16 = 4;
+const SNAPSHOT_VERSION: u16 = 5;
 
 /// Returns the form in which an event is written: the oldest that has its kind, so that an older Provost reads what it
 /// knows, and says of the rest that it is newer.
 fn version(event: &Event) -> u16 {
     match event {
+        Event::PolicyDecided { .. }
+        | Event::PolicyChanged { .. }
+        | Event::ApproversTold { .. }
+        | Event::ApprovalVoted { .. }
+        | Event::ModelFailed { denied: true, .. }
+        | Event::AgentEnded { outcome: AgentOutcome::Denied { .. } } => 5,
+        // Whoever does not know of it would take the call for another, or ask again.
+        Event::ApprovalDecided { verdict, .. } if verdict.arguments.is_some() || verdict.standing.is_some() => 5,
         Event::Compacted { .. } | Event::Warned { .. } | Event::ModelChosen { .. } => 4,
         Event::ToolReturned { failure: Some(ToolFailure::PingPong), .. } => 4,
         // Whoever does not know such calls can't read their names.

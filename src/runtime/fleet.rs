@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::json;
 
 use super::definitions::{Definitions, definitions};
+use super::policies::InForce;
 use super::router::Router;
 use super::traffic::{Turnstile, Widths};
 use super::{Approver, Error, Recorder};
@@ -41,6 +42,8 @@ pub(super) struct Fleet {
     pub(super) widths: Widths,
     pub(super) router: Router,
     pub(super) approver: Option<Arc<dyn Approver>>,
+    /// The policies that hold now.
+    pub(super) policies: InForce,
     /// Made by the first run.
     definitions: OnceLock<Definitions>,
     /// The prompts that are the same in all runs.
@@ -101,13 +104,14 @@ pub(super) type Prompts = Arc<HashMap<Arc<str>, Arc<str>>>;
 impl Fleet {
     pub(super) fn new(
         network: Arc<Network>,
-        text: Arc<str>,
         recorder: Arc<Recorder>,
         models: HashMap<Arc<str>, Arc<Model>>,
         host_tools: HashMap<String, Arc<dyn ErasedTool>>,
         behaviours: HashMap<String, Arc<dyn Agent>>,
         approver: Option<Arc<dyn Approver>>,
+        policies: InForce,
     ) -> Self {
+        let text = network.to_text().into();
         let widths = Widths::of(network.spec(), &recorder.traffic);
         let (definitions, router) = (OnceLock::new(), Router::default());
         let plain = |(name, agent): (&String, &AgentSpec)| Some((name.as_str().into(), plain_prompt(&agent.prompt)?));
@@ -123,6 +127,7 @@ impl Fleet {
             widths,
             router,
             approver,
+            policies,
             definitions,
             plain_prompts,
         }

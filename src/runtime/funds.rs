@@ -102,6 +102,11 @@ impl Funds {
         shares.min_by(|one, other| one.1.total_cmp(&other.1))
     }
 
+    /// Returns what the run has spent.
+    pub(super) fn spent(&self) -> Amount {
+        self.run.account.with(|account| account.spent())
+    }
+
     /// Returns by how much providers billed beyond the run's limits.
     pub(super) fn debt(&self) -> Amount {
         self.run.account.with(|account| account.debt(&self.run.caps, self.today()))

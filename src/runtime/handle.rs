@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::run_supervisor::RunMessage;
 use super::voice::Voice;
-use super::{Error, Follower, Report};
+use super::{Approved, Error, Follower, Report};
 use crate::journal::{Log, Reader};
-use crate::run::{AgentId, CallId, Envelope, NoAnswer, Resolution, RunEnd, RunId, Status};
+use crate::run::{AgentId, Ballot, CallId, Envelope, NoAnswer, NotApproved, Resolution, RunEnd, RunId, Status};
 
 /// Where a run's supervisor is, which may fail and be replaced.
 #[derive(Default)]
@@ -210,6 +210,32 @@ impl Controls {
     pub(super) async fn answer_live(&self, call: Option<CallId>, text: &str) -> Option<Result<CallId, NoAnswer>> {
         let text: Arc<str> = text.into();
         self.ask(|answer| RunMessage::Answer { call: call.clone(), text: text.clone(), answer }).await
+    }
+
+    /// Says of a call whether it may happen: the named one, or the only one that awaits approval. What was said is durable when
+    /// this returns.
+    ///
+    /// # Errors
+    /// It can't be taken. [`NotApproved::Ended`] where the run has ended, or is parked: whoever holds its store can say it then
+    /// by [`Host::approve`](super::Host::approve).
+    pub async fn approve(&self, call: Option<CallId>, ballot: &Ballot) -> Result<Approved, NotApproved> {
+        let said = self.approve_live(call, ballot).await;
+        said.unwrap_or(Err(NotApproved::Ended(Status::Interrupted)))
+    }
+
+    /// Does the same; none if the run is not under way any more.
+    pub(super) async fn approve_live(
+        &self,
+        call: Option<CallId>,
+        ballot: &Ballot,
+    ) -> Option<Result<Approved, NotApproved>> {
+        let message = |answer| RunMessage::Approve { call: call.clone(), ballot: Box::new(ballot.clone()), answer };
+        self.ask(message).await
+    }
+
+    /// Tells the run that other policies hold.
+    pub(super) fn policy_changed(&self, network: Arc<str>, set: Arc<str>) {
+        self.line.cast(RunMessage::PolicyChanged { network, set });
     }
 
     /// Returns the run's supervisor, to be done harm to.

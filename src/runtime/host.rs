@@ -7,14 +7,18 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
+use serde_json::Value;
 use tokio::sync::Mutex;
 
+use super::definitions::definitions;
 use super::offline::Offline;
+use super::policies::{self, ReloadedPolicies};
 use super::run_supervisor::resolvable;
 use super::{
-    Answers, Approver, Controls, Error, Fork, Past, Recorder, RunHandle, RunRequest, Runtime, Settled, Settlement,
+    Answers, Approved, Approver, Controls, Error, Fork, Past, Recorder, RunHandle, RunRequest, Runtime, Settled,
+    Settlement,
 };
-use crate::run::{AgentId, CallId, Event, LetterId, Priority, Resolution, RunEnd, RunId, Status};
+use crate::run::{AgentId, Ballot, CallId, Counted, Event, LetterId, Priority, Resolution, RunEnd, RunId, Status};
 use crate::spec::Network;
 
 /// Reads the network that a run is kept with.
@@ -121,7 +125,7 @@ impl Host {
         point.priority = priority;
         let network = match network {
             Some(network) => network,
-            None => read(parent, &point.network())?,
+            None => policies::present(read(parent, &point.network())?),
         };
         let (network, at) = (change(network)?, point.at);
         let forked = self.launch(run, network, async |runtime| runtime.fork(point, input, is_attended).await);
@@ -147,7 +151,7 @@ impl Host {
         self.recorder.check()?;
         let _alone = self.letters.lock().await;
         let (letter, past) = self.recorder.open_letter(letter)?;
-        let network = change(read(&letter.id.run, &past.network())?)?;
+        let network = change(policies::present(read(&letter.id.run, &past.network())?))?;
         let run = into.unwrap_or_else(super::new_run_id);
         let mut of = past.state.beginning().cloned().ok_or(Error::Stopped)?;
         of.priority = priority.unwrap_or(of.priority);
@@ -232,7 +236,7 @@ impl Host {
         change: impl FnOnce(Network) -> Result<Network, E>,
     ) -> Result<(RunHandle, Arc<str>), E> {
         let past = self.recorder.past(run)?;
-        let network = change(read(run, &past.network())?)?;
+        let network = change(policies::present(read(run, &past.network())?))?;
         let text: Arc<str> = network.to_text().into();
         let runtime = self.runtime(&text, network).await?;
         Ok((runtime.resume(past, answers).await?, text))
@@ -339,6 +343,81 @@ impl Host {
             offline.write().await?;
             return Ok(Answered { call, is_under_way: false });
         }
+    }
+
+    /// Says of a call of a run whether it may happen: the named one, or the only one that awaits approval. A run under way goes
+    /// on with it at once, which is returned beside it; one that is parked does so when it is taken up again. What was said is
+    /// durable when this returns.
+    ///
+    /// # Errors
+    /// [`Error::NotApproved`] if it can't be taken: a call is settled once. There is no such run, or the store can't be written.
+    pub async fn approve(&self, run: &RunId, call: Option<CallId>, ballot: &Ballot) -> Result<(Approved, bool), Error> {
+        loop {
+            self.recorder.check()?;
+            let none = |why| Error::NotApproved { run: run.clone(), why };
+            if let Some(controls) = self.controls(run)
+                && let Some(approved) = controls.approve_live(call.clone(), ballot).await
+            {
+                return approved.map(|approved| (approved, true)).map_err(none);
+            }
+            let _alone = self.answering.lock().await;
+            if self.live().contains(run) {
+                // Somebody is just taking it up, or has meanwhile.
+                tokio::time::sleep(TAKING_UP).await;
+                continue;
+            }
+            let past = self.recorder.past(run)?;
+            let takes = |call: &CallId, given: &Value| {
+                let network = read(run, &past.network()).map_err(|error| error.to_string())?;
+                let definitions = definitions(&network, &HashMap::new(), &HashMap::new());
+                super::run_supervisor::takes(&definitions.map_err(|error| error.to_string())?, &past.state, call, given)
+            };
+            let now_ms = self.recorder.now_ms();
+            let (call, counted) = past.state.count_ballot(call.as_ref(), ballot, now_ms, takes).map_err(none)?;
+            let (event, missing) = match counted {
+                Counted::Voted { missing } => {
+                    (Event::ApprovalVoted { call: call.clone(), by: ballot.by.clone() }, missing)
+                }
+                Counted::Decided { granted, verdict } => {
+                    (Event::ApprovalDecided { call: call.clone(), granted, verdict }, 0)
+                }
+            };
+            let mut offline = Offline::new(&self.recorder, run, past)?;
+            offline.record(Some(&call.agent), event);
+            offline.write().await?;
+            return Ok((Approved { call, missing }, false));
+        }
+    }
+
+    /// Reads the policy files of all networks that have runs in this process again. Calls that wait are asked about anew when
+    /// their turn comes; all runs under way have it on record.
+    ///
+    /// # Errors
+    /// A file can't be used: all stay as they are.
+    pub async fn reload_policies(&self) -> Result<Vec<ReloadedPolicies>, Error> {
+        self.recorder.check()?;
+        let runtimes = self.runtimes.lock().await;
+        let mut made = Vec::new();
+        for (text, runtime) in runtimes.iter() {
+            if let Some(change) = runtime.read_policies()? {
+                made.push((text.clone(), runtime.clone(), change));
+            }
+        }
+        let mut reloaded = Vec::new();
+        for (text, runtime, (network, policies)) in made {
+            let (before, now) = (runtime.policies().hash().clone(), policies.hash().clone());
+            let name = network.spec().network.name.as_str().into();
+            if before != now {
+                let network: Arc<str> = network.to_text().into();
+                runtime.replace_policies(policies);
+                let of_it = self.live.iter().filter_map(|entry| {
+                    entry.value().as_ref().filter(|live| live.network == text).map(|live| live.controls.clone())
+                });
+                of_it.for_each(|controls| controls.policy_changed(network.clone(), now.clone()));
+            }
+            reloaded.push(ReloadedPolicies { network: name, before, now });
+        }
+        Ok(reloaded)
     }
 
     /// Pauses a run under way: it begins no more calls until it is resumed.

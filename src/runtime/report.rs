@@ -250,6 +250,7 @@ fn status(outcome: Option<&AgentOutcome>) -> &'static str {
         Some(AgentOutcome::Done(_)) => "done",
         Some(AgentOutcome::HandedOff { .. }) => "handed_off",
         Some(AgentOutcome::Failed { .. }) => "failed",
+        Some(AgentOutcome::Denied { .. }) => "denied",
         Some(AgentOutcome::Limit { .. }) => "limit",
         Some(AgentOutcome::Cancelled { .. }) => "cancelled",
     }

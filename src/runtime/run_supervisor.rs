@@ -9,6 +9,7 @@
 //! messages, never in the midst of one.
 
 mod answering;
+mod approving;
 mod calls;
 mod children;
 mod choosing;
@@ -30,10 +31,13 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
+pub use self::approving::Approved;
+use self::approving::Waiting;
+pub(super) use self::approving::takes;
 use self::children::Child;
 use self::mail::Outgoing;
 use self::watchdog::Live;
-use super::gate::Admission;
+use super::gate::{Admission, Known};
 use super::handle::ReportTo;
 use super::kept::Exchange;
 use super::letters::Settled;
@@ -46,8 +50,8 @@ use crate::budget::{Amount, Entry};
 use crate::fault::{self, Bug};
 use crate::journal::{Durable, Log, Mark, Part, Record, Snapshot, StreamName};
 use crate::run::{
-    AgentId, AgentState, CallId, Effect, Envelope, Event, Fold, Labels, NewAgent, NoAnswer, Resolution, RunEnd,
-    RunState, Status, Subject, encode,
+    AgentId, AgentState, Ballot, CallId, Effect, Envelope, Event, Fold, Labels, NewAgent, NoAnswer, NotApproved,
+    Resolution, RunEnd, RunState, Status, Subject, encode,
 };
 
 pub(super) use self::forking::Forked;
@@ -99,6 +103,16 @@ pub(super) enum RunMessage {
     Resolve { call: CallId, resolution: Resolution, answer: oneshot::Sender<Result<(), String>> },
     /// A person answers what a call asks; the only one that is open, where none is named.
     Answer { call: Option<CallId>, text: Arc<str>, answer: oneshot::Sender<Result<CallId, NoAnswer>> },
+    /// A call waits at the gate until it is settled whether it may happen.
+    AwaitApproval { call: CallId, told: oneshot::Sender<Known> },
+    /// Nobody is here who could say whether a call may happen.
+    Unattended { call: CallId },
+    /// A person says whether a call may happen; the only one that awaits approval, where none is named.
+    Approve { call: Option<CallId>, ballot: Box<Ballot>, answer: oneshot::Sender<Result<Approved, NotApproved>> },
+    /// The time may be over in which a call could be approved.
+    ApprovalDue { call: CallId },
+    /// Other policies hold.
+    PolicyChanged { network: Arc<str>, set: Arc<str> },
     /// What a person answered is on disk.
     AnswerWritten { call: CallId },
     /// What happened could not be written down.
@@ -165,6 +179,8 @@ pub(super) struct RunLoop {
     awoken: Vec<AgentId>,
     /// Questions for which the mailbox has no room yet.
     blocked: HashMap<CallId, Outgoing>,
+    /// The calls that wait for people who say whether they may happen.
+    waiting: Waiting,
     /// Whether something has happened that answers may have to be passed on for.
     may_route: bool,
     /// Until when joins wait that wait no longer than that.
@@ -225,6 +241,7 @@ impl Actor for RunSupervisor {
             supervision,
             awoken: Vec::new(),
             blocked: HashMap::new(),
+            waiting: Waiting::default(),
             may_route: false,
             join_timers: BTreeMap::new(),
             is_fold_stale: false,
@@ -294,6 +311,11 @@ impl Actor for RunSupervisor {
             RunMessage::Stand { agents } => run.stand(agents, &me).await,
             RunMessage::Resolve { call, resolution, answer } => run.resolve(&call, resolution, answer, &me),
             RunMessage::Answer { call, text, answer } => run.answer(call.as_ref(), &text, answer, &me),
+            RunMessage::AwaitApproval { call, told } => run.await_approval(call, told, &me),
+            RunMessage::Unattended { call } => run.waiting.unattended(&call),
+            RunMessage::Approve { call, ballot, answer } => run.approve(call.as_ref(), &ballot, answer),
+            RunMessage::ApprovalDue { call } => run.approval_due(&call),
+            RunMessage::PolicyChanged { network, set } => run.policy_changed(network, set),
             RunMessage::AnswerWritten { call } => run.answer_written(&call),
             RunMessage::StoreFailed(error) => run.break_off(error),
             RunMessage::EndWritten => {

@@ -24,9 +24,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use bodies::{
-    Acted, AnswerRun, AnswerTaken, CancelRun, DropLetter, ForkRun, ForkedOff, Health, Keep, PauseRun, Prune,
-    PutBackLetter, Queues, Removed, ResolveRun, ResumeRun, Resumed, Resumption, Standing, StartRun, Started, SteerRun,
-    TopUp,
+    Acted, AnswerRun, AnswerTaken, ApprovalTaken, ApproveRun, CancelRun, DropLetter, ForkRun, ForkedOff, Health, Keep,
+    PauseRun, PoliciesReloaded, Prune, PutBackLetter, Queues, Removed, ResolveRun, ResumeRun, Resumed, Resumption,
+    Standing, StartRun, Started, SteerRun, TopUp,
 };
 pub use client::{Client, ClientError, HEALTH_PATIENCE};
 pub use fault::{Code, Fault};
@@ -135,6 +135,8 @@ fn router(desk: Desk) -> Router {
         .route("/runs/{run}/steer", post(verbs::steer))
         .route("/runs/{run}/resolve", post(verbs::resolve))
         .route("/runs/{run}/answer", post(verbs::answer))
+        .route("/runs/{run}/approve", post(verbs::approve))
+        .route("/policy/reload", post(verbs::reload_policies))
         .route("/runs/{run}/put-back", post(verbs::put_back))
         .route("/budget/top-up", post(verbs::top_up))
         .route("/runs/{run}/drop-letter", post(verbs::drop_letter))

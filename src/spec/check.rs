@@ -7,6 +7,7 @@ mod choices;
 mod compaction;
 mod limits;
 mod models;
+mod policy;
 mod routes;
 mod supervision;
 mod templates;
@@ -20,7 +21,7 @@ use serde_json::Value;
 
 use super::findings::{Findings, Place, Said, listed, nearest};
 use super::shape::short;
-use super::{NetworkSpec, Span};
+use super::{NetworkSpec, PolicyFile, Span};
 
 pub(super) use agents::wrong_schema;
 pub(crate) use models::is_loopback;
@@ -34,8 +35,13 @@ pub(super) enum Front<'a> {
     Program,
 }
 
-/// Checks the meaning of a network, and returns the schemas of its agents' answers.
-pub(super) fn meaning(spec: &NetworkSpec, found: &mut Findings, front: Front<'_>) -> IndexMap<String, Arc<Value>> {
+/// Checks the meaning of a network, and returns what stands in the files that it names: the schemas of its agents' answers,
+/// and its policies.
+pub(super) fn meaning(
+    spec: &NetworkSpec,
+    found: &mut Findings,
+    front: Front<'_>,
+) -> (IndexMap<String, Arc<Value>>, Option<PolicyFile>) {
     let mut check = Check { spec, found, front };
     check.network();
     let reached = check.ways();
@@ -46,7 +52,7 @@ pub(super) fn meaning(spec: &NetworkSpec, found: &mut Findings, front: Front<'_>
     check.limits();
     check.tools(&reached);
     check.templates();
-    check.output_schemas()
+    (check.output_schemas(), check.policy())
 }
 
 struct Check<'a> {

@@ -63,7 +63,7 @@ pub struct Position {
 
 impl Report {
     /// Puts diagnostics in the order of the file.
-    pub(super) fn new(
+    pub(crate) fn new(
         name: String,
         text: Arc<str>,
         hidden: Vec<Range<usize>>,

@@ -212,7 +212,7 @@ pub(super) fn written_path<S: AsRef<str>>(path: &[S]) -> String {
 }
 
 /// Returns the candidate that is most like `name`, if one is like it at all.
-pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // The measure is quadratic, and no name is long.
     if name.chars().count() > 100 {
         return None;
@@ -230,7 +230,7 @@ pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
 }
 
 /// Writes names as a list: `a`, `b` and `c`.
-pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     /// How many names a hint shows.
     const MAX: usize = 20;
     let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();

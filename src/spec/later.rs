@@ -2,7 +2,6 @@
 
 /// A key of a later version, and what to do until then. A `*` stands for any name.
 pub(super) const KEYS: &[(&[&str], &str)] = &[
-    (&["policy", "file"], "take it out; `default` under [policy] says what is allowed"),
     (&["tools", "*", "mcp"], "use a `builtin` tool, or supply the tool from a Rust program"),
     (&["tools", "*", "sandbox"], "take it out; `allow` says which programs may be started"),
     (

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::findings::{Findings, Place, Said};
 use super::shape::short;
-use super::{
-    AgentSpec, Invalid, Limits, MAX_AGENT_NAME, ModelChoice, Network, NetworkSpec, OnError, Permission, Severity, TOPIC,
-};
+use super::{AgentSpec, Invalid, Limits, MAX_AGENT_NAME, ModelChoice, Network, NetworkSpec, OnError, Severity, TOPIC};
 
 /// Stands between the name of the agent that is a network and the names in that network.
 pub(crate) const WITHIN: &str = "--";
@@ -55,7 +53,14 @@ fn take_in_one(
         return Err((format!("networks lie more than {MAX_DEPTH} deep in one another"), "take some out".to_owned()));
     }
     let inner = Network::load_within(&path, files).map_err(|invalid| wrong(file, &invalid))?.network;
-    if !inner.spec.tools.is_empty() && strictness(inner.spec.policy.default) > strictness(network.spec.policy.default) {
+    if inner.policy.is_some() {
+        let help =
+            "take `file` out there, and write its policies into this network's: names have the inner network's name \
+                    before them"
+                .to_owned();
+        return Err((format!("the policy file of `{}` would not hold here", short(file)), help));
+    }
+    if !inner.spec.tools.is_empty() && inner.spec.policy.default > network.spec.policy.default {
         let help = "give this network a `[policy] default` that is as strict: it holds for all of it".to_owned();
         return Err((
             format!("the policy of `{}` is stricter than this network's, and would not hold", short(file)),
@@ -74,14 +79,6 @@ fn take_in_one(
     merge(network, name, inner)
 }
 
-fn strictness(default: Permission) -> u8 {
-    match default {
-        Permission::Allow => 0,
-        Permission::Ask => 1,
-        Permission::Deny => 2,
-    }
-}
-
 fn wrong(file: &str, invalid: &Invalid) -> (String, String) {
     let mut errors = invalid.0.diagnostics().iter().filter(|known| known.severity == Severity::Error);
     let first = errors.next().map(|error| error.message.clone()).unwrap_or_default();
@@ -92,7 +89,7 @@ fn wrong(file: &str, invalid: &Invalid) -> (String, String) {
 }
 
 fn merge(network: &mut Network, name: &str, inner: Network) -> Result<(), (String, String)> {
-    let Network { spec: mut inner, output_schemas } = inner;
+    let Network { spec: mut inner, output_schemas, .. } = inner;
     let names = inner.agents.keys().chain(inner.models.keys()).chain(inner.tools.keys());
     if let Some(long) = names.map(|inner| within(name, inner)).find(|inner| inner.len() > MAX_AGENT_NAME) {
         let help = format!("names in it are known here as `{long}`: shorten one of the two");

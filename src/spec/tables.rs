@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Breaker, BudgetSpec, CompactionSpec, Fleet, GuardsSpec, Limits, MailboxSpec, ModelChoice, OnError, RestartSpec,
-    RoomSpec, RouteSpec, Scope, Span,
+    Breaker, BudgetSpec, CompactionSpec, Fleet, GuardsSpec, Limits, MailboxSpec, ModelChoice, OnError, PolicySpec,
+    RestartSpec, RoomSpec, RouteSpec, Scope, Span,
 };
 
 /// How long the name of a model or tool may be: what providers take as the name of a tool.
@@ -705,27 +705,6 @@ pub enum Strategy {
     OneForAll,
     /// That agent, and those of them that started after it.
     RestForOne,
-}
-
-/// What is allowed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct PolicySpec {
-    /// The answer for tools that write, run or send, and for those that a program supplies.
-    pub default: Permission,
-}
-
-/// What a policy says of a call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Permission {
-    /// It may happen.
-    Allow,
-    /// A person is asked.
-    #[default]
-    Ask,
-    /// It may not happen.
-    Deny,
 }
 
 /// How the simulated model behaves, wherever it stands in for a model of the network.

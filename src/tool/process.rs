@@ -14,9 +14,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
-use self::capture::{Capture, Excerpt, share};
-use self::group::Group;
+pub(super) use self::capture::Capture;
+use self::capture::{Excerpt, share};
+pub(super) use self::group::Group;
 use super::fs::is_zero;
+use super::preview::{self, NamedFile, Preview};
 use super::size::FRAME_BYTES;
 use super::{Call, Effect, Error, Tool};
 
@@ -127,6 +129,20 @@ impl Run {
     }
 }
 
+/// Looks at what is started, and at each file that its arguments name.
+fn look(root: &Path, program: Option<PathBuf>, rest: &[String]) -> Preview {
+    let named = rest.iter().flat_map(|part| {
+        // What follows the name of an option may be a file, too.
+        let value = part.split_once('=').map(|(_, value)| value);
+        [Some(part.as_str()), value].into_iter().flatten().filter(|name| !name.is_empty())
+    });
+    let paths = program.into_iter().chain(named.map(|name| root.join(name)));
+    let mut files: Vec<NamedFile> = paths.filter_map(|path| preview::used(&path)).take(preview::MAX_FILES).collect();
+    files.sort_by(|one, other| one.path.cmp(&other.path));
+    files.dedup();
+    Preview { change: None, files }
+}
+
 impl Program {
     /// Finds what `name` stands for: itself where it is absolute, else the first of that name in `search`.
     fn find(name: &str, search: &OsStr) -> Result<Self, Error> {
@@ -163,6 +179,13 @@ impl Tool for Run {
 
     fn effect(&self) -> Effect {
         Effect::Once
+    }
+
+    async fn preview(&self, arguments: Arguments) -> Preview {
+        let Some((name, rest)) = arguments.argv.split_first() else { return Preview::default() };
+        let program = self.programs.iter().find(|program| program.name == *name).map(|program| program.path.clone());
+        let (root, rest) = (self.root.clone(), rest.to_vec());
+        tokio::task::spawn_blocking(move || look(&root, program, &rest)).await.unwrap_or_default()
     }
 
     /// A program that fails is a result like any other. When the call is cancelled, the program and all that it started

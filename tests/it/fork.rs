@@ -9,7 +9,9 @@ use futures_util::future::{BoxFuture, join_all};
 use provost::budget::{Amount, Entry};
 use provost::journal::{Store, StreamName};
 use provost::model::Error as ModelError;
-use provost::run::{CallId, Event, ForkPoint, Lineage, Resolution, RunId, RunState, Status, Subject, decode, encode};
+use provost::run::{
+    Ballot, CallId, Event, ForkPoint, Lineage, Resolution, RunId, RunState, Status, Subject, decode, encode,
+};
 use provost::runtime::{
     Answers, Approver, Error, Host, Past, Question, Recorder, Report, RunRequest, Runtime, new_run_id, read_entries,
     run_of,
@@ -30,8 +32,8 @@ const STUCK: Duration = Duration::from_secs(30);
 struct Yes;
 
 impl Approver for Yes {
-    fn ask<'a>(&'a self, _: &'a Question) -> BoxFuture<'a, bool> {
-        Box::pin(async { true })
+    fn ask<'a>(&'a self, _: &'a Question) -> BoxFuture<'a, Option<Ballot>> {
+        Box::pin(async { Some(Ballot::of(true)) })
     }
 }
 
@@ -507,9 +509,9 @@ async fn an_older_provost_would_see_that_a_forked_run_is_newer() {
         newer.map(|record| record.kind.into_owned()).collect()
     };
     assert_eq!((newer(&parent.run), newer(&report.run)), (vec![], vec!["run_forked".into(), "asked".into()]));
-    let newest = provost::journal::Record { version: 5, ..records(&parent.run).remove(0) };
+    let newest = provost::journal::Record { version: 6, ..records(&parent.run).remove(0) };
     let stream = recorder.whole_past(&parent.run).unwrap().events[0].stream.clone();
-    assert!(decode(&newest, &stream).unwrap_err().to_string().contains("has format 5, and this Provost reads up to 4"));
+    assert!(decode(&newest, &stream).unwrap_err().to_string().contains("has format 6, and this Provost reads up to 5"));
 }
 
 /// An agent that acts in each class, one thing at a time, and then says what it was told and what came of it.

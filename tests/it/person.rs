@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
 use provost::model::{Reply, Request};
-use provost::run::{AgentId, Body, CallId, Event, Health, NoAnswer, Origin, RunId, Status};
+use provost::run::{AgentId, Ballot, Body, CallId, Event, Health, NoAnswer, Origin, RunId, Status};
 use provost::runtime::{
     Answered, Answers, Approver, Error, Host, Inquired, Past, Question, Recorder, Replayer, Report, RunHandle,
     RunRequest, Runtime, new_run_id,
@@ -340,8 +340,8 @@ impl Drop for Waiting<'_> {
 struct Attended(Arc<Says>);
 
 impl Approver for Attended {
-    fn ask<'a>(&'a self, _: &'a Question) -> BoxFuture<'a, bool> {
-        Box::pin(async { false })
+    fn ask<'a>(&'a self, _: &'a Question) -> BoxFuture<'a, Option<Ballot>> {
+        Box::pin(async { Some(Ballot::of(false)) })
     }
 
     fn answer<'a>(&'a self, inquired: &'a Inquired) -> BoxFuture<'a, Option<String>> {

@@ -8,8 +8,8 @@ use provost::fault::{self, Bug};
 use provost::journal::Store;
 use provost::model::{Finish, Reply, Request};
 use provost::run::{
-    AgentId, AgentOutcome, Answer, Body, Divergence, Envelope, Event, Fold, Labels, Message, Parent, Resolution,
-    RunEnd, RunId, Status, Subject, ToolFailure,
+    AgentId, AgentOutcome, Answer, Ballot, Body, Divergence, Envelope, Event, Fold, Labels, Message, Parent,
+    Resolution, RunEnd, RunId, Status, Subject, ToolFailure,
 };
 use provost::runtime::{
     Answers, Approver, Builder, Error, Host, Past, Question, ReplayError, Replayer, Report, RunRequest, Runtime, run_of,
@@ -355,10 +355,9 @@ async fn a_run_that_goes_on_with_another_model_is_decided_with_it() {
     other.models.insert("other".to_owned(), spec);
     let second = builder(other, &model, &world, recorder.clone()).provider("other", model.clone());
     let second = second.start().await.unwrap();
-    let approvals =
-        [("one#1.0", true), ("one#1.1", true)].map(|(call, granted)| (call.parse().unwrap(), granted)).into();
+    let ballots = ["one#1.0", "one#1.1"].map(|call| (call.parse().unwrap(), Ballot::of(true))).into();
     let past = recorder.past(&report.run).unwrap();
-    let resumed = second.resume(past, Answers { approvals, ..Answers::default() }).await.unwrap();
+    let resumed = second.resume(past, Answers { ballots, ..Answers::default() }).await.unwrap();
     assert_eq!(resumed.wait().await.unwrap().status, Status::Done);
     let past = recorder.past(&report.run).unwrap();
     assert_same(&replayer(&world), &past);
@@ -387,8 +386,8 @@ async fn recorded_plain(spec: NetworkSpec, model: &Scripted) -> Past {
 struct Says(bool);
 
 impl Approver for Says {
-    fn ask<'a>(&'a self, _: &'a Question) -> futures_util::future::BoxFuture<'a, bool> {
-        Box::pin(async { self.0 })
+    fn ask<'a>(&'a self, _: &'a Question) -> futures_util::future::BoxFuture<'a, Option<Ballot>> {
+        Box::pin(async { Some(Ballot::of(self.0)) })
     }
 }
 
@@ -425,7 +424,7 @@ async fn what_a_person_said_is_taken_as_it_is_and_what_follows_is_decided() {
         let mut events = past.events.clone();
         let place = events.iter().position(|e| matches!(e.event, Event::ApprovalDecided { .. })).unwrap();
         let mut other = Envelope::clone(&events[place]);
-        let Event::ApprovalDecided { call, granted } = &mut other.event else { panic!() };
+        let Event::ApprovalDecided { call, granted, .. } = &mut other.event else { panic!() };
         *granted = !*granted;
         let call = call.clone();
         events[place] = Arc::new(other);
@@ -454,7 +453,7 @@ async fn a_run_that_is_parked_answered_and_cancelled_is_decided_as_it_was() {
     events.remove(events.iter().position(questions).unwrap());
     assert_eq!(parted(&replayer, events).seq, parked.events[place].seq);
 
-    let answers = Answers { approvals: [("one#1.0".parse().unwrap(), true)].into(), ..Answers::default() };
+    let answers = Answers { ballots: vec![("one#1.0".parse().unwrap(), Ballot::of(true))], ..Answers::default() };
     let again = runtime.resume(past(), answers).await.unwrap().wait().await.unwrap();
     assert_eq!(again.status, Status::AwaitingApproval);
     assert_same(&replayer, &past());

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use provost::model::{Error as ModelError, Finish, Reply, Request};
-use provost::run::{Body, Event, Status, Subject, ToolFailure, Usage};
+use provost::run::{Ballot, Body, Event, Status, Subject, ToolFailure, Usage};
 use provost::runtime::{Approver, Question, Replayer, Report, RunRequest};
 use provost::spec::{AgentSpec, GuardsSpec, NetworkSpec, Permission, Price, Span};
 use provost::tool::{self, Tool};
@@ -528,8 +528,8 @@ async fn cancel_drops_what_is_under_way_and_ends_the_run() {
 struct Says(bool);
 
 impl Approver for Says {
-    fn ask<'a>(&'a self, _: &'a Question) -> futures_util::future::BoxFuture<'a, bool> {
-        Box::pin(async { self.0 })
+    fn ask<'a>(&'a self, _: &'a Question) -> futures_util::future::BoxFuture<'a, Option<Ballot>> {
+        Box::pin(async { Some(Ballot::of(self.0)) })
     }
 }
 

@@ -12,7 +12,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 15] = [
     ("route", &["spec"], PURE),
     ("run", &["spec", "model", "budget", "journal", "fault", "route"], PURE),
     ("budget", &["run", "spec", "fault"], PURE),
-    ("policy", &["run", "spec"], PURE),
+    ("policy", &["budget", "run", "spec"], PURE),
     ("spec", &["route"], &["tokio", "tokio_util", "ractor", "reqwest", "axum"]),
     ("journal", &["fault"], &["ractor", "reqwest", "axum", "clap"]),
     ("memory", &["run", "spec"], &["ractor", "reqwest", "axum", "clap", "tokio"]),

@@ -31,8 +31,8 @@ pub(in crate::cli) async fn here(
             let change = |network| put_in(&models, network);
             Some(host.put_back::<Error>(&letter, Some(run.clone()), priority, is_attended, change).await?)
         }
-        Task::Resume { approvals, models } => {
-            let answers = Answers { approvals, is_attended };
+        Task::Resume { models } => {
+            let answers = Answers { is_attended, ..Answers::default() };
             host.resume::<Error>(run, answers, |network| put_in(&models, network)).await?
         }
     };

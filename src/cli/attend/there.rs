@@ -1,6 +1,5 @@
 //! A run in the process that holds the store, seen through the store.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{Feed, Stop, Task};
@@ -12,7 +11,7 @@ use crate::journal::Store;
 use crate::run::{CallId, Inquiry, OpenCall, RunId};
 use crate::runtime::{Approver, Host, Inquired, Question, Report};
 use crate::serve::control::{
-    AnswerRun, Client, ClientError, Code, ForkRun, PutBackLetter, ResumeRun, Resumption, StartRun,
+    AnswerRun, ApproveRun, Client, ClientError, Code, ForkRun, PutBackLetter, ResumeRun, Resumption, StartRun,
 };
 
 /// The shortest pause between two looks at the store, right after something happened.
@@ -106,9 +105,9 @@ pub(in crate::cli) async fn there(
             let body = PutBackLetter { event: letter.event, priority, models, id: Some(run.clone()) };
             client.put_back(&letter.run, &body).await.map(|_| true)
         }
-        Task::Resume { approvals, models } => {
+        Task::Resume { models } => {
             let models = models.iter().map(ToString::to_string).collect();
-            let resumed = client.resume(run, &ResumeRun { approvals, models }).await;
+            let resumed = client.resume(run, &ResumeRun { models }).await;
             resumed.map(|resumed| resumed.state == Resumption::TakenUp)
         }
     };
@@ -180,8 +179,8 @@ fn say_silent(address: &Address) {
     ));
 }
 
-/// Asks the person at the terminal what a parked run waits for, and hands in what is answered; returns which calls may
-/// happen. None where the run waits for nothing, nobody says anything, or the run is to end.
+/// Asks the person at the terminal what a parked run waits for, and hands in what is answered. Whether anything was: not where
+/// the run waits for nothing, nobody says anything, or the run is to end.
 ///
 /// # Errors
 /// The run is to end, and the store can't be read; or an answer can't be handed in.
@@ -192,11 +191,13 @@ pub(super) async fn ask(
     feed: &mut Feed,
     stop: &Stop,
     screen: &Screen,
-) -> Result<Option<BTreeMap<CallId, bool>>, Error> {
+) -> Result<bool, Error> {
     let question = |(call, open): (&CallId, &OpenCall)| Question {
         run: run.clone(),
         call: call.clone(),
         subject: open.subject.clone(),
+        request: open.approval.as_ref().map(|approval| approval.request.clone()),
+        objection: None,
     };
     let questions: Vec<Question> = feed.state().awaiting_approval().map(question).collect();
     let inquired = |(call, open): (&CallId, &OpenCall)| {
@@ -205,25 +206,44 @@ pub(super) async fn ask(
     };
     let inquiries: Vec<Inquired> = feed.state().awaiting_input().filter_map(inquired).collect();
     let is_asked = !questions.is_empty() || !inquiries.is_empty();
-    let Some(terminal) = Terminal::new(screen).filter(|_| is_asked) else { return Ok(None) };
+    let Some(terminal) = Terminal::new(screen).filter(|_| is_asked) else { return Ok(false) };
     let answers = async {
-        let (mut approvals, mut are_answered) = (BTreeMap::new(), !questions.is_empty());
+        let mut are_answered = false;
         for question in questions {
-            approvals.insert(question.call.clone(), terminal.ask(&question).await);
+            are_answered |= approve(client, &terminal, question).await?;
         }
         for inquired in inquiries {
             are_answered |= answer(client, &terminal, inquired).await?;
         }
-        Ok(are_answered.then_some(approvals))
+        Ok(are_answered)
     };
     tokio::select! {
         answers = answers => answers,
         reason = stop.asked() => {
             Ear::There(client).cancel(run, reason).await;
             feed.catch_up(address, run)?;
-            Ok(None)
+            Ok(false)
         }
     }
+}
+
+/// Asks the person at the terminal about a call, until that is settled, here or elsewhere. Whether it is.
+async fn approve(client: &Client, terminal: &Terminal, mut question: Question) -> Result<bool, Error> {
+    while let Some(mut ballot) = terminal.ask(&question).await {
+        ballot.digest = question.request.as_ref().map(|request| request.binding.digest());
+        let body = ApproveRun { call: Some(question.call.clone()), ballot };
+        match client.approve(&question.run, &body).await {
+            Ok(_) => return Ok(true),
+            // Somebody else was faster; or its process has ended, and who comes next finds out.
+            Err(ClientError::Fault(fault)) if fault.code == Code::Unfit => return Ok(true),
+            Err(ClientError::Absent | ClientError::Broken(_)) => return Ok(true),
+            Err(ClientError::Fault(fault)) if fault.code == Code::InvalidRequest => {
+                question.objection = Some(fault.message);
+            }
+            Err(error) => return Err(unreachable(&error)),
+        }
+    }
+    Ok(false)
 }
 
 /// Asks the person at the terminal one thing, until it is answered, here or elsewhere. Whether it is.

@@ -1,6 +1,7 @@
 //! Asking the person at the terminal.
 
 use std::io::{BufRead, IsTerminal};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
@@ -8,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::Screen;
 use crate::cli::print;
-use crate::run::Subject;
+use crate::run::{Ballot, Ruling, SOMEBODY, Subject, is_person};
 use crate::runtime::{Approver, Inquired, Question};
 use crate::spec::visible;
 
@@ -63,14 +64,18 @@ impl Drop for Asking<'_> {
 }
 
 impl Approver for Terminal {
-    fn ask<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, bool> {
+    fn ask<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Option<Ballot>> {
         Box::pin(async move {
-            let take = |line: &str| match line.trim().to_lowercase().as_str() {
-                "y" | "yes" => Some(true),
-                "n" | "no" => Some(false),
-                _ => None,
-            };
-            self.put(&words(question), "allow it, this once? [y/n]", take).await.unwrap_or(false)
+            let by: Arc<str> = me().into();
+            let approvers = question.request.as_ref().map(|request| request.approvers.as_slice()).unwrap_or_default();
+            if !approvers.is_empty() && !approvers.contains(&by) {
+                // Somebody else has to say.
+                return None;
+            }
+            // Where nobody types any more, nobody says yes.
+            let prompt = "allow it, this once? [y/n]";
+            let ruling = self.put(&words(question), prompt, ruling).await.unwrap_or(Ruling::Reject { reason: None });
+            Some(Ballot { by, ruling, digest: None, tenant: None })
         })
     }
 
@@ -80,6 +85,25 @@ impl Approver for Terminal {
             let prompt = if choices.is_empty() { "answer:" } else { "answer, or its number:" };
             self.put(&inquiry(inquired), prompt, |line| Some(chosen(choices, line))).await
         })
+    }
+}
+
+/// Returns the name under which the person at this terminal answers: that of the account, where it can be one.
+pub(in crate::cli) fn me() -> String {
+    let named = ["USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
+    let mut named = named.filter(|name| is_person(name));
+    named.next().unwrap_or_else(|| SOMEBODY.to_owned())
+}
+
+/// Reads what somebody says of a call; none where it is neither yes nor no.
+fn ruling(line: &str) -> Option<Ruling> {
+    let (word, rest) = line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
+    match (word.to_lowercase().as_str(), rest.trim()) {
+        ("y" | "yes", "") => Some(Ruling::Approve { standing: None }),
+        ("n" | "no", "") => Some(Ruling::Reject { reason: None }),
+        ("n" | "no", why) => Some(Ruling::Reject { reason: Some(why.into()) }),
+        ("e" | "edit", arguments) => Some(Ruling::Edit { arguments: serde_json::from_str(arguments).ok()? }),
+        _ => None,
     }
 }
 
@@ -112,11 +136,34 @@ fn inquiry(inquired: &Inquired) -> String {
     text
 }
 
-fn words(question: &Question) -> String {
+/// Says what a person has to decide, all of it: what is approved is what is done.
+pub(in crate::cli) fn words(question: &Question) -> String {
+    let objection = question.objection.as_ref().map(|why| format!("\n{}", visible(why))).unwrap_or_default();
+    let mut text = format!("{objection}{}", wanted(question));
+    let Some(request) = &question.request else { return text };
+    if let Some(change) = &request.change {
+        text.push_str("\nwhich would change");
+        change.lines().for_each(|line| text.push_str(&format!("\n  {}", visible(line))));
+    }
+    if let Some(again) = &request.again {
+        text.push_str(&format!("\nit is asked again, since this has changed: {}", visible(again)));
+    }
+    if let Some(why) = &request.why {
+        text.push_str(&format!("\n{}", visible(why)));
+    }
+    if request.quorum > 1 {
+        text.push_str(&format!("\n{} people have to say yes", request.quorum));
+    }
+    if matches!(question.subject, Subject::Tool { .. }) {
+        text.push_str("\n(`n WHY` tells the model why not; `e {…}` gives other arguments)");
+    }
+    text
+}
+
+fn wanted(question: &Question) -> String {
     let agent = &question.call.agent;
     match &question.subject {
         Subject::Tool { tool, arguments } => {
-            // All of it is shown: what is approved is what is run.
             format!("\n{agent} wants to call `{}` with\n  {}", visible(tool), visible(&arguments.to_string()))
         }
         Subject::Model { model, .. } => format!("\n{agent} wants to call the model `{}`", visible(model)),

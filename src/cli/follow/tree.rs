@@ -54,6 +54,7 @@ fn doing(state: &RunState, id: &AgentId, agent: &Instance) -> String {
         Some(AgentOutcome::Done(_)) => "done".to_owned(),
         Some(AgentOutcome::HandedOff { to }) => format!("handed over to {}", visible(to.short())),
         Some(AgentOutcome::Failed { .. }) => "failed".to_owned(),
+        Some(AgentOutcome::Denied { .. }) => "denied".to_owned(),
         Some(AgentOutcome::Limit { limit, .. }) => format!("reached {limit}"),
         Some(AgentOutcome::Cancelled { .. }) => "not waited for".to_owned(),
         None => match (state.health(id), &agent.hung) {

@@ -18,7 +18,9 @@ pub(in crate::cli) fn is_progress(event: &Event) -> bool {
         | Event::RepairRequested { .. }
         | Event::Warned { .. }
         | Event::Compacted { .. }
+        | Event::PolicyChanged { .. }
         | Event::ApprovalRequested { .. }
+        | Event::ApprovalVoted { .. }
         | Event::InputRequested { .. }
         | Event::InputGiven { .. }
         | Event::CallInDoubt { .. }
@@ -32,7 +34,8 @@ pub(in crate::cli) fn is_progress(event: &Event) -> bool {
         | Event::AgentFailed { .. }
         | Event::Rejected { .. }
         | Event::Hung { .. }
-        | Event::AgentRestarted { .. } => true,
+        | Event::AgentRestarted { .. }
+        | Event::ApproversTold { error: Some(_), .. } => true,
         Event::CallIntended { subject, .. } => !matches!(subject, Subject::Model { .. }),
         Event::ToolReturned { failure, .. } => failure.is_some(),
         Event::AgentEnded { outcome } => !matches!(outcome, AgentOutcome::HandedOff { .. }),
@@ -41,6 +44,8 @@ pub(in crate::cli) fn is_progress(event: &Event) -> bool {
         | Event::AtRest
         | Event::ModelReplied { .. }
         | Event::Decided { .. }
+        | Event::PolicyDecided { .. }
+        | Event::ApproversTold { error: None, .. }
         | Event::ApprovalDecided { .. }
         | Event::CallResolved { .. }
         | Event::CallAbandoned { .. }
@@ -104,9 +109,33 @@ fn what(event: &Event) -> String {
         }
         Event::ModelFailed { error, .. } => format!("can't reach its model: {}", excerpt(error)),
         Event::ToolReturned { message, .. } => format!("is told: {}", said(&message.body)),
-        Event::ApprovalRequested { subject, .. } => format!("awaits approval: {}", wants(subject)),
-        Event::ApprovalDecided { call, granted } => {
-            format!("{} {}", if *granted { "may make call" } else { "may not make call" }, shown(call))
+        Event::PolicyDecided { call, permission, why, .. } => {
+            let why = why.as_ref().map(|why| format!(": {}", excerpt(why))).unwrap_or_default();
+            format!("is told by policy to {} call {}{why}", permission.word(), shown(call))
+        }
+        Event::PolicyChanged { .. } => "other policies hold from here on".to_owned(),
+        Event::ApprovalRequested { subject, request, .. } => {
+            let again = request.as_ref().and_then(|request| request.again.as_ref());
+            let again = again.map(|what| format!(", again, since it has changed: {}", excerpt(what)));
+            format!("awaits approval{}: {}", again.unwrap_or_default(), wants(subject))
+        }
+        Event::ApproversTold { call, error: None } => format!("had its approvers told of call {}", shown(call)),
+        Event::ApproversTold { call, error: Some(error) } => {
+            format!("could not have its approvers told of call {}: {}", shown(call), excerpt(error))
+        }
+        Event::ApprovalVoted { call, by } => {
+            format!("has {} for call {}, and more have to be", visible(by), shown(call))
+        }
+        Event::ApprovalDecided { call, granted, verdict } => {
+            let by = verdict.by.iter().map(|name| visible(name)).collect::<Vec<_>>().join(", ");
+            let by = if by.is_empty() { by } else { format!(", says {by}") };
+            let how = match (&verdict.arguments, &verdict.reason) {
+                (Some(arguments), _) => format!(", with other arguments: {}", excerpt(&arguments.to_string())),
+                (None, Some(reason)) => format!(": {}", excerpt(reason)),
+                (None, None) => String::new(),
+            };
+            let may = if *granted { "may make call" } else { "may not make call" };
+            format!("{may} {}{by}{how}", shown(call))
         }
         Event::InputRequested { subject, .. } => {
             let question = Inquiry::of(subject).map(|inquiry| inquiry.question).unwrap_or_default();
@@ -177,6 +206,7 @@ fn what(event: &Event) -> String {
             AgentOutcome::Done(_) => "is done".to_owned(),
             AgentOutcome::HandedOff { to } => format!("handed over to {}", visible(to.short())),
             AgentOutcome::Failed { .. } => "failed".to_owned(),
+            AgentOutcome::Denied { .. } => "may not ask its model".to_owned(),
             AgentOutcome::Limit { limit, .. } => format!("reached {limit}"),
             AgentOutcome::Cancelled { .. } => "is not waited for".to_owned(),
         },

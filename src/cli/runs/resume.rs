@@ -57,7 +57,7 @@ async fn one(
         }
     }
     drop(store);
-    let task = Task::Resume { approvals: Default::default(), models: arguments.model.clone() };
+    let task = Task::Resume { models: arguments.model.clone() };
     let form = Form::of(cli, arguments.events);
     attend(address, &run, task, form, signals).await?.print_and_leave(form, signals).await
 }
@@ -116,7 +116,7 @@ async fn resume_all(
     let (mut all, mut models) =
         (Resumed { reports: Vec::new(), code: Code::Done, printed: Ok(()), holder: None }, &*arguments.model);
     while !left.is_empty() {
-        let task = Task::Resume { approvals: Default::default(), models: models.to_vec() };
+        let task = Task::Resume { models: models.to_vec() };
         let ended = match Door::open(address).await? {
             Door::Here(mut holder) => {
                 holder.listen();

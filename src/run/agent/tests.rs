@@ -340,6 +340,7 @@ fn what_an_agent_is_asked_comes_after_the_results_and_before_all_else() {
             call: CallId::model(&AgentId::new("one"), 1),
             error: "down".to_owned(),
             charged: Amount::default(),
+            denied: false,
         },
     ] {
         let mut life = Life::begin();

@@ -3,8 +3,8 @@
 use super::wants::{Progress, Want};
 use super::{Otherwise, Replay, words};
 use crate::run::{
-    AgentId, CallId, Envelope, Event, Labels, Pick, Resolution, Stage, Subject, ToolFailure, Why, fall_backs, pick,
-    refused,
+    AgentId, CallId, Envelope, Event, Labels, OpenCall, Pick, Resolution, Stage, Subject, ToolFailure, Why, fall_backs,
+    pick, refused,
 };
 use crate::spec::Builtin;
 
@@ -17,11 +17,14 @@ impl Replay {
                 self.check_intent(envelope, call, *attempt, subject)?;
                 return Ok(true);
             }
-            Event::ApprovalRequested { call, subject } => {
+            Event::ApprovalRequested { call, subject, .. } => {
                 self.check_question(envelope, call, subject)?;
                 return Ok(true);
             }
-            Event::ApprovalDecided { call, granted } => {
+            Event::ApprovalVoted { call, .. } => {
+                self.check_stage(call, |stage| *stage == Stage::AwaitingApproval)?;
+            }
+            Event::ApprovalDecided { call, granted, .. } => {
                 self.check_stage(call, |stage| *stage == Stage::AwaitingApproval)?;
                 self.progress(call, if *granted { Progress::Granted } else { Progress::Denied })?;
             }
@@ -111,10 +114,11 @@ impl Replay {
     fn check_question(&mut self, envelope: &Envelope, call: &CallId, subject: &Subject) -> Result<(), Otherwise> {
         let want = self.want(call)?;
         self.check_subject(envelope, want, subject)?;
-        if want.progress != Progress::Nothing || self.fold.run.open_call(call).is_some() {
-            return Err(want.words());
+        // Somebody is asked again where what was asked has changed: until the call is being made, that may be.
+        match want.progress {
+            Progress::Nothing | Progress::Asked | Progress::Granted => self.progress(call, Progress::Asked),
+            Progress::Denied | Progress::Begun => Err(want.words()),
         }
-        self.progress(call, Progress::Asked)
     }
 
     /// Whether a question is what was wanted, and has not been put yet.
@@ -145,7 +149,12 @@ impl Replay {
             return Err(words::choice(&change.model, &change.reason));
         }
         let model = pick.as_ref().map(|pick| &*pick.current);
-        match want.is_made_to(subject, &envelope.labels, model) {
+        // What a person changed is on record.
+        let open = envelope.event.call().and_then(|call| self.fold.run.open_call(call));
+        let is_edited = |open: &OpenCall| {
+            open.subject == *subject && open.approval.as_ref().is_some_and(|approval| approval.edited.is_some())
+        };
+        match want.is_made_to(subject, &envelope.labels, model) || open.is_some_and(is_edited) {
             true => Ok(()),
             false => Err(want.words_with(model)),
         }

@@ -74,9 +74,15 @@ pub(super) fn event_of(agent: Option<&AgentId>, event: &Event) -> String {
         }
         Event::ModelChosen { model, reason, .. } => choice(model, reason),
         Event::CallIntended { call, attempt, subject, .. } => intent(call, *attempt, subject, &Labels::default()),
-        Event::ApprovalRequested { call, subject } => format!("a person is asked about call {}", made(call, subject)),
-        Event::ApprovalDecided { call, granted: true } => format!("a person allows call {call}"),
-        Event::ApprovalDecided { call, granted: false } => format!("a person does not allow call {call}"),
+        Event::PolicyDecided { call, permission, .. } => format!("policy says {} to call {call}", permission.word()),
+        Event::PolicyChanged { .. } => "other policies hold".to_owned(),
+        Event::ApprovalRequested { call, subject, .. } => {
+            format!("a person is asked about call {}", made(call, subject))
+        }
+        Event::ApproversTold { call, .. } => format!("those who can answer are told of call {call}"),
+        Event::ApprovalVoted { call, by } => format!("`{by}` is for call {call}"),
+        Event::ApprovalDecided { call, granted: true, .. } => format!("a person allows call {call}"),
+        Event::ApprovalDecided { call, granted: false, .. } => format!("a person does not allow call {call}"),
         Event::InputRequested { call, subject } => format!("a person is asked by call {}", made(call, subject)),
         Event::InputGiven { call, text } => format!("a person answers call {call}: {text}"),
         Event::TryFailed { call, attempt, error, charged, .. } => {
@@ -195,6 +201,7 @@ fn ended(outcome: &AgentOutcome) -> String {
         AgentOutcome::Done(answer) => format!("the agent is done: {}", answer.to_text()),
         AgentOutcome::HandedOff { to } => format!("the agent has handed over to `{to}`"),
         AgentOutcome::Failed { reason } => format!("the agent fails: {reason}"),
+        AgentOutcome::Denied { reason } => format!("the agent is denied its model: {reason}"),
         AgentOutcome::Cancelled { reason } => format!("the agent is stopped: {reason}"),
         AgentOutcome::Limit { limit, reason } => format!("the agent reaches {limit}: {reason}"),
     }

@@ -32,6 +32,8 @@ impl RunState {
         (self.totals, self.spent, self.dead_letters) = (Totals::default(), Amount::default(), 0);
         self.agents.values_mut().for_each(|instance| instance.totals = Totals::default());
         self.cancelling = None;
+        // What a person said was said of the other run.
+        (self.ruled, self.standing, self.approved) = Default::default();
         // A model is asked anew, as if it never had been: with what the fork is told, and at the fork's own cost.
         self.open.retain(|_, open| !matches!(open.subject, Subject::Model { .. }));
         self.open.values_mut().for_each(|open| open.begin_as_fork(&lineage.run));
@@ -43,6 +45,7 @@ impl OpenCall {
     fn begin_as_fork(&mut self, parent: &RunId) {
         (self.held, self.attempt) = (Amount::default(), 0);
         let is_begun = self.stage.is_begun();
+        self.approval = None;
         match &self.stage {
             // What a person allowed was that the call be made once, and that was the other run's.
             Stage::Decided { granted: true } => self.stage = Stage::AwaitingApproval,

@@ -17,6 +17,7 @@ impl RunState {
             stage: Stage::AwaitingInput,
             begun_in: before.and_then(|open| open.begun_in.clone()),
             first_intended_ms: before.and_then(|open| open.first_intended_ms).or(Some(envelope.time_ms)),
+            approval: before.and_then(|open| open.approval.clone()),
         };
         self.open.insert(call.clone(), asked);
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::budget::Amount;
 use crate::fault::{self, Bug};
-use crate::run::{Labels, Resolution, RunId, Subject};
+use crate::run::{Approval, Labels, Resolution, RunId, Subject};
 use crate::spec::Effect;
 
 /// A call that has been asked for and is not over.
@@ -30,6 +30,9 @@ pub struct OpenCall {
     /// When its first try was intended, in this run or in the one that this was forked from, in milliseconds since 1970;
     /// none if none was. What began then and is tried again, as a sleep is, need not begin anew.
     pub first_intended_ms: Option<u64>,
+    /// What a person was asked about it, and how far that has come; none if nobody was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Arc<Approval>>,
 }
 
 /// How far a call has come.
@@ -76,6 +79,21 @@ impl Stage {
 }
 
 impl OpenCall {
+    /// Makes a call that has not been begun.
+    pub(in crate::run) fn new(subject: Subject, labels: Labels, stage: Stage) -> Self {
+        Self {
+            subject,
+            attempt: 0,
+            effect: None,
+            held: Amount::default(),
+            labels,
+            stage,
+            begun_in: None,
+            first_intended_ms: None,
+            approval: None,
+        }
+    }
+
     /// Whether the call goes on without a task of its own: it waits for a person or another agent.
     pub fn waits_for_others(&self) -> bool {
         matches!(self.stage, Stage::AwaitingApproval | Stage::AwaitingInput | Stage::InDoubt)

@@ -1,17 +1,28 @@
-//! Asking a person.
+//! Whether a call may happen: what policy says of it, and what a person does, where one is asked.
+
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
 
+use super::binding::{self, Shown};
+use super::call::Work;
 use super::desk::Desk;
 use super::person::Inquired;
-use crate::run::{CallId, Event, RunId, Subject};
+use super::{crash, tell};
+use crate::fault::{self, Bug};
+use crate::policy::{Asked, Decision, Policies};
+use crate::run::{Approval, ApprovalRequest, Ballot, CallId, Event, Labels, RunId, Subject};
+use crate::runtime::run_supervisor::RunMessage;
 use crate::runtime::scope::{Over, Scope};
 use crate::spec::Permission;
 
 /// The way to a person who can be asked now.
 pub trait Approver: Send + Sync + 'static {
-    /// Asks whether the call may happen. Dropping the future takes the question back.
-    fn ask<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, bool>;
+    /// Asks whether the call may happen; none where nobody can say, and the run is to wait. Dropping the future takes the
+    /// question back: somebody else has answered, or the run stops. It is asked again, with an objection, where what is said
+    /// can't be taken.
+    fn ask<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Option<Ballot>>;
 
     /// Asks what an agent wants to know; none where nobody can say, and the run is to wait for an answer. Dropping the
     /// future takes the question back: somebody else has answered, or the run stops. It is asked again, with an objection,
@@ -31,58 +42,305 @@ pub struct Question {
     pub call: CallId,
     /// What is to be called.
     pub subject: Subject,
+    /// What would change, why somebody is asked, and on which terms; none where an older version asked.
+    pub request: Option<Arc<ApprovalRequest>>,
+    /// Why what the person said before can't be taken; none where nothing was said.
+    pub objection: Option<String>,
 }
 
-/// What is known of a call's approval before it comes to the gate: it may have come there before a crash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is known of a call's approval before it comes to the gate: it may have come there before.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::runtime) enum Known {
     /// Nothing.
     Nothing,
     /// A person was asked, and has not answered.
-    Asked,
-    /// A person answered, or the call had passed already.
-    Decided(bool),
+    Asked(Option<Arc<Approval>>),
+    /// A person answered.
+    Decided { granted: bool, approval: Option<Arc<Approval>> },
+    /// The call had passed already, and may be made again.
+    Passed(Option<Arc<Approval>>),
 }
 
-/// What became of a permission.
+/// What became of the question whether a call may happen.
 pub(super) enum Verdict {
-    /// The call may happen.
-    Granted,
+    /// It may, for as long as this holds.
+    Granted(Pass),
     /// It may not; why, in words for the model.
     Refused(String),
-    /// There is nobody to ask: the call waits, holding nothing.
-    Parked,
 }
 
-/// Says what becomes of a call for which nobody need be asked; none where a person is to be.
-pub(super) fn at_once(permission: Permission) -> Option<Verdict> {
-    match permission {
-        Permission::Allow => Some(Verdict::Granted),
-        Permission::Deny => Some(Verdict::Refused("policy does not allow this call".to_owned())),
-        Permission::Ask => None,
+/// By what a call may happen.
+pub(super) struct Pass {
+    /// The policies that were asked.
+    policies: Arc<Policies>,
+    /// What a person approved of, as it was when the call was let through; none where nobody was asked.
+    approved: Option<Shown>,
+    /// What was known of the call's approval.
+    known: Known,
+    /// Whether a person changed the arguments.
+    pub(super) is_edited: bool,
+}
+
+/// How far a call has come that was let through.
+pub(super) enum Passed {
+    /// To its end.
+    Through,
+    /// To where it would have been made; what is known of its approval.
+    Lapsed(Known),
+}
+
+impl Pass {
+    fn of(policies: Arc<Policies>, approved: Option<Shown>, known: Known) -> Self {
+        let is_edited = edited_by(&known).is_some();
+        Self { policies, approved, known, is_edited }
+    }
+
+    /// Returns what is known of the call's approval where this holds no more.
+    pub(super) fn known(&self) -> Known {
+        self.known.clone()
+    }
+
+    /// Whether it still holds, now that the call is about to be made: policies and files may have changed while it waited.
+    pub(super) async fn holds(&self, subject: &Subject, desk: &Desk, scope: &Scope) -> bool {
+        if !Arc::ptr_eq(&self.policies, &scope.fleet.policies.now()) {
+            return false;
+        }
+        let Some(shown) = &self.approved else { return true };
+        let now = binding::look(subject, &desk.labels, &self.policies, desk, scope).await;
+        now.binding == shown.binding || fault::is_planted(Bug::GrantForAnything)
     }
 }
 
-/// Asks a person, or takes what is known of it already.
-pub(super) async fn settle(known: Known, desk: &Desk, subject: &Subject, scope: &Scope) -> Result<Verdict, Over> {
-    let call = desk.id.clone();
-    match known {
-        Known::Decided(granted) => return Ok(decided(granted)),
-        Known::Asked => {}
-        Known::Nothing => {
-            desk.record(Event::ApprovalRequested { call: call.clone(), subject: subject.clone() }).await?;
+/// Says what a call has been influenced by: a model by all that it is told.
+fn influence(work: &Work, desk: &Desk) -> Labels {
+    let mut labels = desk.labels.clone();
+    if let Work::Model(call) = work {
+        call.request.messages.iter().for_each(|message| labels.join(&message.labels));
+    }
+    labels
+}
+
+/// Asks the policies about a call.
+pub(super) fn decide(policies: &Policies, subject: &Subject, labels: &Labels, desk: &Desk, scope: &Scope) -> Decision {
+    let stream = &scope.stream;
+    let asked = Asked {
+        agent: &desk.agent,
+        subject,
+        run: stream.run.as_str(),
+        tenant: &stream.tenant,
+        session: stream.session.as_deref(),
+        labels,
+        depth: desk.situation.depth,
+        spent: scope.funds.spent(),
+        now_ms: scope.recorder.now_ms(),
+        approved: &desk.situation.approved,
+    };
+    policies.decide(&asked, scope.builtin(subject))
+}
+
+/// Says whether a call may happen where nobody need be asked; none where a person is to be.
+pub(super) fn at_once(
+    known: &Known,
+    work: &Work,
+    subject: &Subject,
+    desk: &Desk,
+    scope: &Scope,
+) -> Result<Option<Verdict>, Over> {
+    if let Known::Decided { granted: false, approval } = known {
+        return Ok(Some(Verdict::Refused(refusal(approval.as_deref()))));
+    }
+    let policies = scope.fleet.policies.now();
+    // What nobody asks for is not put together.
+    let labels = if policies.has_rules() { influence(work, desk) } else { Labels::default() };
+    let decision = decide(&policies, subject, &labels, desk, scope);
+    Ok(match decision.permission {
+        Permission::Ask => None,
+        Permission::Allow => {
+            desk.note_decision(&policies, &decision)?;
+            Some(Verdict::Granted(Pass::of(policies, None, known.clone())))
+        }
+        Permission::Deny => {
+            desk.note_decision(&policies, &decision)?;
+            let why = decision.why.as_deref().unwrap_or("policy does not allow this call");
+            Some(Verdict::Refused(why.to_owned()))
+        }
+    })
+}
+
+/// Finds out whether a call may happen. Where a person is asked, this waits for the answer and holds nothing; `subject` is
+/// changed where the person changes it.
+pub(super) async fn settle(
+    mut known: Known,
+    work: &Work,
+    subject: &mut Subject,
+    desk: &Desk,
+    scope: &Scope,
+) -> Result<Verdict, Over> {
+    let labels = influence(work, desk);
+    loop {
+        if let Some(verdict) = at_once(&known, work, subject, desk, scope)? {
+            return Ok(verdict);
+        }
+        let policies = scope.fleet.policies.now();
+        let decision = decide(&policies, subject, &labels, desk, scope);
+        if decision.permission != Permission::Ask {
+            // Other policies hold since a moment ago.
+            continue;
+        }
+        let shown = binding::look(subject, &labels, &policies, desk, scope).await;
+        let again = match standing(&known, &shown, subject) {
+            Standing::Holds => {
+                return Ok(Verdict::Granted(Pass::of(policies, Some(shown), known)));
+            }
+            Standing::Waits(approval) => {
+                known = wait(subject, &approval.request, approval.is_told, desk, scope).await?;
+                edit(subject, &known);
+                continue;
+            }
+            Standing::New => None,
+            Standing::Changed(what) => Some(what),
+        };
+        let now_ms = scope.recorder.now_ms();
+        let mut patterns = desk.situation.patterns.iter();
+        if patterns.any(|one| one.covers(&desk.agent, subject, &labels, &shown.binding, now_ms)) {
+            let why = Some("as a person approved of before, by a pattern".into());
+            desk.note_decision(&policies, &Decision { permission: Permission::Allow, why, ..decision })?;
+            return Ok(Verdict::Granted(Pass::of(policies, Some(shown), Known::Nothing)));
+        }
+        desk.note_decision(&policies, &decision)?;
+        let request = Arc::new(request(decision, shown, again, now_ms));
+        let asked = Event::ApprovalRequested {
+            call: desk.id.clone(),
+            subject: subject.clone(),
+            request: Some(request.clone()),
+        };
+        crash::point("before_question", "approval");
+        // Who is told of it, or sees it, sees what no crash takes back.
+        desk.record_durably(asked).await?;
+        crash::point("after_question", "approval");
+        known = wait(subject, &request, false, desk, scope).await?;
+        edit(subject, &known);
+    }
+}
+
+/// What was known of a call's approval, beside the call as it is now.
+enum Standing {
+    /// A person approved of this very call.
+    Holds,
+    /// A person is asked about this very call.
+    Waits(Arc<Approval>),
+    /// Nobody was asked.
+    New,
+    /// Somebody was asked about another than this; what has changed.
+    Changed(String),
+}
+
+fn standing(known: &Known, shown: &Shown, subject: &Subject) -> Standing {
+    let (approval, is_decided) = match known {
+        Known::Nothing | Known::Passed(None) => return Standing::New,
+        Known::Asked(None) | Known::Decided { approval: None, .. } => return Standing::New,
+        Known::Asked(Some(approval)) => (approval, false),
+        Known::Decided { approval: Some(approval), .. } | Known::Passed(Some(approval)) => (approval, true),
+    };
+    let asked = &approval.request.binding;
+    let changed = match (approval.edited.is_some(), subject) {
+        (true, Subject::Tool { arguments, .. }) => {
+            shown.binding.changed_beside_edit(asked, &binding::digest_of(arguments))
+        }
+        _ => shown.binding.changed_since(asked),
+    };
+    match changed {
+        Some(_) if is_decided && fault::is_planted(Bug::GrantForAnything) => Standing::Holds,
+        Some(what) => Standing::Changed(what),
+        None if is_decided => Standing::Holds,
+        None => Standing::Waits(approval.clone()),
+    }
+}
+
+fn request(decision: Decision, shown: Shown, again: Option<String>, now_ms: u64) -> ApprovalRequest {
+    let expires = decision.terms.expires.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+    ApprovalRequest {
+        binding: shown.binding,
+        policies: decision.by,
+        why: decision.why,
+        approvers: decision.terms.approvers,
+        quorum: decision.terms.quorum.unwrap_or(1),
+        expires_ms: expires.map(|after| now_ms.saturating_add(after)),
+        change: shown.change,
+        again: again.map(Into::into),
+    }
+}
+
+/// Waits until it is settled whether the call may happen. Those who can answer are told, and who is there is asked; where
+/// nobody is, the run may be parked meanwhile.
+async fn wait(
+    subject: &Subject,
+    request: &Arc<ApprovalRequest>,
+    is_told: bool,
+    desk: &Desk,
+    scope: &Scope,
+) -> Result<Known, Over> {
+    let (told, settled) = oneshot::channel();
+    desk.tell(RunMessage::AwaitApproval { call: desk.id.clone(), told })?;
+    let asking = async {
+        let telling = async {
+            if !is_told {
+                tell::approvers(subject, request, desk, scope).await?;
+            }
+            Ok(())
+        };
+        let (told, ()) = futures_util::join!(telling, ask(subject, request, desk, scope));
+        told?;
+        // Nobody is here who could say: it waits without a process, if all else does.
+        desk.tell(RunMessage::Unattended { call: desk.id.clone() })?;
+        std::future::pending::<Result<(), Over>>().await
+    };
+    tokio::select! {
+        biased;
+        known = settled => known.map_err(|_| Over),
+        ended = asking => ended.and(Err(Over)),
+    }
+}
+
+/// Asks the person who is there, until what is said can be taken.
+async fn ask(subject: &Subject, request: &Arc<ApprovalRequest>, desk: &Desk, scope: &Scope) {
+    let Some(approver) = &scope.approver else { return };
+    let (run, call, request) = (scope.stream.run.clone(), desk.id.clone(), request.clone());
+    let mut question = Question { run, call, subject: subject.clone(), request: Some(request), objection: None };
+    while let Some(mut ballot) = approver.ask(&question).await {
+        // What is answered is what was shown.
+        ballot.digest = question.request.as_ref().map(|request| request.binding.digest());
+        let (told, counted) = oneshot::channel();
+        let message = RunMessage::Approve { call: Some(desk.id.clone()), ballot: Box::new(ballot), answer: told };
+        if desk.tell(message).is_err() {
+            return;
+        }
+        match counted.await {
+            Ok(Err(why)) if why.is_of_ballot() => question.objection = Some(format!("the run {why}")),
+            // It is counted; or the run stands otherwise, and somebody else may have been faster.
+            _ => return,
         }
     }
-    let Some(approver) = &scope.approver else { return Ok(Verdict::Parked) };
-    let question = Question { run: scope.stream.run.clone(), call: call.clone(), subject: subject.clone() };
-    let granted = approver.ask(&question).await;
-    desk.record(Event::ApprovalDecided { call, granted }).await?;
-    Ok(decided(granted))
 }
 
-fn decided(granted: bool) -> Verdict {
-    match granted {
-        true => Verdict::Granted,
-        false => Verdict::Refused("a person did not allow this call".to_owned()),
+/// Returns the arguments that a person has given the call.
+fn edited_by(known: &Known) -> Option<&Arc<serde_json::Value>> {
+    match known {
+        Known::Decided { approval: Some(approval), .. } | Known::Passed(Some(approval)) => approval.edited.as_ref(),
+        _ => None,
+    }
+}
+
+/// Takes over what a person changed.
+fn edit(subject: &mut Subject, known: &Known) {
+    if let (Some(edited), Subject::Tool { arguments, .. }) = (edited_by(known), subject) {
+        *arguments = (**edited).clone();
+    }
+}
+
+fn refusal(approval: Option<&Approval>) -> String {
+    match approval.and_then(|approval| approval.reason.as_ref()) {
+        Some(reason) => format!("a person did not allow this call: {reason}"),
+        None => "a person did not allow this call".to_owned(),
     }
 }

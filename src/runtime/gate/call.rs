@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Known, Pulse};
 use crate::model::Request;
-use crate::run::{CallId, Labels, RunId, Subject};
+use crate::run::{CallId, Labels, RunId, Standing, Subject};
 use crate::runtime::fleet::Model;
 
 /// A call before the gate.
@@ -14,6 +14,8 @@ pub(in crate::runtime) struct Call {
     pub(in crate::runtime) id: CallId,
     /// The name of the agent that asks, which its id need not have in it.
     pub(in crate::runtime) agent: Arc<str>,
+    /// How things stand with who asks.
+    pub(in crate::runtime) situation: Situation,
     /// The event that it follows from.
     pub(in crate::runtime) cause: u64,
     /// What it was influenced by.
@@ -41,6 +43,7 @@ impl Call {
         Self {
             id,
             agent: "".into(),
+            situation: Situation::default(),
             cause,
             labels,
             work,
@@ -53,6 +56,17 @@ impl Call {
             pulse: Arc::default(),
         }
     }
+}
+
+/// How things stand with an agent that makes a call.
+#[derive(Default)]
+pub(in crate::runtime) struct Situation {
+    /// How many delegations lie between the entry agent and this one.
+    pub(in crate::runtime) depth: u32,
+    /// The names of what a person has approved of in the run.
+    pub(in crate::runtime) approved: Arc<[Arc<str>]>,
+    /// Which calls a person has approved of before they are made.
+    pub(in crate::runtime) patterns: Vec<Arc<Standing>>,
 }
 
 /// What a call is.

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use ractor::ActorRef;
+use tokio::sync::oneshot;
 
+use super::call::{Call, Work};
 use super::time::Time;
-use super::{Admission, Pulse};
+use super::{Admission, Known, Pulse, Situation};
 use crate::budget::Amount;
 use crate::fault::{self, Bug};
+use crate::policy::{Decision, Policies};
 use crate::run::{CallId, Event, Labels, RunId, Wait};
 use crate::runtime::funds::Intended;
 use crate::runtime::run_supervisor::RunMessage;
@@ -18,6 +21,7 @@ pub(super) struct Desk {
     pub(super) id: CallId,
     /// The name of the agent that asks.
     pub(super) agent: Arc<str>,
+    pub(super) situation: Situation,
     pub(super) cause: u64,
     pub(super) labels: Labels,
     /// The run in which the call was begun, where that is another than its own.
@@ -31,7 +35,24 @@ pub(super) struct Desk {
     pub(super) supervisor: ActorRef<RunMessage>,
 }
 
+/// A call that has come to the gate, taken apart.
+pub(super) struct Begun {
+    pub(super) work: Work,
+    pub(super) attempt: u32,
+    pub(super) approval: Known,
+    pub(super) is_asked: bool,
+    pub(super) desk: Desk,
+}
+
 impl Desk {
+    /// Makes the desk of a call.
+    pub(super) fn for_call(call: Call, supervisor: ActorRef<RunMessage>) -> Begun {
+        let Call { id, agent, situation, cause, labels, work, attempt, approval, is_asked, begun_in, .. } = call;
+        let (first_intended_ms, time, pulse) = (call.first_intended_ms, Time::new(call.time), call.pulse);
+        let desk = Self { id, agent, situation, cause, labels, begun_in, first_intended_ms, time, pulse, supervisor };
+        Begun { work, attempt, approval, is_asked, desk }
+    }
+
     /// Records an event, and waits until it has its number.
     pub(super) async fn record(&self, event: Event) -> Result<(), Over> {
         record(&self.supervisor, self.happened(event), false).await.map(drop)
@@ -41,6 +62,18 @@ impl Desk {
     pub(super) async fn record_durably(&self, event: Event) -> Result<u64, Over> {
         let durable = !fault::is_planted(Bug::IntentNotDurable);
         record(&self.supervisor, self.happened(event), durable).await
+    }
+
+    /// Records what policy said, without waiting: what follows is recorded after it. Nothing where the network has no policies.
+    pub(super) fn note_decision(&self, policies: &Policies, decision: &Decision) -> Result<(), Over> {
+        if !policies.has_rules() {
+            return Ok(());
+        }
+        let Decision { permission, by, why, .. } = decision.clone();
+        let (call, set) = (self.id.clone(), policies.hash().clone());
+        let event = Event::PolicyDecided { call, permission, policies: by, set, why };
+        let (recorded, _) = oneshot::channel();
+        self.tell(RunMessage::Record { happened: Box::new(self.happened(event)), durable: false, recorded })
     }
 
     /// Records the intent of a call that something is held for, and waits until it has its number, or is durable.

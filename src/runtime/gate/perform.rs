@@ -65,7 +65,7 @@ pub(super) fn charge(result: &Result<Reply, Error>, hold: &Hold, rates: &Rates) 
 /// Writes down that a model call can't be paid for.
 pub(super) fn unpaid(desk: &Desk, reached: &Exhausted) -> Event {
     let error = format!("the limit `{}` of {} is reached", reached.limit, reached.account);
-    Event::ModelFailed { call: desk.id.clone(), error, charged: Amount::default() }
+    Event::ModelFailed { call: desk.id.clone(), error, charged: Amount::default(), denied: false }
 }
 
 /// Writes down how a model call ended.
@@ -73,7 +73,7 @@ pub(super) fn model_event(desk: &Desk, call: &ModelCall, result: Result<Reply, E
     let id = desk.id.clone();
     let reply = match result {
         Ok(reply) => reply,
-        Err(error) => return Event::ModelFailed { call: id, error: error.to_string(), charged },
+        Err(error) => return Event::ModelFailed { call: id, error: error.to_string(), charged, denied: false },
     };
     let mut labels = Labels::default();
     call.request.messages.iter().for_each(|message| labels.join(&message.labels));
@@ -92,7 +92,7 @@ pub(super) fn model_event(desk: &Desk, call: &ModelCall, result: Result<Reply, E
 }
 
 /// Makes a tool call and writes down what came of it. However the tool fails, the model is told.
-pub(super) async fn tool(desk: &Desk, name: &str, arguments: &Value, scope: &Scope) -> Event {
+pub(super) async fn tool(desk: &Desk, name: &str, arguments: &Value, is_edited: bool, scope: &Scope) -> Event {
     let mut labels = desk.labels.clone();
     let Some(bound) = scope.tools.get(name) else {
         let subject = Subject::Tool { tool: name.into(), arguments: Value::Null };
@@ -103,6 +103,10 @@ pub(super) async fn tool(desk: &Desk, name: &str, arguments: &Value, scope: &Sco
     let (content, failure) = match run_tool(desk, bound, arguments, &influence, scope).await {
         Ok(content) => (cut(content, limit), None),
         Err((failure, why)) => (cut(why, limit), Some(failure)),
+    };
+    let content = match is_edited {
+        true => format!("[a person changed the arguments to {arguments}]\n{content}"),
+        false => content,
     };
     bound.spec.labels.reads.iter().for_each(|label| labels.add(label));
     labels.join(&influence.labels());

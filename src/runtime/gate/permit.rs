@@ -91,7 +91,7 @@ pub(super) fn barred(barred: Barred, desk: &Desk) -> Result<(), Over> {
         Barred::Limit(reached) => desk.tell(RunMessage::LimitReached { call: desk.id.clone(), reached }),
         Barred::NoTurn(why) => {
             let (call, charged) = (desk.id.clone(), Default::default());
-            desk.over(Event::ModelFailed { call, error: why.to_string(), charged }, None)
+            desk.over(Event::ModelFailed { call, error: why.to_string(), charged, denied: false }, None)
         }
     }
 }

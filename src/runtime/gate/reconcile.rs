@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::approval::decide;
 use super::desk::Desk;
 use super::perform;
 use crate::run::{Body, Event, Resolution, Subject};
@@ -54,17 +55,14 @@ fn resolution(answer: &Event) -> Option<Resolution> {
 }
 
 /// Asks the tool that knows what became of a call. What nobody may be asked about, or nobody knows, stays in doubt.
-pub(super) async fn ask(
-    by: Arc<str>,
-    permission: Permission,
-    question: &Subject,
-    desk: &Desk,
-    scope: &Scope,
-) -> Result<(), Over> {
+pub(super) async fn ask(by: Arc<str>, question: &Subject, desk: &Desk, scope: &Scope) -> Result<(), Over> {
     super::permit::may_begin(desk, scope).await?;
-    let resolution = match (permission, question) {
+    let policies = scope.fleet.policies.now();
+    let decision = decide(&policies, question, &desk.labels, desk, scope);
+    desk.note_decision(&policies, &decision)?;
+    let resolution = match (decision.permission, question) {
         (Permission::Allow, Subject::Tool { tool, arguments }) => {
-            resolution(&perform::tool(desk, tool, arguments, scope).await)
+            resolution(&perform::tool(desk, tool, arguments, false, scope).await)
         }
         _ => None,
     };

@@ -17,7 +17,7 @@ use crate::run::{
     AgentId, AgentOutcome, CallId, Definition, Effect, Event, Labels, Message, Next, OpenCall, Origin, Pick, RunEnd,
     SUMMARISE, Status, Subject, ToolFailure, refused, tool_message,
 };
-use crate::runtime::gate::{self, Admission, Call, ModelCall, Work};
+use crate::runtime::gate::{self, Admission, Call, ModelCall, Situation, Work};
 use crate::runtime::purse::Exhausted;
 use crate::runtime::scope::Happened;
 use crate::runtime::supervision::Exit;
@@ -153,6 +153,8 @@ impl RunLoop {
         }
         if let Some(instance) = self.state.agents().get(&call.id.agent) {
             call.agent = instance.name.clone();
+            let (approved, patterns) = (self.state.approved().clone(), self.state.standing().to_vec());
+            call.situation = Situation { depth: instance.depth, approved, patterns };
         }
         call.time = self.time_of(&call);
         self.last_task += 1;
@@ -238,7 +240,7 @@ impl RunLoop {
             Event::ToolReturned { failure: Some(ToolFailure::Panicked), message, .. } => {
                 return Some(Mishap::Panic { reason: message.text().to_owned() });
             }
-            Event::ModelFailed { error, charged, .. } => (error.as_str(), *charged, true),
+            Event::ModelFailed { error, charged, denied: false, .. } => (error.as_str(), *charged, true),
             Event::ToolReturned { failure: Some(ToolFailure::TimedOut), message, .. } => {
                 let effect = self.state.open_call(call).and_then(|open| open.effect);
                 (message.text(), Amount::default(), effect.is_some_and(|effect| effect != ToolEffect::Once))
@@ -298,7 +300,7 @@ impl RunLoop {
         let why = "the call broke off without a result".to_owned();
         let charged = open.as_ref().map(|open| open.held).unwrap_or_default();
         let event = match (call.index, open) {
-            (None, _) => Event::ModelFailed { call: call.clone(), error: why, charged },
+            (None, _) => Event::ModelFailed { call: call.clone(), error: why, charged, denied: false },
             (Some(_), Some(open)) => refused(call, &open.subject, ToolFailure::Panicked, why),
             (Some(_), None) => {
                 let message = tool_message(call, "tool", why, true, Labels::default(), Origin::Runtime);

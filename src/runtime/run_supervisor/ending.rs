@@ -31,8 +31,9 @@ impl RunLoop {
 
     /// Ends the run if nothing in it can go on: all it waits for is a person who can't be asked now.
     fn park_if_stuck(&mut self) {
-        // What waits for a person who raises a limit holds nothing, and can wait without a process.
-        let waits = |call| self.state.waits_for(call) == Some(Wait::TopUp);
+        // What waits for a person who raises a limit, or says whether it may happen, holds nothing, and can wait without a
+        // process.
+        let waits = |call| self.state.waits_for(call) == Some(Wait::TopUp) || self.waiting.is_unattended(call);
         if self.ending.is_some() || !self.live.keys().all(waits) || !self.all_mail_is_dealt_with() {
             return;
         }

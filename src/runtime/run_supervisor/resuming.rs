@@ -1,11 +1,11 @@
 //! How a run is taken up again in another process than the one in which it was, and what a person can tell it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ractor::ActorRef;
 use tokio::sync::oneshot;
 
+use super::approving::known;
 use super::{RunLoop, RunMessage};
 use crate::budget::Entry;
 use crate::fault::{self, Bug};
@@ -33,7 +33,7 @@ impl RunLoop {
             let agent = failed.call().map(|call| call.agent.clone());
             self.record(agent.as_ref(), None, failed);
         }
-        self.take_up_answers(answers.approvals);
+        self.take_up_ballots(answers.ballots);
         if let Some(end) = self.state.cancelling().cloned() {
             return self.end(end);
         }
@@ -66,26 +66,22 @@ impl RunLoop {
         }
     }
 
-    fn take_up_answers(&mut self, approvals: BTreeMap<CallId, bool>) {
-        for (call, granted) in approvals {
-            let awaits = self.state.open_call(&call).is_some_and(|open| open.stage == Stage::AwaitingApproval);
-            if awaits {
-                let agent = call.agent.clone();
-                self.record(Some(&agent), None, Event::ApprovalDecided { call, granted });
-            }
-        }
-    }
-
     /// Says how a call that is open already goes on: `call` is changed to fit, and whether it passes the gate.
     pub(super) fn take_up_call(&mut self, call: &mut Call, open: &OpenCall, me: &ActorRef<RunMessage>) -> bool {
         call.attempt = open.attempt + 1;
         call.labels = open.labels.clone();
         call.begun_in = open.begun_in.clone();
         call.first_intended_ms = open.first_intended_ms;
+        if let (Work::Act(subject), true) =
+            (&mut call.work, open.approval.as_ref().is_some_and(|of| of.edited.is_some()))
+        {
+            // A person changed what its agent asked for.
+            *subject = open.subject.clone();
+        }
         match &open.stage {
             Stage::InDoubt | Stage::Sent { .. } => false,
             Stage::AwaitingInput => {
-                call.approval = gate::Known::Decided(true);
+                call.approval = gate::Known::Passed(open.approval.clone());
                 call.is_asked = !fault::is_planted(Bug::AskedAgain);
                 // Where nobody is there to be asked, there is nothing to be done.
                 !call.is_asked || self.scope.approver.is_some()
@@ -94,19 +90,15 @@ impl RunLoop {
                 self.hear_when_written(&call.id, me);
                 false
             }
-            Stage::AwaitingApproval => {
-                call.approval = gate::Known::Asked;
-                true
-            }
-            Stage::Decided { granted } => {
-                call.approval = gate::Known::Decided(*granted || fault::is_planted(Bug::RefusalForgotten));
+            Stage::AwaitingApproval | Stage::Decided { .. } => {
+                call.approval = known(open);
                 true
             }
             Stage::Intended if matches!(open.subject, Subject::Delegate { .. } | Subject::Handoff { .. }) => false,
             Stage::Intended if open.is_in_doubt(self.scope.effect(&open.subject)) => self.doubt(call, open),
-            // It passed the gate before, and what was decided then stands.
+            // It passed the gate before. What a person approved of then stands, as long as it is the same.
             Stage::Intended | Stage::Resolved(Resolution::Retry) => {
-                call.approval = gate::Known::Decided(true);
+                call.approval = known(open);
                 true
             }
             Stage::Resolved(Resolution::Done { .. } | Resolution::Fail) => {
@@ -199,6 +191,13 @@ impl RunLoop {
             self.scope.pause.set(paused && !fault::is_planted(Bug::PauseIgnored));
         }
         self.when_durable(move || answer.send(()).unwrap_or_default());
+    }
+
+    /// Other policies hold from here on: calls that wait are asked about anew when their turn comes.
+    pub(super) fn policy_changed(&mut self, network: Arc<str>, set: Arc<str>) {
+        if self.ending.is_none() {
+            self.record(None, None, Event::PolicyChanged { network, set });
+        }
     }
 
     /// Tells an agent something.

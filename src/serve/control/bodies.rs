@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::budget::{AccountName, Amount};
-use crate::run::{AgentId, CallId, Priority, Resolution, RunId};
-use crate::runtime::{Queue, RunRequest};
+use crate::run::{AgentId, Ballot, CallId, Priority, Resolution, RunId};
+use crate::runtime::{Queue, ReloadedPolicies, RunRequest};
 
 /// `GET /health`: who holds the store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -72,8 +72,6 @@ pub struct Started {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ResumeRun {
-    /// Calls that await approval, and whether they may happen.
-    pub approvals: BTreeMap<CallId, bool>,
     /// Models to put in the place of the network's, as `--model` takes them.
     pub models: Vec<String>,
 }
@@ -222,6 +220,37 @@ pub struct AnswerTaken {
     pub call: CallId,
     /// Whether the run goes on with it by itself.
     pub state: Standing,
+}
+
+/// `POST /runs/{run}/approve`: what a person says of a call that awaits approval.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApproveRun {
+    /// The call; the only one that awaits approval where it is left out.
+    #[serde(default)]
+    pub call: Option<CallId>,
+    /// What is said, and by whom.
+    pub ballot: Ballot,
+}
+
+/// What a person said was taken; it is in the store.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ApprovalTaken {
+    /// The run.
+    pub run: RunId,
+    /// The call.
+    pub call: CallId,
+    /// How many more people have to say yes; none once it is settled.
+    pub missing: u32,
+    /// Whether the run goes on with it by itself.
+    pub state: Standing,
+}
+
+/// `POST /policy/reload`, answered: the networks of the process whose policies are others now.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PoliciesReloaded {
+    /// Each network that has a policy file, once.
+    pub networks: Vec<ReloadedPolicies>,
 }
 
 /// Where a run stands that was answered.

@@ -9,8 +9,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::bodies::{
-    Acted, AnswerRun, AnswerTaken, CancelRun, DropLetter, ForkRun, ForkedOff, Health, PauseRun, Prune, PutBackLetter,
-    Queues, Removed, ResolveRun, ResumeRun, Resumed, StartRun, Started, SteerRun, TopUp,
+    Acted, AnswerRun, AnswerTaken, ApprovalTaken, ApproveRun, CancelRun, DropLetter, ForkRun, ForkedOff, Health,
+    PauseRun, PoliciesReloaded, Prune, PutBackLetter, Queues, Removed, ResolveRun, ResumeRun, Resumed, StartRun,
+    Started, SteerRun, TopUp,
 };
 use super::fault::{Code, Fault, FaultBody};
 use super::socket::Place;
@@ -158,6 +159,22 @@ impl Client {
     /// Nobody answers, or the answer can't be taken.
     pub async fn answer(&self, run: &RunId, body: &AnswerRun) -> Result<AnswerTaken, ClientError> {
         self.post(&format!("runs/{run}/answer"), body).await
+    }
+
+    /// Says of a call of a run whether it may happen. When this returns, that is in the store.
+    ///
+    /// # Errors
+    /// Nobody answers, or what is said can't be taken.
+    pub async fn approve(&self, run: &RunId, body: &ApproveRun) -> Result<ApprovalTaken, ClientError> {
+        self.post(&format!("runs/{run}/approve"), body).await
+    }
+
+    /// Lets the policy files of all networks be read again. When this returns, what is in them holds.
+    ///
+    /// # Errors
+    /// Nobody answers, or a file can't be used; then all stay as they are.
+    pub async fn reload_policies(&self) -> Result<PoliciesReloaded, ClientError> {
+        self.post("policy/reload", &serde_json::json!({})).await
     }
 
     /// Gives a dead letter of a run to its agent once more. When this returns, the run that begins with it is in the store.

@@ -105,6 +105,11 @@ impl From<runtime::Error> for Fault {
                 (Code::InvalidRequest, "say which with --call; `provost runs show RUN` has the questions")
             }
             E::NoAnswer { .. } => (Code::InvalidRequest, "the question stays open"),
+            E::Policy(_) => (Code::InvalidNetwork, "`provost check FILE` says where"),
+            E::NotApproved { why, .. } if why.is_of_run() => {
+                (Code::Unfit, "`provost approvals` lists what awaits approval")
+            }
+            E::NotApproved { .. } => (Code::InvalidRequest, "the call still awaits approval"),
             E::NoForkPoint { .. } => (Code::InvalidRequest, "`provost runs show RUN` numbers its events"),
             E::NoLetter { .. } => (Code::InvalidRequest, "`provost runs dead-letters` says which there are"),
             E::NotRaised(_) => (Code::InvalidRequest, "`provost budget` shows the accounts and their limits"),

@@ -9,12 +9,13 @@ use serde::de::DeserializeOwned;
 
 use super::Desk;
 use super::bodies::{
-    Acted, AnswerRun, AnswerTaken, CancelRun, DropLetter, ForkRun, ForkedOff, Health, PauseRun, Prune, PutBackLetter,
-    Queues, Removed, ResolveRun, ResumeRun, Resumed, Resumption, Standing, StartRun, Started, SteerRun, TopUp,
+    Acted, AnswerRun, AnswerTaken, ApprovalTaken, ApproveRun, CancelRun, DropLetter, ForkRun, ForkedOff, Health,
+    PauseRun, PoliciesReloaded, Prune, PutBackLetter, Queues, Removed, ResolveRun, ResumeRun, Resumed, Resumption,
+    Standing, StartRun, Started, SteerRun, TopUp,
 };
 use super::fault::{Code, Fault};
 use crate::run::{LetterId, RunId};
-use crate::runtime::{Answers, Error, Fork, RunRequest};
+use crate::runtime::{Answers, Approved, Error, Fork, RunRequest};
 use crate::spec::{ModelOverride, Network};
 
 /// How long a run's id may be: more than any of ours.
@@ -75,7 +76,7 @@ pub(super) async fn resume(
 ) -> Result<Json<Resumed>, Fault> {
     let (run, asked): (_, ResumeRun) = (id(run)?, read(body)?);
     let overrides = overrides(&asked.models)?;
-    let answers = Answers { approvals: asked.approvals, is_attended: false };
+    let answers = Answers::default();
     let host = desk.host.clone();
     let resumed = desk.finish(async move {
         let handle = host.resume(&run, answers, |network| put_in(&overrides, network)).await?;
@@ -149,6 +150,26 @@ pub(super) async fn answer(
         Ok(AnswerTaken { run, call: answered.call, state })
     });
     Ok(Json(answered.await?))
+}
+
+pub(super) async fn approve(
+    State(desk): State<Desk>,
+    Path(run): Path<String>,
+    body: Body,
+) -> Result<Json<ApprovalTaken>, Fault> {
+    let (run, asked): (_, ApproveRun) = (id(run)?, read(body)?);
+    let host = desk.host.clone();
+    let taken = desk.finish(async move {
+        let (Approved { call, missing }, is_under_way) = host.approve(&run, asked.call, &asked.ballot).await?;
+        let state = if is_under_way { Standing::UnderWay } else { Standing::AtRest };
+        Ok(ApprovalTaken { run, call, missing, state })
+    });
+    Ok(Json(taken.await?))
+}
+
+pub(super) async fn reload_policies(State(desk): State<Desk>) -> Result<Json<PoliciesReloaded>, Fault> {
+    let host = desk.host.clone();
+    Ok(Json(PoliciesReloaded { networks: desk.finish(async move { Ok(host.reload_policies().await?) }).await? }))
 }
 
 pub(super) async fn put_back(

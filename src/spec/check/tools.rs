@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{Check, Front};
 use crate::spec::findings::Place;
-use crate::spec::{Builtin, Effect, MAX_NAME, Permission, ToolSpec, is_name};
+use crate::spec::{Builtin, Effect, MAX_NAME, ToolSpec, is_name};
 
 impl Check<'_> {
     pub(super) fn tools(&mut self, reached: &[bool]) {
@@ -189,34 +189,6 @@ impl Check<'_> {
                 format!("the tool `{by}` can't say what became of a call of `{name}`"),
                 "name a `process.run` with `effect = \"pure\"` and one program in `allow`: it gets the call's key as its argument",
             );
-        }
-    }
-
-    /// Says what a person will meet in a run: a question, or a refusal.
-    fn permission(&mut self, name: &str, tool: &ToolSpec) {
-        let does = match tool.builtin {
-            Some(Builtin::ProcessRun) => "starts programs",
-            Some(Builtin::FsWrite) => "writes files",
-            Some(_) => return,
-            // A program decides for the tools that it supplies; the file's author can do nothing about it.
-            None => return,
-        };
-        match self.spec.policy.default {
-            Permission::Allow => {}
-            Permission::Ask => self.warning(
-                &["tools", name],
-                Place::Key,
-                "tool_will_ask",
-                format!("the tool `{name}` {does}, and no policy mentions it: each call asks first"),
-                "answer on the terminal (elsewhere the run waits), or set `default = \"allow\"` under [policy]",
-            ),
-            Permission::Deny => self.warning(
-                &["tools", name],
-                Place::Key,
-                "tool_denied",
-                format!("the tool `{name}` {does}, and the policy's default denies every call"),
-                "take the tool out, or set `default = \"ask\"` under [policy]",
-            ),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The built-in tool that writes a file.
 
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::{CHUNK_BYTES, Root, blocking, check, open_in, or_dot, shown};
+use crate::tool::preview::{self, NamedFile, Preview};
 use crate::tool::{Call, Effect, Error, Tool};
 
 /// How many names are tried for the file that is written first. A name is taken only by what a killed process with
@@ -57,12 +58,32 @@ impl Tool for Write {
         Effect::Idempotent
     }
 
+    async fn preview(&self, arguments: Arguments) -> Preview {
+        let root = Arc::clone(&self.root);
+        tokio::task::spawn_blocking(move || look(&root, &arguments)).await.unwrap_or_default()
+    }
+
     /// The file is either as it was or has all of the text, also when the call is dropped, the disk is full, or the
     /// machine fails; once the call has returned, the text is on disk.
     async fn call(&self, arguments: Arguments, call: Call) -> Result<Output, Error> {
         let root = Arc::clone(&self.root);
         blocking(&call, move |cancelled| write(&root, &arguments, cancelled)).await
     }
+}
+
+/// Compares what would be written with what is there.
+fn look(root: &Root, arguments: &Arguments) -> Preview {
+    let Ok(path) = root.relative(&arguments.path) else { return Preview::default() };
+    let mut bytes = Vec::new();
+    let is_there = match root.open_file(&path) {
+        Ok(mut file) => file.read_to_end(&mut bytes).is_ok(),
+        Err(_) => false,
+    };
+    let digest = is_there.then(|| preview::digest(&mut bytes.as_slice()).ok()).flatten();
+    let before = String::from_utf8_lossy(&bytes);
+    let change = preview::change(&shown(&path), is_there.then_some(&*before), &arguments.text);
+    let path = root.path().join(&path).display().to_string().into();
+    Preview { change: Some(change), files: vec![NamedFile { path, digest, is_target: true }] }
 }
 
 fn write(root: &Root, arguments: &Arguments, cancelled: &CancellationToken) -> Result<Output, Error> {

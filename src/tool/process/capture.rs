@@ -17,7 +17,7 @@ const REPLACEMENT_BYTES: usize = char::REPLACEMENT_CHARACTER.len_utf8();
 
 /// The beginning and the end of a stream, in a fixed amount of memory.
 #[derive(Debug)]
-pub(super) struct Capture {
+pub(in crate::tool) struct Capture {
     /// How much is kept of the beginning, and as much of the end.
     half: usize,
     head: Vec<u8>,
@@ -27,19 +27,19 @@ pub(super) struct Capture {
 
 /// As much of a stream as there was room for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Excerpt {
-    pub(super) text: String,
-    pub(super) dropped_bytes: u64,
+pub(in crate::tool) struct Excerpt {
+    pub(in crate::tool) text: String,
+    pub(in crate::tool) dropped_bytes: u64,
 }
 
 impl Capture {
     /// Makes a capture that keeps `limit` bytes.
-    pub(super) fn new(limit: usize) -> Self {
+    pub(in crate::tool) fn new(limit: usize) -> Self {
         Self { half: limit.div_ceil(2), head: Vec::new(), tail: VecDeque::new(), total: 0 }
     }
 
     /// Reads the stream to its end, so that whoever writes it never waits. Dropped, it keeps what it has.
-    pub(super) async fn drain(&mut self, stream: Option<impl AsyncRead + Unpin>) {
+    pub(in crate::tool) async fn drain(&mut self, stream: Option<impl AsyncRead + Unpin>) {
         let Some(mut stream) = stream else { return };
         let mut chunk = vec![0; CHUNK_BYTES];
         while let Ok(count @ 1..) = stream.read(&mut chunk).await {
@@ -68,13 +68,13 @@ impl Capture {
     }
 
     /// Returns how much room what is kept takes in JSON. The stream has ended by then.
-    pub(super) fn json_len(&mut self) -> usize {
+    pub(in crate::tool) fn json_len(&mut self) -> usize {
         self.join();
         cost(&self.head) + cost(self.tail.make_contiguous())
     }
 
     /// Returns all of the stream where it fits into `room` bytes of JSON, else its beginning and its end around a mark.
-    pub(super) fn excerpt(mut self, room: usize) -> Excerpt {
+    pub(in crate::tool) fn excerpt(mut self, room: usize) -> Excerpt {
         let gap = self.join();
         if !gap && cost(&self.head) <= room {
             return Excerpt { text: String::from_utf8_lossy(&self.head).into_owned(), dropped_bytes: 0 };
@@ -90,7 +90,7 @@ impl Capture {
 }
 
 /// Divides `room` between two streams: each has half, and what one doesn't need the other may use.
-pub(super) fn share(room: usize, left: usize, right: usize) -> (usize, usize) {
+pub(in crate::tool) fn share(room: usize, left: usize, right: usize) -> (usize, usize) {
     let half = room / 2;
     if left <= half {
         (left, room - left)

@@ -39,7 +39,7 @@ fn kill(leader: Pid) {
 
 /// A program under way, and the process group that it leads. Dropping it kills the group; the runtime reaps the
 /// program then.
-pub(super) struct Group {
+pub(in crate::tool) struct Group {
     child: Child,
     /// None once the group was killed: its number may mean another group from then on.
     leader: Option<Pid>,
@@ -47,7 +47,7 @@ pub(super) struct Group {
 
 impl Group {
     /// Starts a program as the leader of a group of its own.
-    pub(super) fn start(command: &mut Command) -> io::Result<Self> {
+    pub(in crate::tool) fn start(command: &mut Command) -> io::Result<Self> {
         // Nothing starts between the end of all and the end of the process.
         let mut groups = groups();
         let Some(groups) = groups.as_mut() else { return Err(io::Error::other("the process is about to end")) };
@@ -60,7 +60,7 @@ impl Group {
     /// Feeds the program, takes what it says, and waits for its end. Whoever is left in its group then is killed, so
     /// that nobody holds the pipes. Once `cancelled`, all of the group are told to end, and those who hold the pipes are
     /// waited for too: the program that leads them may end before they do.
-    pub(super) async fn finish(
+    pub(in crate::tool) async fn finish(
         &mut self,
         input: &str,
         stdout: &mut Capture,

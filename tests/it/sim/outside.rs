@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use provost::model::{Error, Provider, Reply, Request};
+use provost::run::Ballot;
 use provost::runtime::{Approver, Inquired, Question};
 use provost::tool::{self, Effect, Tool};
 use schemars::JsonSchema;
@@ -212,11 +213,11 @@ pub(super) struct Person {
 }
 
 impl Approver for Person {
-    fn ask<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, bool> {
+    fn ask<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Option<Ballot>> {
         Box::pin(async move {
             let (granted, after) = self.world.plan.approval(&question.run, &question.call);
             sleep(after).await;
-            granted
+            Some(Ballot::of(granted))
         })
     }
 

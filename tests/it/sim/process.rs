@@ -2,7 +2,6 @@
 //! all is over or it comes to its end.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,7 +12,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use provost::fault;
 use provost::journal::{Journal, Moment};
-use provost::run::{CallId, Envelope, Event, Resolution, RunId, Status};
+use provost::run::{Ballot, CallId, Envelope, Event, Resolution, RunId, Status};
 use provost::runtime::{Answers, Controls, Error, Host, Past, Recorder, Report, RunHandle, RunRequest, Runtime};
 use provost::spec::Network;
 use tokio::time::sleep;
@@ -289,9 +288,9 @@ impl Process<'_> {
     }
 
     fn answers(&self, run: &RunPlan, past: &Past) -> Answers {
-        let answer = |call: &CallId| (call.clone(), self.world.plan.approval(&run.id, call).0);
-        let approvals: BTreeMap<CallId, bool> = past.state.awaiting_approval().map(|(call, _)| answer(call)).collect();
-        Answers { approvals, is_attended: run.is_attended }
+        let answer = |call: &CallId| (call.clone(), Ballot::of(self.world.plan.approval(&run.id, call).0));
+        let ballots = past.state.awaiting_approval().map(|(call, _)| answer(call)).collect();
+        Answers { ballots, is_attended: run.is_attended }
     }
 
     /// Says of each call in doubt what the world has seen of it.

@@ -44,7 +44,9 @@ fn summarises(life: &mut Life, sums: &Sums) {
     let event = match sums {
         Sums::Up(bytes) => reply("s".repeat(*bytes), Finish::Stop),
         Sums::IsWithheld => reply("s".to_owned(), Finish::Filtered),
-        Sums::Fails => Event::ModelFailed { call, error: "it is down".to_owned(), charged: Amount::default() },
+        Sums::Fails => {
+            Event::ModelFailed { call, error: "it is down".to_owned(), charged: Amount::default(), denied: false }
+        }
     };
     life.happen(event);
 }

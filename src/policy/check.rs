@@ -1,0 +1,387 @@
+//! Whether a policy file fits its network: read, compared with what there is, and all that is wrong with it said at once.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use cedar_policy::{Effect, EntityUid, Policy, PolicyId, PolicySet, ValidationMode, Validator};
+
+use super::Policies;
+use super::rules::{Rule, Rules};
+use super::schema::{Parameters, Vocabulary};
+use super::terms::Terms;
+use crate::run::Subject;
+use crate::spec::{
+    Builtin, Diagnostic, Invalid, MAX_PERSON, Network, Permission, PolicyFile, Report, Severity, Span, nearest,
+};
+
+/// Policies that can be used, and what is doubtful about them.
+pub struct Checked {
+    /// The policies.
+    pub policies: Policies,
+    /// Warnings; there are no errors among them.
+    pub warnings: Report,
+}
+
+/// What may stand before a policy as `@key("…")`.
+const ANNOTATIONS: [&str; 6] = ["id", "ask", "approvers", "quorum", "expires", "reason"];
+
+/// How many policies a file may have: more than anybody reads, and few enough to be read at once.
+const MAX_POLICIES: usize = 10_000;
+
+pub(super) fn check(network: &Network, parameters: &Parameters) -> Result<Checked, Invalid> {
+    let Some(file) = network.policy() else {
+        let warnings = Report::new(network.spec().network.name.clone(), "".into(), Vec::new(), Vec::new());
+        return Ok(Checked { policies: Policies::of(network, None), warnings });
+    };
+    let mut check = Check { file, found: Vec::new() };
+    let rules = Vocabulary::new(network, parameters)
+        .map_err(|why| {
+            check.at(None, "bad_policy", format!("the network can't be put before policies: {why}"), String::new())
+        })
+        .ok()
+        .and_then(|vocabulary| check.rules(network, vocabulary));
+    let report = Report::new(file.name.clone(), file.text.as_str().into(), Vec::new(), check.found);
+    let is_wrong = report.diagnostics().iter().any(|found| found.severity == Severity::Error);
+    match rules {
+        Some(rules) if !is_wrong => Ok(Checked { policies: Policies::of(network, Some(rules)), warnings: report }),
+        _ => Err(Invalid(report)),
+    }
+}
+
+struct Check<'a> {
+    file: &'a PolicyFile,
+    found: Vec<Diagnostic>,
+}
+
+/// A policy, and where it stands in the file.
+struct Written {
+    policy: Policy,
+    span: Range<usize>,
+}
+
+impl Check<'_> {
+    fn at(&mut self, span: Option<Range<usize>>, code: &'static str, message: String, help: String) {
+        self.say(Severity::Error, span, code, message, help);
+    }
+
+    fn say(
+        &mut self,
+        severity: Severity,
+        span: Option<Range<usize>>,
+        code: &'static str,
+        message: String,
+        help: String,
+    ) {
+        let (path, label) = (String::new(), String::new());
+        self.found.push(Diagnostic { severity, code, message, path, span, label, help });
+    }
+
+    fn rules(&mut self, network: &Network, vocabulary: Vocabulary) -> Option<Rules> {
+        let written = self.read()?;
+        let mut rules: Vec<Rule> = Vec::with_capacity(written.len());
+        let mut ids: HashMap<String, usize> = HashMap::new();
+        for (place, one) in written.iter().enumerate() {
+            self.annotations(one);
+            let id = one.policy.annotation("id").map_or_else(|| format!("policy{place}"), str::to_owned);
+            if id.is_empty() || id.chars().any(char::is_control) {
+                let span = self.annotation_span(one, "id");
+                self.at(
+                    Some(span),
+                    "bad_policy",
+                    "the policy's id is no name".to_owned(),
+                    "give it letters".to_owned(),
+                );
+            }
+            if let Some(other) = ids.insert(id.clone(), place) {
+                let (span, line) = (self.annotation_span(one, "id"), self.line(&written[other].span));
+                let message = format!("there are two policies `{id}`; the other one begins in line {line}");
+                self.at(Some(span), "bad_policy", message, "give one of them another `@id`".to_owned());
+            }
+            let ask = self.ask(one);
+            self.names(one, &vocabulary);
+            let why = one.policy.annotation("ask").or_else(|| one.policy.annotation("reason"));
+            let why = why.filter(|why| !why.is_empty()).map(Arc::from);
+            rules.push(Rule { id: id.into(), policy: one.policy.clone(), ask, why });
+        }
+        self.validate(&written, &rules, &vocabulary);
+        self.contradictions(&written, &rules);
+        let rules = Rules::new(rules, vocabulary);
+        self.unmentioned(network, &rules);
+        Some(rules)
+    }
+
+    /// Reads the file as a set of policies, in their order.
+    fn read(&mut self) -> Option<Vec<Written>> {
+        let set: PolicySet = match self.file.text.parse() {
+            Ok(set) => set,
+            Err(errors) => {
+                let errors: &cedar_policy::ParseErrors = &errors;
+                for error in errors.iter() {
+                    let (span, help) = (span_of(error), help_of(error));
+                    let message = format!("this is no policy: {}", labelled(error));
+                    self.at(span, "bad_policy", message, help);
+                }
+                return None;
+            }
+        };
+        if let Some(template) = set.templates().next() {
+            let text = template.to_string();
+            let span = self.file.text.find(text.trim()).map(|at| at..at + text.trim().len());
+            let help = "write the principal or the resource in the place of the slot".to_owned();
+            self.at(span, "bad_policy", "a policy with slots is a template, and nobody fills it".to_owned(), help);
+            return None;
+        }
+        if set.num_of_policies() > MAX_POLICIES {
+            let message = format!("there are more than {MAX_POLICIES} policies");
+            self.at(None, "bad_policy", message, "say more with each".to_owned());
+            return None;
+        }
+        // The library numbers them in the order of the text.
+        let number = |policy: &Policy| policy.id().to_string().trim_start_matches("policy").parse::<usize>().ok();
+        let mut policies: Vec<(usize, Policy)> =
+            set.policies().filter_map(|policy| Some((number(policy)?, policy.clone()))).collect();
+        policies.sort_by_key(|(number, _)| *number);
+        let mut from = 0;
+        let placed = |(_, policy): (usize, Policy)| {
+            let text = policy.to_string();
+            let start = self.file.text[from..].find(text.trim()).map_or(from, |at| from + at);
+            let end = (start + text.trim().len()).min(self.file.text.len());
+            from = end;
+            Written { policy, span: start..end }
+        };
+        Some(policies.into_iter().map(placed).collect())
+    }
+
+    fn annotations(&mut self, one: &Written) {
+        let unknown: Vec<String> = one
+            .policy
+            .annotations()
+            .map(|(key, _)| key.to_owned())
+            .filter(|key| !ANNOTATIONS.contains(&key.as_str()))
+            .collect();
+        for key in unknown {
+            let help = match nearest(&key, ANNOTATIONS) {
+                Some(meant) => format!("did you mean `@{meant}`?"),
+                None => format!("there are {}", ANNOTATIONS.map(|known| format!("`@{known}`")).join(", ")),
+            };
+            let span = self.annotation_span(one, &key);
+            self.at(Some(span), "unknown_annotation", format!("there is no annotation `@{key}`"), help);
+        }
+    }
+
+    /// Reads on which terms a policy asks.
+    fn ask(&mut self, one: &Written) -> Option<Terms> {
+        let asks = one.policy.annotation("ask").is_some();
+        let given = ["approvers", "quorum", "expires"].into_iter().find(|key| one.policy.annotation(key).is_some());
+        if let Some(key) = given.filter(|_| !asks) {
+            let span = self.annotation_span(one, key);
+            let message = format!("`@{key}` says nothing of a policy that asks nobody");
+            self.at(Some(span), "bad_policy", message, "add `@ask(\"why\")`, or take it out".to_owned());
+            return None;
+        }
+        if asks && one.policy.effect() == Effect::Forbid {
+            let span = self.annotation_span(one, "ask");
+            let message = "a policy that forbids asks nobody".to_owned();
+            self.at(Some(span), "bad_policy", message, "write `permit`, or take `@ask` out".to_owned());
+            return None;
+        }
+        if !asks {
+            return None;
+        }
+        let mut terms = Terms::default();
+        if let Some(names) = one.policy.annotation("approvers") {
+            let named =
+                |name: &&str| !name.is_empty() && name.len() <= MAX_PERSON && !name.chars().any(char::is_control);
+            let all: Vec<&str> = names.split(',').map(str::trim).collect();
+            terms.approvers = all.iter().copied().filter(|name| named(name)).map(Arc::from).collect();
+            terms.approvers.sort();
+            terms.approvers.dedup();
+            if terms.approvers.len() < all.len() {
+                let span = self.annotation_span(one, "approvers");
+                let help = format!("write names of {MAX_PERSON} bytes at most, each once: `@approvers(\"ana, ben\")`");
+                self.at(Some(span), "bad_policy", "these are no names of people".to_owned(), help);
+            }
+        }
+        if let Some(number) = one.policy.annotation("quorum") {
+            match number.trim().parse() {
+                Ok(number @ 1..=100) => terms.quorum = Some(number),
+                _ => {
+                    let span = self.annotation_span(one, "quorum");
+                    let help = "write how many have to say yes: `@quorum(\"2\")`".to_owned();
+                    self.at(Some(span), "bad_policy", "this is no quorum".to_owned(), help);
+                }
+            }
+        }
+        if let Some(time) = one.policy.annotation("expires") {
+            match time.trim().parse::<Span>() {
+                Ok(span) if !span.0.is_zero() => terms.expires = Some(span.0),
+                _ => {
+                    let span = self.annotation_span(one, "expires");
+                    let help = "write a span of time: `@expires(\"4h\")`".to_owned();
+                    self.at(
+                        Some(span),
+                        "bad_policy",
+                        "this is no time in which somebody could answer".to_owned(),
+                        help,
+                    );
+                }
+            }
+        }
+        if !terms.can_be_met() {
+            let span = self.annotation_span(one, "quorum");
+            let message = format!("{} have to say yes, and {} may", terms.quorum.unwrap_or(1), terms.approvers.len());
+            self.at(Some(span), "no_quorum", message, "name more approvers, or lower the quorum".to_owned());
+        }
+        Some(terms)
+    }
+
+    /// Finds what a policy names and the network does not have.
+    fn names(&mut self, one: &Written, vocabulary: &Vocabulary) {
+        let mut literals: Vec<EntityUid> = one.policy.entity_literals();
+        literals.sort();
+        literals.dedup();
+        for literal in literals {
+            let Some((what, names)) = vocabulary.names_of(&literal) else { continue };
+            let id = literal.id().unescaped();
+            if names.contains(&id) {
+                continue;
+            }
+            let help = match nearest(id, names.iter().copied()) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None if names.is_empty() => format!("the network has no {what}s"),
+                None => {
+                    let mut names = names.clone();
+                    names.sort_unstable();
+                    format!("the {what}s are {}", crate::spec::listed(names))
+                }
+            };
+            let text = literal.to_string();
+            let within = &self.file.text[one.span.clone()];
+            let span = within.find(&text).map_or(one.span.clone(), |at| {
+                let start = one.span.start + at;
+                start..start + text.len()
+            });
+            self.at(Some(span), "unknown_name", format!("there is no {what} `{id}`"), help);
+        }
+    }
+
+    /// Compares the policies with the types of what they speak of.
+    fn validate(&mut self, written: &[Written], rules: &[Rule], vocabulary: &Vocabulary) {
+        let Ok(set) = PolicySet::from_policies(written.iter().map(|one| one.policy.clone())) else { return };
+        let result = Validator::new(vocabulary.schema.clone()).validate(&set, ValidationMode::Strict);
+        let places: HashMap<&PolicyId, usize> =
+            written.iter().enumerate().map(|(place, one)| (one.policy.id(), place)).collect();
+        let place_of = |id: &PolicyId, own: Option<Range<usize>>| {
+            let place = places.get(id).copied();
+            let of_policy = place.and_then(|place| Some(written.get(place)?.span.clone()));
+            (own.or(of_policy), place.and_then(|place| Some(rules.get(place)?.id.clone())))
+        };
+        for error in result.validation_errors() {
+            let (span, id) = place_of(error.policy_id(), span_of(error));
+            // What an action does not know is said of the name that is meant.
+            let message = format!("the policy `{}` does not fit the network: {}", id.unwrap_or_default(), plain(error));
+            self.at(span, "policy_misfit", message, help_of(error));
+        }
+        for warning in result.validation_warnings() {
+            let (span, id) = place_of(warning.policy_id(), span_of(warning));
+            let message = format!("the policy `{}`: {}", id.unwrap_or_default(), plain(warning));
+            self.say(Severity::Warning, span, "doubtful_policy", message, help_of(warning));
+        }
+    }
+
+    /// Finds permits that can never hold, since all of what they permit is forbidden.
+    fn contradictions(&mut self, written: &[Written], rules: &[Rule]) {
+        let is_forbid =
+            |rule: &&Rule| rule.policy.effect() == Effect::Forbid && !rule.policy.has_non_scope_constraint();
+        let forbids: Vec<&Rule> = rules.iter().filter(is_forbid).collect();
+        for (one, rule) in written.iter().zip(rules).filter(|(_, rule)| rule.policy.effect() == Effect::Permit) {
+            if let Some(forbid) = forbids.iter().find(|forbid| covers(&forbid.policy, &rule.policy)) {
+                let message = format!("`{}` never permits anything: `{}` forbids all of it", rule.id, forbid.id);
+                let help = "a forbid goes before every permit: narrow it, or take this out".to_owned();
+                self.say(Severity::Warning, Some(one.span.clone()), "contradiction", message, help);
+            }
+        }
+    }
+
+    /// Says of tools that write, run or send what a person will meet, where no policy is about them.
+    fn unmentioned(&mut self, network: &Network, rules: &Rules) {
+        let spec = network.spec();
+        for (name, tool) in &spec.tools {
+            let users = spec.agents.iter().filter(|(_, agent)| agent.tools.contains(name));
+            let mut users = users.map(|(agent, _)| agent.as_str()).peekable();
+            let arguments = serde_json::Value::Null;
+            let subject = Subject::Tool { tool: name.as_str().into(), arguments };
+            let is_quiet = tool.builtin.is_some_and(Builtin::stays_inside);
+            if is_quiet || users.peek().is_none() || users.any(|agent| !rules.about(agent, &subject).is_empty()) {
+                continue;
+            }
+            let then = match spec.policy.default {
+                Permission::Allow => continue,
+                Permission::Ask => "each call asks first",
+                Permission::Deny => "every call is denied",
+            };
+            let message = format!("no policy mentions the tool `{name}`: {then}, by the network's default");
+            let help = format!("permit or forbid `Action::\"call_tool:{name}\"`");
+            self.say(Severity::Warning, None, "tool_not_mentioned", message, help);
+        }
+    }
+
+    fn annotation_span(&self, one: &Written, key: &str) -> Range<usize> {
+        let text = &self.file.text[one.span.clone()];
+        let start = text.find(&format!("@{key}")).map_or(one.span.start, |at| one.span.start + at);
+        let line = self.file.text[start..one.span.end].lines().next().map_or(0, str::len);
+        start..start + line
+    }
+
+    fn line(&self, span: &Range<usize>) -> usize {
+        self.file.text[..span.start].lines().count() + 1
+    }
+}
+
+/// Whether what one policy is about is all that another one is about, as their heads say.
+fn covers(wide: &Policy, narrow: &Policy) -> bool {
+    use cedar_policy::{ActionConstraint as Action, PrincipalConstraint as Principal, ResourceConstraint as Resource};
+    let (principal, action, resource) =
+        (wide.principal_constraint(), wide.action_constraint(), wide.resource_constraint());
+    let of_action = match (&action, narrow.action_constraint()) {
+        (Action::Any, _) => true,
+        (Action::In(wide), Action::In(narrow)) => narrow.iter().all(|one| wide.contains(one)),
+        (Action::In(wide), Action::Eq(one)) => {
+            let group = one.id().unescaped().starts_with("call_tool:");
+            wide.iter().any(|of| *of == one || (group && of.id().unescaped() == super::schema::CALL_TOOL))
+        }
+        (wide, narrow) => *wide == narrow,
+    };
+    (principal == Principal::Any || principal == narrow.principal_constraint())
+        && (resource == Resource::Any || resource == narrow.resource_constraint())
+        && of_action
+}
+
+/// Returns the bytes that a diagnostic of the policy library is about.
+fn span_of(of: &dyn miette::Diagnostic) -> Option<Range<usize>> {
+    let label = of.labels()?.next()?;
+    Some(label.offset()..label.offset() + label.len())
+}
+
+fn help_of(of: &dyn miette::Diagnostic) -> String {
+    of.help().map(|help| help.to_string()).unwrap_or_default()
+}
+
+/// Says what is wrong, with what stands beside the place.
+fn labelled(of: &(impl miette::Diagnostic + std::fmt::Display)) -> String {
+    let label = of.labels().and_then(|mut labels| labels.next()?.label().map(str::to_owned));
+    match label {
+        Some(label) => format!("{of} ({label})"),
+        None => of.to_string(),
+    }
+}
+
+/// Says what is wrong without the number that the library gives a policy.
+fn plain(of: &impl std::fmt::Display) -> String {
+    let text = of.to_string();
+    match text.split_once("`, ").filter(|(head, _)| head.starts_with("for policy `")) {
+        Some((_, rest)) => rest.to_owned(),
+        None => text,
+    }
+}

@@ -1,0 +1,1 @@
+//! Which ballots are taken, and what a grant covers.

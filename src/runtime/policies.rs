@@ -1,0 +1,94 @@
+//! The policies of a network, made for the tools that it has, and changed while it runs.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde::{Deserialize, Serialize};
+
+use super::read_again;
+use crate::policy::{Checked, Parameters, Policies};
+use crate::spec::{Invalid, Network, PolicyFile, READ_AGAIN};
+use crate::tool::{self, ErasedTool};
+
+/// The policies that hold in a network now.
+pub(super) struct InForce(RwLock<Arc<Policies>>);
+
+impl InForce {
+    pub(super) fn new(policies: Policies) -> Self {
+        Self(RwLock::new(Arc::new(policies)))
+    }
+
+    /// Returns the policies that hold now.
+    pub(super) fn now(&self) -> Arc<Policies> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets others hold from here on.
+    pub(super) fn replace(&self, policies: Policies) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policies);
+    }
+}
+
+/// The policies of a network, read again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadedPolicies {
+    /// The network's name.
+    pub network: Arc<str>,
+    /// The hash of what held before.
+    pub before: Arc<str>,
+    /// The hash of what holds now; the same where nothing has changed.
+    pub now: Arc<str>,
+}
+
+/// Gives a network that a run is kept with the policies that are in its file now: what is allowed is for the present to say.
+/// Where the file is not there any more, or can't be read, those that are kept hold.
+pub(super) fn present(network: Network) -> Network {
+    let Some(kept) = network.policy().filter(|kept| !kept.path.is_empty()).cloned() else { return network };
+    match PolicyFile::read(&kept.name, kept.path.as_ref()) {
+        Ok(file) => network.with_policy_file(Arc::new(file)),
+        Err((why, _)) => {
+            tracing::warn!(file = kept.name, "the policy file {why}; the policies that are kept with the run hold");
+            network
+        }
+    }
+}
+
+/// Reads the policy file of a network again; none where it has none.
+///
+/// # Errors
+/// The file can't be read, or is not valid.
+pub(super) fn again(
+    network: &Network,
+    host_tools: &HashMap<String, Arc<dyn ErasedTool>>,
+) -> Result<Option<(Network, Policies)>, Invalid> {
+    let Some(kept) = network.policy().filter(|kept| !kept.path.is_empty()) else { return Ok(None) };
+    let file = PolicyFile::read(&kept.name, kept.path.as_ref())
+        .map_err(|(why, help)| Invalid::of_file(&kept.name, "bad_policy", format!("the policy file {why}"), help))?;
+    let network = network.clone().with_policy_file(Arc::new(file));
+    let policies = Policies::new(&network, &parameters(&network, host_tools))?;
+    Ok(Some((network, policies)))
+}
+
+/// Returns what the tools of a network take, as far as it is known: those of the embedding program are in `host_tools`.
+pub(super) fn parameters(network: &Network, host_tools: &HashMap<String, Arc<dyn ErasedTool>>) -> Parameters {
+    let spec = network.spec();
+    let of_tool = |(name, spec): (&String, &crate::spec::ToolSpec)| {
+        let shown = tool::shown(spec).map(|shown| shown.parameters);
+        let parameters = shown.or_else(|| Some(host_tools.get(name)?.parameters()))?;
+        Some((name.clone(), parameters))
+    };
+    let mut parameters: Parameters = spec.tools.iter().filter_map(of_tool).collect();
+    if spec.agents.values().any(|agent| agent.compaction.is_some()) {
+        parameters.insert(READ_AGAIN.to_owned(), read_again::shown().parameters);
+    }
+    parameters
+}
+
+/// Checks the policy file of a network against its agents, models and built-in tools, and returns its policies with what is
+/// doubtful about them. A network without one has the defaults.
+///
+/// # Errors
+/// Everything that is wrong with the file, each with its place.
+pub fn check_policies(network: &Network) -> Result<Checked, Invalid> {
+    Policies::check(network, &parameters(network, &HashMap::new()))
+}
