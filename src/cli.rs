@@ -132,7 +132,7 @@ impl Error {
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         use control::Code as C;
-        let (message, hint) = (visible(&fault.message), fault.hint);
+        let (message, hint) = (visible(&fault.message).into_owned(), fault.hint);
         match fault.code {
             C::InvalidRequest | C::TooLong | C::NoSuchRun => Self::Usage { message, hint },
             C::Store => Self::Store { message, hint },
@@ -172,6 +172,7 @@ impl From<OverrideError> for Error {
 
 /// Runs the command that the process was given, and returns its exit code.
 pub fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(print::panicked));
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -219,17 +220,12 @@ fn data_directory(cli: &Cli) -> Result<PathBuf, Error> {
     Ok(journal::data_directory(&here))
 }
 
-/// Prints what clap has to say: help and version on stdout, mistakes on stderr.
+/// Prints what clap has to say, and returns the exit code.
 fn usage(error: &clap::Error) -> ExitCode {
-    if error.use_stderr() {
-        // There is nowhere left to say that stderr is closed.
-        let _ = error.print();
-        return exit::Code::Usage.into();
-    }
-    match error.print() {
+    match print::usage(error) {
+        Ok(()) if error.use_stderr() => exit::Code::Usage.into(),
         Ok(()) => exit::Code::Done.into(),
         Err(fault) => {
-            let fault = print::stdout_fault(fault);
             print::error(&fault);
             exit::Code::of(&fault).into()
         }

@@ -27,12 +27,12 @@ mod supervision;
 mod tables;
 mod template;
 mod traffic;
+mod visible;
 mod worst;
 
 pub(crate) use check::is_loopback;
 pub use choice::{ModelChoice, ModelRule};
 pub use compaction::{CompactionSpec, READ_AGAIN};
-pub(crate) use diagnostic::visible;
 pub use diagnostic::{Diagnostic, Position, Report, Severity};
 pub use duration::Span;
 pub(crate) use findings::{listed, nearest};
@@ -52,6 +52,7 @@ pub use tables::{
 pub use template::{Template, TemplateError};
 pub(crate) use template::{explain, strict};
 pub use traffic::{Breaker, Fleet, MAX_WEIGHT, QueueSpec};
+pub(crate) use visible::{visible, visible_json, visible_styled, visible_text};
 pub(crate) use worst::usd;
 pub use worst::{Bound, WorstCase};
 

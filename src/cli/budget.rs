@@ -163,7 +163,7 @@ async fn top_up(cli: &Cli, address: &Address, raise: &Raise) -> Result<Code, Err
     let (account, run) = account(address, &raise.account)?;
     let ledger = address.store()?.map_or_else(|| Ok(Ledger::default()), |store| read_ledger(&store))?;
     ledger.check_raise(&account, &amount).map_err(|error| Error::Usage {
-        message: visible(&error.to_string()),
+        message: visible(&error.to_string()).into_owned(),
         hint: "`provost budget` shows the limits that there are".to_owned(),
     })?;
     let body = TopUp { account: account.clone(), amount };

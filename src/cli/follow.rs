@@ -5,14 +5,11 @@ pub(in crate::cli) mod events;
 mod tree;
 pub(in crate::cli) mod words;
 
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
-use super::print;
+use super::print::{self, Live};
 use crate::journal::Reader;
 use crate::run::{Envelope, Event, RunId, RunState};
 use crate::spec::{Network, visible};
@@ -23,46 +20,32 @@ const REDRAW: Duration = Duration::from_millis(200);
 /// Where progress is shown.
 #[derive(Clone)]
 pub(in crate::cli) struct Screen {
-    bar: Option<ProgressBar>,
+    live: Live,
     /// Whether a person is being asked: the tree stays away meanwhile.
     asking: Arc<AtomicBool>,
 }
 
 impl Screen {
     pub(in crate::cli) fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            // The template is ours, and valid; were it not, the library's own style would be shown.
-            bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar
-        });
-        Self { bar, asking: Arc::default() }
+        Self { live: Live::new(), asking: Arc::default() }
     }
 
     /// Takes the tree away, so that a question can stand on the terminal for as long as it takes. Nothing is locked
     /// meanwhile: the run goes on, and may end.
     pub(in crate::cli) fn begin_question(&self) {
         self.asking.store(true, Ordering::SeqCst);
-        if let Some(bar) = &self.bar {
-            bar.set_message("");
-            bar.set_draw_target(ProgressDrawTarget::hidden());
-        }
+        self.live.stay_away();
     }
 
     /// Lets the tree come back.
     pub(in crate::cli) fn end_question(&self) {
-        if let Some(bar) = &self.bar {
-            bar.set_draw_target(ProgressDrawTarget::stderr());
-        }
+        self.live.come_back();
         self.asking.store(false, Ordering::SeqCst);
     }
 
     /// Does something that writes to the terminal, without the tree in its way.
     pub(in crate::cli) fn suspend<T>(&self, f: impl FnOnce() -> T) -> T {
-        match &self.bar {
-            Some(bar) => bar.suspend(f),
-            None => f(),
-        }
+        self.live.suspend(f)
     }
 }
 
@@ -85,20 +68,17 @@ pub(in crate::cli) async fn follow(mut events: Reader<Envelope>, screen: &Screen
                     Event::RunForked { network: Some(network), .. } => deadline = deadline_of(network),
                     _ => {}
                 }
-                if screen.bar.is_none() && words::is_progress(&envelope.event) {
+                if !screen.live.is_there() && words::is_progress(&envelope.event) {
                     print::notice(&format!("  {}\n", words::sentence(&envelope)));
                 }
             }
-            _ = redraw.tick(), if screen.bar.is_some() => {
-                if let Some(bar) = &screen.bar && !screen.asking.load(Ordering::SeqCst) {
-                    let rows = usize::from(console::Term::stderr().size().0);
-                    bar.set_message(tree::draw(&state, under_way(&state) + last.elapsed(), deadline, rows));
-                }
+            _ = redraw.tick(), if screen.live.is_there() && !screen.asking.load(Ordering::SeqCst) => {
+                screen.live.draw(|rows| tree::draw(&state, under_way(&state) + last.elapsed(), deadline, rows));
             }
         }
     }
-    if let Some(bar) = &screen.bar {
-        bar.finish_and_clear();
+    if screen.live.is_there() {
+        screen.live.end();
         if state.agents().len() > 1 {
             print::notice(&format!("{}\n", tree::draw(&state, under_way(&state), None, usize::MAX)));
         }

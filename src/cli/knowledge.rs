@@ -49,7 +49,7 @@ fn name(text: &str) -> Result<String, String> {
 impl From<memory::Error> for Error {
     fn from(error: memory::Error) -> Self {
         use memory::Error as E;
-        let message = visible(&error.to_string());
+        let message = visible(&error.to_string()).into_owned();
         let hint = match &error {
             E::Foreign { .. } => "name another directory with --data-dir, or put that file elsewhere",
             E::Newer { .. } => "use the Provost that wrote it, or a newer one",

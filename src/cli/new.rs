@@ -98,5 +98,5 @@ fn name(directory: &Path) -> String {
 }
 
 fn shown(path: &Path) -> String {
-    visible(&path.display().to_string())
+    visible(&path.display().to_string()).into_owned()
 }

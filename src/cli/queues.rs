@@ -46,7 +46,7 @@ fn show(cli: &Cli, queues: &[Queue]) -> Result<(), Error> {
 
 fn row(queue: &Queue) -> [String; 6] {
     [
-        visible(&name(queue)),
+        visible(&name(queue)).into_owned(),
         queue.width.map_or_else(|| "-".to_owned(), |width| width.to_string()),
         queue.in_flight.to_string(),
         queue.waiting.to_string(),

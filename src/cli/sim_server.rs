@@ -86,7 +86,7 @@ async fn serve(listener: TcpListener, sim: Sim, mut signals: super::Signals) -> 
 fn announce(cli: &Cli, address: SocketAddr) -> Result<(), Error> {
     let base_url = format!("http://{address}/v1");
     match cli.json {
-        true => print::result(&format!("{}\n", serde_json::json!({ "base_url": base_url }))),
+        true => print::result(&print::json_line(&serde_json::json!({ "base_url": base_url }))),
         false => print::result(&format!("listening on {base_url}\n")),
     }
 }

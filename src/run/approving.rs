@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{CallId, Labels, OpenCall, RunState, Stage, Status, Subject};
 use crate::fault::{self, Bug};
-use crate::spec::MAX_PERSON;
+use crate::spec::{MAX_PERSON, visible};
 
 /// How long a reason may be, in bytes: a model reads it, and a person wrote it.
 pub const MAX_REASON_BYTES: usize = 4 * 1024;
@@ -611,12 +611,7 @@ impl RunState {
 
 /// Whether a text can be the name of a person: nothing in it drives a terminal, or hides.
 pub fn is_person(name: &str) -> bool {
-    let is_hidden = |char: char| {
-        char.is_control()
-            || matches!(char, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-            || matches!(char, '\u{feff}' | '\u{e0000}'..='\u{e007f}')
-    };
-    (1..=MAX_PERSON).contains(&name.len()) && name.trim() == name && !name.chars().any(is_hidden)
+    (1..=MAX_PERSON).contains(&name.len()) && name.trim() == name && visible(name) == name
 }
 
 fn is_reason(reason: &str) -> bool {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::visible::{symbols, visible};
+
 /// How much of a line is shown: an excerpt stays readable when a file has one endless line.
 const MAX_EXCERPT_CHARS: usize = 120;
 
@@ -161,14 +163,14 @@ impl Report {
             indent += 1;
         }
         let mut cut = false;
-        for (count, (offset, character)) in self.text[bounds.clone()].char_indices().enumerate().skip(skipped) {
+        for (count, (offset, symbol)) in symbols(&self.text[bounds.clone()]).enumerate().skip(skipped) {
             if count - skipped >= MAX_EXCERPT_CHARS {
                 cut = true;
                 break;
             }
             let at = bounds.start + offset;
             let hidden = self.hidden.iter().any(|range| range.contains(&at));
-            let text = if hidden { "*".to_owned() } else { symbol(character) };
+            let text = if hidden { "*".to_owned() } else { symbol };
             let columns = console::measure_text_width(&text);
             if at < start {
                 indent += columns;
@@ -215,25 +217,6 @@ pub(super) fn line_bounds(text: &str, byte: usize) -> Range<usize> {
     let end = text[byte..].find('\n').map_or(text.len(), |at| byte + at);
     let end = if text[start..end].ends_with('\r') { end - 1 } else { end };
     start..end
-}
-
-/// Returns the text with its control characters (and those that turn the direction of writing) made visible, on one
-/// line.
-pub(crate) fn visible(text: &str) -> String {
-    text.chars().map(symbol).collect()
-}
-
-fn symbol(character: char) -> String {
-    match character {
-        '\t' => "    ".to_owned(),
-        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}'..='\u{200f}' | '\u{2028}' | '\u{2029}' => {
-            character.escape_unicode().to_string()
-        }
-        '\u{0}'..='\u{1f}' => char::from_u32(0x2400 + u32::from(character)).unwrap_or('\u{fffd}').to_string(),
-        '\u{7f}' => '\u{2421}'.to_string(),
-        character if character.is_control() => character.escape_unicode().to_string(),
-        character => character.to_string(),
-    }
 }
 
 /// Colours, or none.

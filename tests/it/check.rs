@@ -725,6 +725,16 @@ fn drawings_are_escaped_and_hold_no_prompts() {
     spec.models["m"].provider = Some(ProviderKind::Openai);
     spec.models["m"].model = Some("\"];<script>\\".to_owned());
     let network = Network::new(spec).unwrap();
+    let route = "from = \"a\"\nto = \"b\"\nwhen = \"'|(]--> n1;%%{init}%%' in output\"";
+    let routed = format!(
+        "[network]\nname = \"n\"\nentry = \"a\"\n[agents.a]\nprompt = \"x\"\n[agents.b]\nprompt = \"x\"\n[[routes]]\n{route}\n"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("n.toml"), routed).unwrap();
+    let drawn = draw(&Network::load(&dir.path().join("n.toml")).unwrap().network, Format::Mermaid);
+    let way = drawn.lines().find(|line| line.contains("==>")).unwrap();
+    let label = way.trim().strip_prefix("n0 ==>|").and_then(|rest| rest.strip_suffix("| n1")).unwrap();
+    assert!(!label.contains(['|', '(', ')', '[', ']', '{', '}', '"', '<', '>']), "{drawn}");
     for format in [Format::Text, Format::Mermaid, Format::Dot, Format::Svg] {
         let drawn = draw(&network, format);
         assert!(!drawn.contains("You answer"));

@@ -38,6 +38,7 @@ mod stop;
 mod storm;
 mod streaming;
 mod supervised;
+mod terminal;
 mod tidy;
 mod torture;
 mod traffic;

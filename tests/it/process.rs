@@ -195,17 +195,23 @@ fn a_signal_in_the_midst_of_a_tool_leaves_no_process_behind() {
     }
 }
 
-/// Starts `run` at a terminal of its own; returns the child and the terminal's other side.
-pub(crate) fn at_a_terminal(dir: &Path, arguments: &[&str]) -> (Child, std::fs::File) {
+/// Makes a terminal; returns its other side, and what opens it.
+pub(crate) fn terminal() -> (std::fs::File, impl Fn() -> Stdio) {
     use rustix::fs::{Mode, OFlags, open};
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
     let name = ptsname(&master, Vec::new()).unwrap();
-    let side = || Stdio::from(open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap());
+    let side = move || Stdio::from(open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap());
+    (master.into(), side)
+}
+
+/// Starts `run` at a terminal of its own; returns the child and the terminal's other side.
+pub(crate) fn at_a_terminal(dir: &Path, arguments: &[&str]) -> (Child, std::fs::File) {
+    let (master, side) = terminal();
     let child = provost(dir).args(arguments).stdin(side()).stderr(side()).spawn().unwrap();
-    (child, master.into())
+    (child, master)
 }
 
 pub(crate) fn read_until(terminal: &mut std::fs::File, what: &str) {

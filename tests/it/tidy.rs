@@ -24,7 +24,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 15] = [
         &["reqwest", "axum", "toml", "clap"],
     ),
     ("serve", &["budget", "journal", "model", "run", "runtime", "spec"], &["ractor", "clap"]),
-    ("telemetry", &[], &["ractor", "reqwest", "axum", "clap"]),
+    ("telemetry", &["spec"], &["ractor", "reqwest", "axum", "clap"]),
     (
         "cli",
         &["budget", "journal", "memory", "model", "run", "runtime", "serve", "spec", "telemetry"],
@@ -124,6 +124,34 @@ fn only_the_runtime_spawns() {
         let spawns = ["tokio::spawn(", "task::spawn(", ".spawn_linked(", "JoinSet"];
         let found = spawns.iter().any(|spawn| code(text).contains(spawn));
         assert!(!found || room == "runtime", "{} spawns", path.display());
+    }
+}
+
+/// What is printed elsewhere has not been made visible, and could drive the terminal.
+#[test]
+fn only_the_print_room_and_the_log_write_to_the_terminal() {
+    let ways = [
+        "println!",
+        "print!(",
+        "dbg!",
+        "io::stdout",
+        "io::stderr",
+        " stdout()",
+        "(stdout()",
+        " stderr()",
+        "(stderr()",
+        "indicatif",
+        "Term::",
+        "/dev/tty",
+        ".print()",
+        "Stdio::inherit",
+    ];
+    for (_, path, text) in sources().iter().filter(|(_, path, _)| !is_test(path)) {
+        let code = code(text);
+        let found = ways.iter().find(|way| code.contains(**way));
+        let may =
+            ["src/cli/print.rs", "src/cli/print/live.rs", "src/telemetry.rs"].iter().any(|room| path.ends_with(room));
+        assert!(found.is_none() || may, "{} has {found:?}", path.display());
     }
 }
 

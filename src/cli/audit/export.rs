@@ -65,7 +65,7 @@ fn export(store: &Store, run: &RunId, is_meant: impl Fn(u64) -> bool) -> Result<
 
 /// Prints many lines, as one.
 fn print_lines(lines: impl Iterator<Item = Value>) -> Result<(), Error> {
-    let text: String = lines.map(|line| format!("{line}\n")).collect();
+    let text: String = lines.map(|line| print::json_line(&line)).collect();
     print::result(&text)
 }
 

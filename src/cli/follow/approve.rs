@@ -24,7 +24,7 @@ pub(in crate::cli) struct Terminal {
 impl Terminal {
     /// Returns the terminal, if there is one to ask at and to answer from.
     pub(in crate::cli) fn new(screen: &Screen) -> Option<Self> {
-        let is_there = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+        let is_there = std::io::stdin().is_terminal() && print::is_seen();
         is_there.then(|| Self { screen: screen.clone(), turn: Mutex::default() })
     }
 

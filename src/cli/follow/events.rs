@@ -48,7 +48,7 @@ pub(in crate::cli) async fn print(mut follower: Follower) -> Result<(), Error> {
 }
 
 fn push(lines: &mut String, line: &Value) {
-    lines.push_str(&format!("{line}\n"));
+    lines.push_str(&print::json_line(line));
 }
 
 /// Returns what a model says in its public shape.
@@ -74,7 +74,7 @@ pub(in crate::cli) fn print_end(report: &Report) -> Result<(), Error> {
     line["kind"] = json!("run_ended");
     line["seq"] = json!(report.events);
     line["agent"] = Value::Null;
-    print::result(&format!("{line}\n"))
+    print::result(&print::json_line(&line))
 }
 
 /// Returns an event in its public shape: `seq`, `run`, `agent`, `kind`, `time_ms` and what else is known about every

@@ -186,7 +186,7 @@ fn what(event: &Event) -> String {
         Event::Took { call } => format!("got {} through", shown(call)),
         Event::Routed { from, starts, .. } => format!("{}: its answer goes to {starts}", visible(from.short())),
         Event::Joined { from, lost, .. } => {
-            let from: Vec<String> = from.iter().map(|agent| visible(agent.short())).collect();
+            let from: Vec<_> = from.iter().map(|agent| visible(agent.short())).collect();
             let stopped = if lost.is_empty() { String::new() } else { format!("; {} stopped", lost.len()) };
             format!("joined {}{stopped}", excerpt(&from.join(", ")))
         }
@@ -228,8 +228,9 @@ pub(in crate::cli) fn wants(subject: &Subject) -> String {
     }
 }
 
-fn shown(call: &CallId) -> String {
-    visible(&call.to_string())
+/// Returns a call's id as it is shown.
+pub(in crate::cli) fn shown(call: &CallId) -> String {
+    visible(&call.to_string()).into_owned()
 }
 
 fn said(body: &Body) -> String {
@@ -250,5 +251,5 @@ pub(in crate::cli) fn excerpt(text: &str) -> String {
     if short.len() < text.len() {
         short.push('…');
     }
-    visible(&short)
+    visible(&short).into_owned()
 }

@@ -147,8 +147,8 @@ fn say(
             }
         }
         for path in &collection.left_out {
-            let path = visible(&path.display().to_string());
-            said += &format!("\n  left out: {path} (taken out before; give its path to add it again)");
+            let path = path.display().to_string();
+            said += &format!("\n  left out: {} (taken out before; give its path to add it again)", visible(&path));
         }
         print::result(&format!("{said}\n"))?;
     }

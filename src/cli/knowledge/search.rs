@@ -33,14 +33,14 @@ pub(super) fn run(cli: &Cli, Arguments { name, query, limit }: &Arguments) -> Re
             let asked = Embedder::vector(&of.url, of.model.as_deref(), of.key.as_ref(), query);
             match tokio_runtime()?.block_on(asked) {
                 Ok(vector) => (Some(vector), None),
-                Err(why) => (None, Some(visible(&why))),
+                Err(why) => (None, Some(why)),
             }
         }
         None => (None, None),
     };
     let hits = knowledge.search(name, query, vector.as_deref(), usize::from(*limit))?;
     let Hits { passages, ranked_by, without_vectors: misfit } = hits;
-    let without_vectors = without_vectors.or_else(|| misfit.map(|why| visible(&why)));
+    let without_vectors = without_vectors.or(misfit);
     let here = std::env::current_dir().unwrap_or_default();
     if cli.json {
         let shown = |passage: &Passage| {
@@ -53,7 +53,7 @@ pub(super) fn run(cli: &Cli, Arguments { name, query, limit }: &Arguments) -> Re
         return Ok(Code::Done);
     }
     if let Some(why) = without_vectors {
-        print::notice(&format!("note: found by words alone: {why}\n"));
+        print::notice(&format!("note: found by words alone: {}\n", visible(&why)));
     }
     if passages.is_empty() {
         print::notice("nothing found\n");

@@ -113,7 +113,7 @@ fn parted(parting: &Parting) -> String {
         What::Agent | What::Step => ", which is only in one of them",
     };
     let _ = writeln!(out, "{what}:");
-    let said = |text: &Option<String>| text.as_deref().map(visible);
+    let said = |text: &Option<String>| text.as_deref().map(|text| visible(text).into_owned());
     let (one, other) = (said(one), said(other));
     let shown = match (&one, &other) {
         (Some(one), Some(other)) => apart(one, other, TEXT_CHARS),

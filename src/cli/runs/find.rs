@@ -23,8 +23,8 @@ const LAST: &str = "last";
 pub(in crate::cli) fn find(address: &Address, text: &str) -> Result<(Store, RunId), Error> {
     let none = |hint: String| Error::Usage { message: format!("there is no run {}", visible(text)), hint };
     let Some(store) = address.store()? else {
-        let directory = visible(&address.directory.display().to_string());
-        return Err(none(format!("there are no runs at {directory}; --data-dir names another place")));
+        let directory = address.directory.display().to_string();
+        return Err(none(format!("there are no runs at {}; --data-dir names another place", visible(&directory))));
     };
     let exact = RunId::new(text);
     if store.stream(&stream_of(&exact)).is_ok() {

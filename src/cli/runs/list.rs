@@ -69,8 +69,7 @@ pub(super) async fn run(cli: &Cli, address: &Address, arguments: &Arguments) -> 
         let reports: Vec<_> = reports.iter().map(outcome::to_json).collect::<Result<_, _>>()?;
         print::json(&reports.into())?;
     } else if reports.is_empty() && fault.is_none() {
-        let directory = visible(&address.directory.display().to_string());
-        print::notice(&format!("no runs at {directory}\n"));
+        print::notice(&format!("no runs at {}\n", visible(&address.directory.display().to_string())));
     } else {
         print::result(&table(&reports))?;
     }
@@ -109,12 +108,12 @@ fn row(report: &Report) -> [String; 8] {
     }
     [
         report.run.to_string(),
-        visible(&report.network),
+        visible(&report.network).into_owned(),
         outcome::word(report.status).to_owned(),
         local(report.started_ms),
         report.usage.model_calls.to_string(),
         (report.usage.input_tokens + report.usage.output_tokens).to_string(),
         usd(report.usage.cost_usd),
-        visible(&excerpt),
+        visible(&excerpt).into_owned(),
     ]
 }

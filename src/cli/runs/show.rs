@@ -40,7 +40,7 @@ pub(super) async fn run(cli: &Cli, address: &Address, arguments: &Arguments) -> 
     let lines = past.iter().flat_map(|past| &past.events).map(|envelope| events::line(envelope));
     if arguments.events {
         for line in lines {
-            print::result(&format!("{line}\n"))?;
+            print::result(&print::json_line(&line))?;
         }
     } else if cli.json {
         let mut json = outcome::to_json(&report)?;
@@ -106,21 +106,21 @@ fn waits(report: &Report, state: &RunState) -> String {
     let subject = |subject| words::wants(subject);
     if report.status != Status::Running {
         for (call, open) in state.awaiting_approval() {
-            let call = visible(&call.to_string());
+            let call = words::shown(call);
             let _ = writeln!(out, "  {call} awaits approval: {}", subject(&open.subject));
         }
     }
     for question in &report.questions {
-        let call = visible(&question.call.to_string());
+        let call = words::shown(&question.call);
         let _ = writeln!(out, "  {call} asks: {}", visible(&question.question));
         if !question.choices.is_empty() {
-            let choices: Vec<String> = question.choices.iter().map(|choice| visible(choice)).collect();
+            let choices: Vec<_> = question.choices.iter().map(|choice| visible(choice)).collect();
             let _ = writeln!(out, "    one of: {}", choices.join(", "));
         }
         let _ = writeln!(out, "    provost runs answer {run} TEXT --call '{call}'");
     }
     for (call, open) in state.in_doubt() {
-        let call = visible(&call.to_string());
+        let call = words::shown(call);
         let _ = writeln!(out, "  {call} is in doubt: {}", subject(&open.subject));
         let _ = writeln!(out, "    provost runs resolve {run} '{call}' --done RESULT, or --retry, or --fail");
     }

@@ -23,7 +23,7 @@ pub(super) fn draw(graph: &Graph) -> String {
             Way::OnError | Way::Uses | Way::Holds => "-.->",
         };
         let label = Some(edge.label()).filter(|label| !label.is_empty());
-        let arrow = label.map_or_else(|| arrow.to_owned(), |label| format!("{arrow}|{}|", escape(label)));
+        let arrow = label.map_or_else(|| arrow.to_owned(), |label| format!("{arrow}|{}|", escape_on_way(label)));
         let _ = writeln!(out, "    n{} {arrow} n{}", edge.from, edge.to);
     }
     out
@@ -32,6 +32,11 @@ pub(super) fn draw(graph: &Graph) -> String {
 /// Writes a title as a YAML string in double quotes; JSON is YAML.
 fn title(text: &str) -> String {
     serde_json::Value::from(visible(text)).to_string()
+}
+
+/// What stands on a way is not in quotes, and brackets of any kind would end it.
+fn escape_on_way(text: &str) -> String {
+    escape(text).replace('(', "#40;").replace(')', "#41;")
 }
 
 /// Mermaid takes numeric character references in labels, with `#` in place of `&#`.

@@ -1,5 +1,6 @@
 //! The built-in tool that writes a file.
 
+use std::borrow::Cow;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::{CHUNK_BYTES, Root, blocking, check, open_in, or_dot, shown};
+use crate::spec::visible;
 use crate::tool::preview::{self, NamedFile, Preview};
 use crate::tool::{Call, Effect, Error, Tool};
 
@@ -89,6 +91,10 @@ fn look(root: &Root, arguments: &Arguments) -> Preview {
 fn write(root: &Root, arguments: &Arguments, cancelled: &CancellationToken) -> Result<Output, Error> {
     check(cancelled)?;
     let path = root.relative(&arguments.path)?;
+    if let Cow::Owned(shown) = visible(&arguments.path) {
+        // Whoever lists the directory later has no guard against it.
+        return Err(Error::Refused(format!("{shown} has characters that are not seen; give a name without them")));
+    }
     let failed = |error: io::Error| root.explain("write", &path, &error);
     let (Some(parent), Some(name)) = (path.parent(), path.file_name().map(Path::new)) else {
         return Err(Error::Failed(format!("{} is a directory, not a file", shown(&path))));
@@ -249,6 +255,17 @@ mod tests {
             assert!(matches!(&error, Error::Failed(reason) if reason.contains(path)), "{error}");
         }
         assert_eq!(names(root.path()), ["a.txt", "dir", "link"]);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_would_drive_a_terminal_is_not_written() {
+        let root = tree(&[]);
+        for path in ["a\nb", "\u{1b}[2J", "a/\u{202e}txt.exe", "a\u{200b}b"] {
+            let refused = write(root.path(), path, "x").await;
+            assert!(matches!(&refused, Err(Error::Refused(why)) if !why.contains(path)), "{refused:?}");
+        }
+        assert!(names(root.path()).is_empty());
+        write(root.path(), "grün/你好.txt", "x").await.unwrap();
     }
 
     #[tokio::test]
