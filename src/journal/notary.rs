@@ -113,7 +113,8 @@ impl Notary {
         let checkpoint = Checkpoint::sign(standing, now_ms(), &Key::of_directory(&self.directory)?);
         fault::point("checkpoint.before_write");
         let path = beside(&self.directory);
-        let written = fault::fails("checkpoint.write").and_then(|()| list::append(&path, &checkpoint.to_string()));
+        let append = || list::make(&path).and_then(|()| list::append(&path, &checkpoint.to_string()));
+        let written = fault::fails("checkpoint.write").and_then(|()| append());
         written.map_err(|source| Error::beside(&path, "written", source))?;
         *newest = Some(checkpoint);
         fault::point("checkpoint.after_write");

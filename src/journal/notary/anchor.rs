@@ -99,7 +99,7 @@ impl Target {
     /// It is no address, or nobody here speaks HTTP.
     pub fn connect(&self, http: Option<Connect>) -> Result<Box<dyn Anchor>, AnchorError> {
         match (self, http) {
-            (Self::File(path), _) => Ok(Box::new(FileAnchor { path: path.clone(), target: self.to_string() })),
+            (Self::File(path), _) => Ok(Box::new(FileAnchor::of(path))),
             (Self::Http(url), Some(http)) => http(url),
             (Self::Http(_), None) => {
                 let why = "this program does not speak HTTP to anchors".to_owned();
@@ -122,12 +122,15 @@ impl fmt::Display for Target {
 /// A file of lines, best on another machine's disk.
 struct FileAnchor {
     path: PathBuf,
-    target: String,
 }
 
 impl FileAnchor {
+    fn of(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
     fn unreachable(&self, doing: &'static str) -> impl Fn(io::Error) -> AnchorError {
-        move |error| AnchorError::Unreachable { target: self.target.clone(), doing, why: error.to_string() }
+        move |error| AnchorError::Unreachable { target: self.path.display().to_string(), doing, why: error.to_string() }
     }
 }
 
@@ -208,7 +211,8 @@ pub fn anchor(directory: &Path) -> Result<Option<Target>, Error> {
 /// store sends checkpoints there from its next on.
 ///
 /// # Errors
-/// A file in the data directory itself, which is outside of nothing; or the directory can't be written.
+/// A file in the data directory itself, which is outside of nothing, or one that can't be made; or the directory can't be
+/// written. An address is not asked anything.
 pub fn set_anchor(directory: &Path, target: &Target) -> Result<(), Error> {
     let path = directory.join(CONFIG);
     let unwritten = |source: io::Error| Error::beside(&path, "written", source);
@@ -220,6 +224,8 @@ pub fn set_anchor(directory: &Path, target: &Target) -> Result<(), Error> {
             let why = "it lies in the data directory, whose owner could change it too".to_owned();
             return Err(AnchorError::Unfit { target: target.to_string(), why }.into());
         }
+        // Nobody makes it later: on a disk that is not there just then it would be made somewhere else.
+        list::make(file).map_err(FileAnchor::of(file).unreachable("written"))?;
     }
     write(&path, &Config { version: VERSION, target: target.text() }).map_err(unwritten)
 }

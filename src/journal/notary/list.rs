@@ -14,8 +14,7 @@ pub(super) const LINE_BYTES: usize = 4096;
 ///
 /// After a crash the line is there whole, or not at all, or is the half that the next call cuts off.
 pub(super) fn append(path: &Path, line: &str) -> io::Result<()> {
-    let is_new = !path.try_exists()?;
-    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new().read(true).append(true).open(path)?;
     // Of several stores that share the file none is to take another's line for half a one.
     flock(&file, FlockOperation::LockExclusive)?;
     let torn = ending(&mut file)?.1;
@@ -24,10 +23,15 @@ pub(super) fn append(path: &Path, line: &str) -> io::Result<()> {
         file.set_len(length - torn)?;
     }
     file.write_all(format!("{line}\n").as_bytes())?;
-    file.sync_all()?;
-    match path.parent() {
-        Some(parent) if is_new => File::open(parent)?.sync_all(),
-        _ => Ok(()),
+    file.sync_all()
+}
+
+/// Makes the file, for its owner only, if it is not there; it is durable when this returns.
+pub(super) fn make(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().append(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -103,6 +107,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("list");
         assert_eq!((lines(&path), last(&path).unwrap()), (vec![], None));
+        assert!(append(&path, "nowhere").is_err());
+        make(&path).unwrap();
         for line in ["one", "", "three"] {
             append(&path, line).unwrap();
         }
