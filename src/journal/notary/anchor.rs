@@ -224,6 +224,10 @@ pub fn set_anchor(directory: &Path, target: &Target) -> Result<(), Error> {
             let why = "it lies in the data directory, whose owner could change it too".to_owned();
             return Err(AnchorError::Unfit { target: target.to_string(), why }.into());
         }
+        if file.to_str().is_none() {
+            let why = "its path is no text, as which it is kept".to_owned();
+            return Err(AnchorError::Unfit { target: target.to_string(), why }.into());
+        }
         // Nobody makes it later: on a disk that is not there just then it would be made somewhere else.
         list::make(file).map_err(FileAnchor::of(file).unreachable("written"))?;
     }

@@ -2,7 +2,7 @@
 //! very fold that `verify` is, which is begun where the first changed row is: what comes before is as it was. A part is
 //! done to a store on disk too.
 
-use std::ops::Range;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::damage::{draw, times};
@@ -373,12 +373,12 @@ impl Whole {
 }
 
 /// The bits by which a byte is changed: drawn, or with `PROVOST_BYTES` all of them.
-fn changes(of: &str) -> Range<u8> {
+fn changes(of: &str) -> RangeInclusive<u8> {
     if std::env::var_os("PROVOST_BYTES").is_some() {
-        return 1..u8::MAX;
+        return 1..=u8::MAX;
     }
-    let drawn = 1 + draw(of, 254) as u8;
-    drawn..drawn + 1
+    let drawn = 1 + draw(of, 255) as u8;
+    drawn..=drawn
 }
 
 #[tokio::test]
