@@ -93,7 +93,7 @@ fn is_of(store: &Store, info: &StreamInfo, run: &RunId, tenant: &str) -> Result<
 /// Returns whose a run is that has no events any more.
 fn said_of(info: &StreamInfo) -> Option<Arc<str>> {
     let summary = info.mark.as_ref()?.summary.as_deref()?;
-    serde_json::from_slice::<Report>(summary).ok().map(|report| report.tenant.into())
+    serde_json::from_slice::<Report>(summary).ok().map(|report| report.tenant)
 }
 
 /// Reads how a run begins; none where its events have been pruned.

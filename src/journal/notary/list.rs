@@ -52,13 +52,13 @@ fn ending(file: &mut File) -> io::Result<(Option<String>, u64)> {
     let mut bytes = Vec::new();
     file.take(2 * LINE_BYTES as u64).read_to_end(&mut bytes)?;
     let is_end = |byte: &u8| *byte == b'\n';
-    let Some(end) = bytes.iter().rposition(|byte| is_end(byte)) else {
+    let Some(end) = bytes.iter().rposition(is_end) else {
         return match from {
             0 => Ok((None, bytes.len() as u64)),
             _ => Err(io::Error::new(ErrorKind::InvalidData, "it does not end with a line")),
         };
     };
-    let begin = bytes[..end].iter().rposition(|byte| is_end(byte)).map_or(0, |before| before + 1);
+    let begin = bytes[..end].iter().rposition(is_end).map_or(0, |before| before + 1);
     let line = String::from_utf8_lossy(&bytes[begin..end]).into_owned();
     Ok((Some(line), (bytes.len() - end - 1) as u64))
 }
