@@ -180,10 +180,13 @@ async fn an_older_copy_of_the_store_alone_is_found_by_the_checkpoints_beside_it_
     fs::write(anchored.dir.path().join("provost.db"), copy).unwrap();
     let beside = verify_against(anchored.dir.path(), &[anchored.beside()], &[]);
     assert!(matches!(beside, Err(Error::Refuted(Refuted::Cut { size: 8, found: 4, .. }))), "{beside:?}");
-    // Whoever opens it does not sign over what shows it.
+    // Whoever opens it does not sign over what shows it: an anchor that was away gets that.
+    fs::write(anchored.anchor_file(), "").unwrap();
+    fs::remove_file(anchored.dir.path().join("anchored.json")).unwrap();
     anchored.write(1, true).await;
     let beside = verify_against(anchored.dir.path(), &[anchored.beside()], &[]);
     assert!(matches!(beside, Err(Error::Refuted(Refuted::Cut { size: 8, found: 5, .. }))), "{beside:?}");
+    assert_eq!(anchored.last().size(), 8);
 }
 
 /// Another store in the place of this one, with a key and checkpoints of its own: who has the directory can do that.
