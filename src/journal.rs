@@ -5,6 +5,7 @@
 //! room's business: it knows numbers, bytes and hashes. `docs/journal.md` fixes the format.
 
 mod blob;
+mod chains;
 mod commit;
 mod directory;
 mod error;
@@ -14,6 +15,7 @@ mod heads;
 mod hold;
 mod inline;
 mod log;
+mod notary;
 mod prune;
 mod queue;
 mod record;
@@ -27,9 +29,13 @@ pub use directory::data_directory;
 pub use error::Error;
 pub use inline::{Inline, Moment};
 pub use log::{Log, Reader};
+pub use notary::{
+    Anchor, AnchorError, Anchoring, Attested, Checkpoint, Connect, Evidence, Failing, PublicKey, Refuted, Target,
+    anchor, anchoring, public_key, remove_anchor, set_anchor,
+};
 pub use record::{Batch, Durable, Mark, Part, Record, Snapshot, StreamInfo, StreamName};
 pub use store::Store;
-pub use verify::{Verified, verify};
+pub use verify::{Verified, verify, verify_against};
 pub use writer::{Journal, Pruned};
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Servers: what others reach over HTTP.
+//! Servers: what others reach over HTTP; and the anchor, which is reached so.
 
+pub mod anchor;
 pub mod control;
 pub mod sim_server;

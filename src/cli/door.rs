@@ -11,7 +11,9 @@ use super::{Cli, Error, Signals, data_directory, print};
 use crate::journal::{self, Store};
 use crate::run::RunId;
 use crate::runtime::{self, Approver, Host, Recorder};
+use crate::serve::anchor;
 use crate::serve::control::{Client, ClientError, Control, HEALTH_PATIENCE, Health};
+use crate::spec::visible;
 
 /// How long a store is waited for that a process holds without listening: it is just starting or ending, or has
 /// something short to do.
@@ -103,7 +105,7 @@ impl Door {
         let began = Instant::now();
         let patience = if address.take_over { TAKE_OVER_PATIENCE } else { HEALTH_PATIENCE };
         loop {
-            let pid = match Recorder::open(&address.directory, false) {
+            let pid = match Recorder::open_anchored(&address.directory, false, Some(anchor::connect)) {
                 Ok(recorder) => return Ok(Self::Here(Holder::new(recorder, address))),
                 Err(runtime::Error::Journal(journal::Error::Held { pid, .. })) => pid,
                 Err(error) => return Err(error.into()),
@@ -128,7 +130,7 @@ impl Door {
         if !address.take_over {
             return Err(silent(pid, address));
         }
-        match Recorder::open(&address.directory, true) {
+        match Recorder::open_anchored(&address.directory, true, Some(anchor::connect)) {
             Ok(recorder) => {
                 print::notice(&format!(
                     "note: process {pid} writes nothing more; what it has started may still be at work until it is ended\n"
@@ -255,6 +257,13 @@ impl Holder {
             }
             self.listen();
         }
-        Ok(host.shutdown().await?)
+        host.shutdown().await?;
+        // What is not known of the anchor stops nobody; `provost audit anchor show` says it.
+        let anchoring = journal::anchoring(&self.directory).ok().flatten();
+        if let Some(why) = anchoring.as_ref().and_then(|anchoring| anchoring.failing.as_ref()) {
+            let why = visible(&why.why);
+            print::notice(&format!("warning: {why}\n  the next command that holds the store tries again\n"));
+        }
+        Ok(())
     }
 }

@@ -22,7 +22,7 @@ mod watch;
 use std::io::Read;
 
 pub(super) use self::find::find;
-pub(super) use self::time::Since;
+pub(super) use self::time::{Since, age, local};
 
 use super::door::{Address, Door, unreachable};
 use super::exit::Code;

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, OptionalExtension, Statement};
+use rusqlite::{Connection, Statement};
 
 use super::file::BUSY;
 use super::format::{Columns, CommitColumns, GENESIS, Hash, Hasher, SnapshotColumns};
 use super::heads::{Encoder, Tombstone};
+use super::notary::Standing;
 use super::queue::{Prepared, PreparedPart, Queue, Work, tell};
 use super::rows::{self, StreamRow};
 use super::{Error, Mark, Record, Snapshot, StreamName};
@@ -89,6 +90,8 @@ pub(super) struct Writer<'c> {
     epoch: u64,
     /// The last commit and its hash.
     last: (u64, Hash),
+    /// The first commit's hash.
+    first: Option<Hash>,
     heads: HashMap<StreamName, Head>,
     /// The streams that this commit has moved, in their order.
     moved: Vec<StreamName>,
@@ -105,17 +108,18 @@ impl<'c> Writer<'c> {
     /// Begins where the store stands.
     pub(super) fn new(connection: &'c Connection, path: &'c Path, epoch: u64) -> Result<Self, Error> {
         let begin = || {
-            let select = "SELECT id, hash FROM commits ORDER BY id DESC LIMIT 1";
-            let last = connection.query_row(select, (), |row| Ok((rows::number(row, 0)?, row.get(1)?))).optional()?;
-            Ok((Statements::new(connection)?, last.unwrap_or((0, GENESIS))))
+            let standing = rows::standing(connection)?;
+            let last = standing.map_or((0, GENESIS), |standing| (standing.size, standing.root));
+            Ok((Statements::new(connection)?, last, standing.map(|standing| standing.store)))
         };
-        let (sql, last) = begin().map_err(|source| Error::sqlite(path, "opened", source))?;
+        let (sql, last, first) = begin().map_err(|source| Error::sqlite(path, "opened", source))?;
         Ok(Self {
             connection,
             path,
             sql,
             epoch,
             last,
+            first,
             heads: HashMap::new(),
             moved: Vec::new(),
             closed: Vec::new(),
@@ -132,7 +136,7 @@ impl<'c> Writer<'c> {
             match group {
                 [Work::Prune(prune)] => {
                     let pruned = self.prune(&prune.streams, &prune.trim)?;
-                    queue.count_commit();
+                    queue.committed(self.standing());
                     let (unheard, _) = tokio::sync::oneshot::channel();
                     let _ = std::mem::replace(&mut prune.done, unheard).send(Ok(pruned));
                 }
@@ -161,7 +165,7 @@ impl<'c> Writer<'c> {
                 self.part(prepared)?;
             }
             self.commit()?;
-            queue.count_commit();
+            queue.committed(self.standing());
             fault::point("journal.after_sync");
         }
         batches(work).for_each(|batch| tell(&mut batch.durable, &Ok(())));
@@ -197,6 +201,7 @@ impl<'c> Writer<'c> {
         fault::fails("journal.sync").map_err(|source| Error::io(self.path, "written", source))?;
         self.sql.commit.execute(()).map_err(|source| self.failed(source))?;
         self.last = (id, hash);
+        self.first.get_or_insert(hash);
         for stream in self.closed.drain(..) {
             self.heads.remove(&stream);
         }
@@ -204,6 +209,12 @@ impl<'c> Writer<'c> {
             self.heads.clear();
         }
         Ok(())
+    }
+
+    /// Says how the store stands after the last commit.
+    fn standing(&self) -> Option<Standing> {
+        let (size, root) = self.last;
+        self.first.map(|store| Standing { store, size, root })
     }
 
     /// Says in the commit under way that a stream has been pruned.

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::notary::{AnchorError, Refuted};
+
 /// Why the store can't be opened, read or written.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -85,6 +87,22 @@ pub enum Error {
         /// Why.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
+    /// A file beside the store can't be read or written: the key, the checkpoints, what is said of the anchor.
+    #[error("{} can't be {doing}: {source}", .path.display())]
+    Beside {
+        /// The file.
+        path: PathBuf,
+        /// `read` or `written`.
+        doing: &'static str,
+        /// Why.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store is not the one that checkpoints speak of.
+    #[error(transparent)]
+    Refuted(#[from] Refuted),
+    /// An anchor can't be asked.
+    #[error(transparent)]
+    Anchor(#[from] AnchorError),
     /// The journal has been closed.
     #[error("the journal has been closed")]
     Closed,
@@ -98,6 +116,15 @@ impl Error {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self::Io { path: path.to_owned(), doing, source: Arc::from(source.into()) }
+    }
+
+    /// Makes [`Error::Beside`].
+    pub(super) fn beside(
+        path: &Path,
+        doing: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Beside { path: path.to_owned(), doing, source: Arc::from(source.into()) }
     }
 
     /// Makes [`Error::Damaged`].

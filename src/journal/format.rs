@@ -82,11 +82,23 @@ pub(super) type Hash = [u8; 32];
 pub(super) const GENESIS: Hash = [0; 32];
 
 /// Returns a hash as people read it.
-pub(super) fn hex(hash: &Hash) -> String {
-    hash.iter().fold(String::with_capacity(64), |mut text, byte| {
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// Reads what [`hex`] writes, and nothing else.
+pub(super) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digit = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    let bytes: Option<Vec<u8>> = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
+    bytes?.try_into().ok()
 }
 
 /// The columns of an event that its hash covers, as they are stored.
@@ -120,82 +132,99 @@ pub(super) struct SnapshotColumns<'a> {
 /// The length that says that a field is absent.
 const ABSENT: u32 = u32::MAX;
 
-/// Makes hashes over lists of fields; keeps its buffer from one to the next.
+/// A list of fields as bytes.
 ///
 /// Each field is its length as four bytes, then its bytes; a number is eight bytes; all least significant first. So no
 /// two lists of fields have the same bytes.
-#[derive(Default)]
+#[derive(Clone, Default)]
+pub(super) struct Fields(Vec<u8>);
+
+impl Fields {
+    /// Begins a list with what it is a list of.
+    pub(super) fn new(domain: &str) -> Self {
+        let mut fields = Self::default();
+        fields.bytes(domain.as_bytes());
+        fields
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        // SQLite keeps nothing of four gigabytes, so that the cut never happens to what is stored.
+        let length = u32::try_from(bytes.len()).unwrap_or(ABSENT - 1);
+        self.0.extend_from_slice(&length.to_le_bytes());
+        self.0.extend_from_slice(bytes);
+    }
+
+    pub(super) fn number(&mut self, number: u64) {
+        self.bytes(&number.to_le_bytes());
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    fn optional(&mut self, bytes: Option<&[u8]>) {
+        match bytes {
+            Some(bytes) => self.bytes(bytes),
+            None => self.0.extend_from_slice(&ABSENT.to_le_bytes()),
+        }
+    }
+}
+
+/// Makes hashes over lists of fields; keeps its buffer from one to the next.
+#[derive(Clone, Default)]
 pub(super) struct Hasher {
-    buffer: Vec<u8>,
+    fields: Fields,
 }
 
 impl Hasher {
     /// Returns an event's hash.
     pub(super) fn event(&mut self, stream: &str, previous: &Hash, event: &Columns<'_>) -> Hash {
         self.begin("provost event 1");
-        self.bytes(stream.as_bytes());
-        self.bytes(previous);
-        self.number(event.seq);
-        self.number(event.time_ms);
-        self.optional(event.agent.map(str::as_bytes));
-        self.number(event.incarnation.into());
+        self.fields.bytes(stream.as_bytes());
+        self.fields.bytes(previous);
+        self.fields.number(event.seq);
+        self.fields.number(event.time_ms);
+        self.fields.optional(event.agent.map(str::as_bytes));
+        self.fields.number(event.incarnation.into());
         match event.cause {
-            Some(cause) => self.number(cause),
-            None => self.optional(None),
+            Some(cause) => self.fields.number(cause),
+            None => self.fields.optional(None),
         }
-        self.optional(event.labels.map(str::as_bytes));
-        self.bytes(event.kind.as_bytes());
-        self.number(event.version.into());
-        self.bytes(event.payload);
+        self.fields.optional(event.labels.map(str::as_bytes));
+        self.fields.bytes(event.kind.as_bytes());
+        self.fields.number(event.version.into());
+        self.fields.bytes(event.payload);
         self.finish()
     }
 
     /// Returns a commit's hash.
     pub(super) fn commit(&mut self, previous: &Hash, commit: &CommitColumns<'_>) -> Hash {
         self.begin("provost commit 1");
-        self.bytes(previous);
-        self.number(commit.id);
-        self.number(commit.epoch);
-        self.number(commit.time_ms);
-        self.bytes(commit.heads);
+        self.fields.bytes(previous);
+        self.fields.number(commit.id);
+        self.fields.number(commit.epoch);
+        self.fields.number(commit.time_ms);
+        self.fields.bytes(commit.heads);
         self.finish()
     }
 
     /// Returns a snapshot's digest; `at` is the hash of the last event that is folded into it.
     pub(super) fn snapshot(&mut self, stream: &str, at: &Hash, snapshot: &SnapshotColumns<'_>) -> Hash {
         self.begin("provost snapshot 1");
-        self.bytes(stream.as_bytes());
-        self.bytes(at);
-        self.number(snapshot.seq);
-        self.number(snapshot.version.into());
-        self.bytes(snapshot.state);
+        self.fields.bytes(stream.as_bytes());
+        self.fields.bytes(at);
+        self.fields.number(snapshot.seq);
+        self.fields.number(snapshot.version.into());
+        self.fields.bytes(snapshot.state);
         self.finish()
     }
 
     fn begin(&mut self, domain: &str) {
-        self.buffer.clear();
-        self.bytes(domain.as_bytes());
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        // SQLite keeps nothing of four gigabytes, so that the cut never happens to what is stored.
-        let length = u32::try_from(bytes.len()).unwrap_or(ABSENT - 1);
-        self.buffer.extend_from_slice(&length.to_le_bytes());
-        self.buffer.extend_from_slice(bytes);
-    }
-
-    fn number(&mut self, number: u64) {
-        self.bytes(&number.to_le_bytes());
-    }
-
-    fn optional(&mut self, bytes: Option<&[u8]>) {
-        match bytes {
-            Some(bytes) => self.bytes(bytes),
-            None => self.buffer.extend_from_slice(&ABSENT.to_le_bytes()),
-        }
+        self.fields.0.clear();
+        self.fields.bytes(domain.as_bytes());
     }
 
     fn finish(&mut self) -> Hash {
-        blake3::hash(&self.buffer).into()
+        blake3::hash(&self.fields.0).into()
     }
 }

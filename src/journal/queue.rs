@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 use super::blob::{self, Blob};
+use super::notary::Standing;
 use super::{Batch, Durable, Error, Part, Pruned, StreamName};
 
 /// How long a batch that nobody waits for may wait for company.
@@ -125,6 +126,8 @@ pub(super) struct Queue {
     /// Tells those in [`Queue::failed`].
     failed: Notify,
     commits: AtomicU64,
+    /// How the store stands, as far as it is durable.
+    standing: Mutex<Option<Standing>>,
 }
 
 #[derive(Default)]
@@ -236,9 +239,20 @@ impl Queue {
         self.room.notify_waiters();
     }
 
-    /// Counts a commit.
-    pub(super) fn count_commit(&self) {
+    /// Counts a commit, after which the store stands so.
+    pub(super) fn committed(&self, standing: Option<Standing>) {
         self.commits.fetch_add(1, Ordering::Relaxed);
+        self.stands(standing);
+    }
+
+    /// Says how the store stands.
+    pub(super) fn stands(&self, standing: Option<Standing>) {
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+    }
+
+    /// Returns how the store stands, as far as it is durable; none as long as it has no commits.
+    pub(super) fn standing(&self) -> Option<Standing> {
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns how many commits there have been.

@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Result, Row};
 
 use super::format::{CommitColumns, GENESIS, Hash, SnapshotColumns};
 use super::heads::Tombstone;
+use super::notary::Standing;
 
 /// A stream's number and head.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +77,20 @@ impl CommitRow {
     pub(super) fn columns(&self) -> CommitColumns<'_> {
         CommitColumns { id: self.id, epoch: self.epoch, time_ms: self.time_ms, heads: &self.heads }
     }
+}
+
+/// Looks for a commit's hash.
+pub(super) fn commit_hash(connection: &Connection, id: u64) -> Result<Option<Hash>> {
+    let select = "SELECT hash FROM commits WHERE id = ?1";
+    connection.prepare_cached(select)?.query_row([id.cast_signed()], |row| row.get(0)).optional()
+}
+
+/// Looks how the store stands; none as long as it has no commits.
+pub(super) fn standing(connection: &Connection) -> Result<Option<Standing>> {
+    let last = "SELECT id, hash FROM commits ORDER BY id DESC LIMIT 1";
+    let last = connection.query_row(last, (), |row| Ok((number(row, 0)?, row.get(1)?))).optional()?;
+    let Some((size, root)) = last else { return Ok(None) };
+    Ok(commit_hash(connection, 1)?.map(|store| Standing { store, size, root }))
 }
 
 /// A snapshot, as it is stored.

@@ -1,6 +1,8 @@
 //! What the room promises, seen from outside of it.
 
+mod checkpoints;
 mod damage;
+mod exhaustive;
 mod golden;
 mod open;
 mod prune;

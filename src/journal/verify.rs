@@ -1,16 +1,15 @@
 //! Checking a store from outside.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use rusqlite::Connection;
 
 use super::blob::references;
+use super::chains::{Chains, Lookup};
 use super::format::{GENESIS, Hash, Hasher, hex};
-use super::heads::{Heads, Tombstone};
 use super::rows::{self, COMMIT_COLUMNS, CommitRow, SnapshotRow};
 use super::store::Event;
-use super::{Error, Store};
+use super::{Attested, Error, Evidence, PublicKey, Refuted, Store};
 
 /// What has been checked.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -35,24 +34,40 @@ pub struct Verified {
 /// # Errors
 /// The first fault that is found, as [`Error::Damaged`]; or the store can't be read.
 pub fn verify(directory: &Path) -> Result<Verified, Error> {
+    verify_against(directory, &[], &[]).map(|(verified, _)| verified)
+}
+
+/// Checks a store as [`verify`] does, and that it is the one that checkpoints speak of: its commit chain has, at each size that
+/// one names, the very head. `evidence` must have been read before this is called: what is checked is then no older.
+/// `keys` are the keys whose signatures are believed; where none is named, it is for each evidence the one that signed the first.
+///
+/// # Errors
+/// As for [`verify`]; and [`Error::Refuted`], where a checkpoint says something else or can't be believed.
+pub fn verify_against(
+    directory: &Path,
+    evidence: &[Evidence],
+    keys: &[PublicKey],
+) -> Result<(Verified, Vec<Attested>), Error> {
     let store = Store::open(directory)?;
     let _reading = store.begin()?;
     let mut verifier = Verifier {
         connection: store.connection(),
-        streams: HashMap::new(),
-        ids: HashMap::new(),
-        hasher: Hasher::default(),
+        chains: Chains::default(),
         verified: Verified { streams: 0, events: 0, commits: 0, blobs: 0, tombstones: 0, head: hex(&GENESIS) },
     };
-    match verifier.all() {
-        Ok(()) => Ok(verifier.verified),
+    match verifier.all().and_then(|()| verifier.compare(evidence, keys)) {
+        Ok(attested) => Ok((verifier.verified, attested)),
         Err(Fault::Sqlite(source)) => Err(store.failed(source)),
         Err(Fault::Found(what)) => Err(Error::damaged(store.path(), what)),
+        Err(Fault::Refuted(refuted)) => Err(refuted.into()),
     }
 }
 
-enum Fault {
+/// Why a store is not what was written, or can't be read.
+#[derive(Debug)]
+pub(super) enum Fault {
     Found(String),
+    Refuted(Refuted),
     Sqlite(rusqlite::Error),
 }
 
@@ -62,26 +77,30 @@ impl From<rusqlite::Error> for Fault {
     }
 }
 
-fn found(what: impl Into<String>) -> Fault {
+impl From<Refuted> for Fault {
+    fn from(refuted: Refuted) -> Self {
+        Self::Refuted(refuted)
+    }
+}
+
+pub(super) fn found(what: impl Into<String>) -> Fault {
     Fault::Found(what.into())
 }
 
-struct Stream {
-    name: String,
-    head: u64,
-    hash: Hash,
-    /// What stands in the tombstones' table.
-    tombstone: Option<Tombstone>,
-    /// Where the commits that have been looked at leave it, and the tombstone that they left.
-    committed: (u64, Hash),
-    buried: Option<Tombstone>,
+impl Lookup for Connection {
+    fn refers(&self, stream: i64, blob: &Hash) -> Result<bool, Fault> {
+        let select = "SELECT 1 FROM blob_refs WHERE stream = ?1 AND hash = ?2";
+        Ok(self.prepare_cached(select)?.exists((stream, blob))?)
+    }
+
+    fn chain_hash(&self, stream: i64, seq: u64) -> Result<Option<Hash>, Fault> {
+        Ok(rows::chain_hash(self, stream, seq)?)
+    }
 }
 
 struct Verifier<'c> {
     connection: &'c Connection,
-    streams: HashMap<i64, Stream>,
-    ids: HashMap<String, i64>,
-    hasher: Hasher,
+    chains: Chains,
     verified: Verified,
 }
 
@@ -92,7 +111,7 @@ impl Verifier<'_> {
         self.load_tombstones()?;
         self.events()?;
         self.commits()?;
-        self.ends()?;
+        self.chains.ends()?;
         self.blobs()?;
         self.snapshots()
     }
@@ -107,17 +126,7 @@ impl Verifier<'_> {
         let mut select = self.connection.prepare("SELECT id, name, head_seq, head_hash FROM streams")?;
         let mut rows = select.query(())?;
         while let Some(row) = rows.next()? {
-            let (id, name): (i64, String) = (row.get(0)?, row.get(1)?);
-            let stream = Stream {
-                name: name.clone(),
-                head: rows::number(row, 2)?,
-                hash: row.get(3)?,
-                tombstone: None,
-                committed: (0, GENESIS),
-                buried: None,
-            };
-            self.streams.insert(id, stream);
-            self.ids.insert(name, id);
+            self.chains.stream(row.get(0)?, row.get(1)?, rows::number(row, 2)?, row.get(3)?);
             self.verified.streams += 1;
         }
         Ok(())
@@ -127,8 +136,8 @@ impl Verifier<'_> {
         let mut select = self.connection.prepare("SELECT stream FROM tombstones")?;
         for id in select.query_map((), |row| row.get::<_, i64>(0))? {
             let id = id?;
-            let stream =
-                self.streams.get_mut(&id).ok_or_else(|| found(format!("a tombstone is of no stream ({id})")))?;
+            let stream = self.chains.streams.get_mut(&id);
+            let stream = stream.ok_or_else(|| found(format!("a tombstone is of no stream ({id})")))?;
             stream.tombstone = rows::tombstone(self.connection, id)?;
             self.verified.tombstones += 1;
         }
@@ -141,108 +150,30 @@ impl Verifier<'_> {
             "SELECT seq, time_ms, agent, incarnation, cause, labels, kind, version, payload, hash, stream
              FROM events ORDER BY stream, seq",
         )?;
-        let mut refers = self.connection.prepare("SELECT 1 FROM blob_refs WHERE stream = ?1 AND hash = ?2")?;
         let mut rows = select.query(())?;
-        let mut places: HashMap<i64, (u64, Hash)> = HashMap::new();
         while let Some(row) = rows.next()? {
-            let (id, event) = (row.get::<_, i64>(10)?, Event::read(row)?);
-            let seq = event.columns.seq;
-            let Some(stream) = self.streams.get(&id) else {
-                return Err(found(format!("event {seq} is of no stream ({id})")));
-            };
-            let (last, previous) = places.entry(id).or_insert_with(|| stream.start());
-            if seq != *last + 1 {
-                return Err(found(format!("event {} of `{}` is missing", *last + 1, stream.name)));
-            }
-            if self.hasher.event(&stream.name, previous, &event.columns) != event.hash {
-                return Err(found(format!("event {seq} of `{}` is not what was written", stream.name)));
-            }
-            let references = references(event.columns.payload);
-            let references =
-                references.map_err(|_| found(format!("event {seq} of `{}` can't be read", stream.name)))?;
-            for (_, reference) in references {
-                if !refers.exists((id, reference.hash))? {
-                    return Err(found(format!("event {seq} of `{}` has lost a blob", stream.name)));
-                }
-            }
-            (*last, *previous) = (seq, event.hash);
+            self.chains.event(row.get(10)?, &Event::read(row)?, self.connection)?;
             self.verified.events += 1;
         }
-        for (id, stream) in &self.streams {
-            let (last, hash) = places.get(id).copied().unwrap_or_else(|| stream.start());
-            if (last, hash) != (stream.head, stream.hash) {
-                return Err(found(format!(
-                    "`{}` ends with event {last}, and its head is {}",
-                    stream.name, stream.head
-                )));
-            }
-        }
-        Ok(())
+        self.chains.heads()
     }
 
     /// Every commit follows its predecessor, and the heads that it moved are in the streams' chains.
     fn commits(&mut self) -> Result<(), Fault> {
         let mut select = self.connection.prepare(&format!("SELECT {COMMIT_COLUMNS} FROM commits ORDER BY id"))?;
         let mut rows = select.query(())?;
-        let mut previous = GENESIS;
         while let Some(row) = rows.next()? {
-            let commit = CommitRow::read(row)?;
-            self.verified.commits += 1;
-            if commit.id != self.verified.commits {
-                return Err(found(format!("commit {} is missing", self.verified.commits)));
-            }
-            if self.hasher.commit(&previous, &commit.columns()) != commit.hash {
-                return Err(found(format!("commit {} is not what was written", commit.id)));
-            }
-            previous = commit.hash;
-            let heads = Heads::decode(&commit.heads);
-            let heads = heads.ok_or_else(|| found(format!("commit {} can't be read", commit.id)))?;
-            for head in heads.moved {
-                self.moved(commit.id, head.stream, head.seq, head.hash)?;
-            }
-            for (name, tombstone) in heads.tombstones {
-                self.stream(commit.id, name)?.1.buried = Some(tombstone);
-            }
+            self.chains.commit(&CommitRow::read(row)?, self.connection)?;
         }
-        self.verified.head = hex(&previous);
+        let (commits, head) = self.chains.last_commit();
+        (self.verified.commits, self.verified.head) = (commits, hex(&head));
         Ok(())
     }
 
-    fn stream(&mut self, commit: u64, name: &str) -> Result<(i64, &mut Stream), Fault> {
-        let id = self.ids.get(name).copied();
-        let stream = id.and_then(|id| Some((id, self.streams.get_mut(&id)?)));
-        stream.ok_or_else(|| found(format!("commit {commit} is of a stream that is missing, `{name}`")))
-    }
-
-    fn moved(&mut self, commit: u64, name: &str, seq: u64, hash: Hash) -> Result<(), Fault> {
-        let connection = self.connection;
-        let (id, stream) = self.stream(commit, name)?;
-        if seq <= stream.committed.0 {
-            return Err(found(format!("commit {commit} moves `{name}` from {} to {seq}", stream.committed.0)));
-        }
-        stream.committed = (seq, hash);
-        let is_pruned = stream.tombstone.is_some_and(|tombstone| seq < tombstone.upto);
-        if !is_pruned && rows::chain_hash(connection, id, seq)? != Some(hash) {
-            return Err(found(format!("event {seq} of `{name}` is not the one of commit {commit}")));
-        }
-        Ok(())
-    }
-
-    /// The streams stand where the last commits left them, and have the tombstones that commits left.
-    fn ends(&self) -> Result<(), Fault> {
-        for stream in self.streams.values() {
-            let (seq, hash) = stream.committed;
-            if (seq, hash) != (stream.head, stream.hash) {
-                return Err(found(format!(
-                    "`{}` stands at {}, and its last commit left it at {seq}",
-                    stream.name, stream.head
-                )));
-            }
-            if stream.tombstone != stream.buried {
-                return Err(found(format!("the tombstone of `{}` is not the one that a commit left", stream.name)));
-            }
-        }
-        Ok(())
+    /// The commits are those that checkpoints name.
+    fn compare(&self, evidence: &[Evidence], keys: &[PublicKey]) -> Result<Vec<Attested>, Fault> {
+        let root_at = |id| Ok::<_, Fault>(rows::commit_hash(self.connection, id)?);
+        evidence.iter().map(|evidence| evidence.check(self.verified.commits, root_at, keys)).collect()
     }
 
     fn blobs(&mut self) -> Result<(), Fault> {
@@ -271,11 +202,12 @@ impl Verifier<'_> {
         let mut with = std::collections::HashSet::new();
         for id in select.query_map((), |row| row.get::<_, i64>(0))? {
             let id = id?;
-            let stream = self.streams.get(&id).ok_or_else(|| found(format!("a snapshot is of no stream ({id})")))?;
+            let stream =
+                self.chains.streams.get(&id).ok_or_else(|| found(format!("a snapshot is of no stream ({id})")))?;
             let changed = || found(format!("the snapshot of `{}` is not what was written", stream.name));
             let snapshot = SnapshotRow::find(self.connection, id)?.ok_or_else(changed)?;
             let at = rows::chain_hash(self.connection, id, snapshot.seq)?.ok_or_else(changed)?;
-            if self.hasher.snapshot(&stream.name, &at, &snapshot.columns()) != snapshot.digest {
+            if Hasher::default().snapshot(&stream.name, &at, &snapshot.columns()) != snapshot.digest {
                 return Err(changed());
             }
             let is_buried = stream.tombstone.is_some_and(|tombstone| tombstone.upto == snapshot.seq);
@@ -287,18 +219,11 @@ impl Verifier<'_> {
             }
             with.insert(id);
         }
-        for (id, stream) in &self.streams {
+        for (id, stream) in &self.chains.streams {
             if stream.tombstone.is_some_and(|tombstone| tombstone.snapshot.is_some()) && !with.contains(id) {
                 return Err(found(format!("the snapshot of `{}` is missing", stream.name)));
             }
         }
         Ok(())
-    }
-}
-
-impl Stream {
-    /// Returns where its chain begins.
-    fn start(&self) -> (u64, Hash) {
-        self.tombstone.map_or((0, GENESIS), |tombstone| (tombstone.upto, tombstone.hash))
     }
 }

@@ -1,7 +1,7 @@
 //! Writing.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rusqlite::Connection;
@@ -9,8 +9,9 @@ use tokio::sync::{oneshot, watch};
 
 use super::commit::Writer;
 use super::hold::{self, Hold};
+use super::notary::{Connect, Notary};
 use super::queue::{Prepared, Prune, Queue, Work};
-use super::{Batch, Error, Inline, Store, StreamName, file};
+use super::{Batch, Error, Inline, Store, StreamName, file, rows};
 
 /// A store, held and open for writing. Clones share one writer.
 ///
@@ -24,6 +25,7 @@ struct Shared {
     directory: PathBuf,
     epoch: u64,
     queue: Arc<Queue>,
+    notary: Arc<OnceLock<Arc<Notary>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Whether the writer has ended, and the store is let go.
     ended: watch::Receiver<bool>,
@@ -51,15 +53,18 @@ impl Journal {
     /// The store is held, is no store of ours, is of a newer format, is damaged, or can't be opened or written.
     pub fn open(directory: &Path, take_over: bool) -> Result<Self, Error> {
         let writing = Writing::begin(directory, take_over)?;
-        let (epoch, queue) = (writing.epoch, writing.queue.clone());
+        let (epoch, queue, notary) = (writing.epoch, writing.queue.clone(), writing.notary.clone());
         let (end, ended) = watch::channel(false);
+        let asked = notary.clone();
         let work = move || {
             writing.until_closed();
+            // The store is let go by now: nobody waits for an anchor but who closes it.
+            asked.get().iter().for_each(|notary| notary.close());
             end.send_replace(true);
         };
         let thread = thread::Builder::new().name("journal".to_owned()).spawn(work);
         let thread = thread.map_err(|source| Error::io(&file::path(directory), "opened", source))?;
-        Ok(Self::of(directory, epoch, queue, Some(thread), ended))
+        Ok(Self::of(directory, epoch, queue, notary, Some(thread), ended))
     }
 
     /// Opens the store as [`Journal::open`] does, but writes nothing by itself: what is appended is written by the
@@ -72,7 +77,7 @@ impl Journal {
         let unsynced = writing.connection.execute_batch("PRAGMA synchronous = OFF");
         unsynced.map_err(|source| Error::sqlite(&writing.path, "opened", source))?;
         let (end, ended) = watch::channel(false);
-        let journal = Self::of(directory, writing.epoch, writing.queue.clone(), None, ended);
+        let journal = Self::of(directory, writing.epoch, writing.queue.clone(), Arc::default(), None, ended);
         Ok((journal, Inline::new(writing, end)))
     }
 
@@ -80,11 +85,31 @@ impl Journal {
         directory: &Path,
         epoch: u64,
         queue: Arc<Queue>,
+        notary: Arc<OnceLock<Arc<Notary>>>,
         thread: Option<JoinHandle<()>>,
         ended: watch::Receiver<bool>,
     ) -> Self {
         let (directory, thread) = (directory.to_owned(), Mutex::new(thread));
-        Self { shared: Arc::new(Shared { directory, epoch, queue, thread, ended }) }
+        Self { shared: Arc::new(Shared { directory, epoch, queue, notary, thread, ended }) }
+    }
+
+    /// Keeps signed checkpoints of the store from here on: within thirty seconds of a commit, and before the store is let go;
+    /// and sends them to the data directory's anchor, if it has one. `http` reaches those that are spoken to over HTTP. No
+    /// commit waits for any of this, and what fails of it stops nothing. A journal that is written inline keeps none.
+    ///
+    /// A crash leaves the last commits without a checkpoint: whoever holds the store next signs one as it finds them.
+    ///
+    /// # Errors
+    /// The checkpoints that are there can't be read.
+    pub fn keep_checkpoints(&self, http: Option<Connect>) -> Result<(), Error> {
+        if self.shared.notary.get().is_some() {
+            return Ok(());
+        }
+        let notary = Notary::begin(&self.shared.directory, self.shared.queue.clone(), http)?;
+        if let Err(second) = self.shared.notary.set(notary) {
+            second.close();
+        }
+        Ok(())
     }
 
     /// Returns the data directory.
@@ -199,6 +224,7 @@ pub(super) struct Writing {
     pub(super) connection: Connection,
     pub(super) epoch: u64,
     pub(super) queue: Arc<Queue>,
+    notary: Arc<OnceLock<Arc<Notary>>>,
     _hold: Hold,
 }
 
@@ -206,7 +232,9 @@ impl Writing {
     fn begin(directory: &Path, take_over: bool) -> Result<Self, Error> {
         let connection = file::open_for_writing(directory)?;
         let (_hold, epoch) = hold::acquire(&connection, directory, take_over)?;
-        Ok(Self { path: file::path(directory), connection, epoch, queue: Arc::default(), _hold })
+        let (path, queue) = (file::path(directory), Arc::<Queue>::default());
+        queue.stands(rows::standing(&connection).map_err(|source| Error::sqlite(&path, "opened", source))?);
+        Ok(Self { path, connection, epoch, queue, notary: Arc::default(), _hold })
     }
 
     /// The writer's thread. After a failure it keeps the store until it is closed: what this process still has under way
@@ -222,6 +250,9 @@ impl Writing {
                 writer.checkpoint()?;
             }
             writer.put_away();
+            if let Some(Err(error)) = self.notary.get().map(|notary| notary.sign()) {
+                tracing::warn!("{error}; the next process that holds the store tries again");
+            }
             Ok(())
         });
         let failed = match std::panic::catch_unwind(work) {

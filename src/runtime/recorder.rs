@@ -17,7 +17,7 @@ use super::purse::SharedAccount;
 use super::traffic::{Queue, Traffic};
 use crate::budget::{Account, AccountName, Amount, Entry, Ledger, Today};
 use crate::fault::{self, Bug};
-use crate::journal::{self, Batch, Durable, Inline, Journal, Log, Part, Record, Snapshot, Store, StreamName};
+use crate::journal::{self, Batch, Connect, Durable, Inline, Journal, Log, Part, Record, Snapshot, Store, StreamName};
 use crate::memory::Shelf;
 use crate::run::{AgentId, AgentState, CallId, Envelope, Event, Fold, Message, RunId, RunState, StoredError, rejected};
 
@@ -113,12 +113,25 @@ impl Recorder {
         Self::of(None, None, Ledger::default())
     }
 
-    /// Opens the store of a data directory, which this process then holds, and folds its ledger.
+    /// Opens the store of a data directory, which this process then holds, and folds its ledger. Signed checkpoints are kept
+    /// of it, and sent to its anchor where that is a file: [`Journal::keep_checkpoints`].
     ///
     /// # Errors
     /// As for [`Journal::open`]; or the ledger can't be read.
     pub fn open(directory: &Path, take_over: bool) -> Result<Self, Error> {
+        Self::open_anchored(directory, take_over, None)
+    }
+
+    /// Opens the store as [`Recorder::open`] does, with a way to an anchor that is spoken to over HTTP.
+    ///
+    /// # Errors
+    /// As for [`Recorder::open`].
+    pub fn open_anchored(directory: &Path, take_over: bool, http: Option<Connect>) -> Result<Self, Error> {
         let journal = Journal::open(directory, take_over)?;
+        if let Err(error) = journal.keep_checkpoints(http) {
+            // What shows that the store was changed is no reason to stop the runs in it.
+            tracing::warn!("no checkpoints are kept: {error}");
+        }
         let store = journal.store()?;
         let ledger = read_ledger(&store)?;
         Ok(Self { shelf: Arc::new(Shelf::at(directory)), ..Self::of(Some(journal), Some(store), ledger) })

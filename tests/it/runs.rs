@@ -208,6 +208,8 @@ fn what_list_show_verify_and_export_print() {
     let verified = redacted(&text(&["audit", "verify"]));
     let is_count = |word: &&str| word.ends_with(" commits");
     let commits = verified.split(", ").find(is_count).unwrap();
+    let (verified, checkpoints) = verified.split_at(verified.find("2 checkpoints at ").unwrap());
+    assert!(checkpoints.contains("checkpoints.jsonl agree, up to commit"), "{checkpoints}");
     insta::assert_snapshot!(verified.replace(commits, "N commits"), @r"
     the store is whole
     3 streams, 34 events, N commits, 0 blobs, 0 tombstones

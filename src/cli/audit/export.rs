@@ -2,15 +2,15 @@
 
 use serde_json::{Map, Value, json};
 
+use super::events::{self, Filter};
 use crate::budget::Entry;
 use crate::cli::door::Address;
 use crate::cli::exit::Code;
-use crate::cli::follow::events;
+use crate::cli::follow::events::line;
 use crate::cli::runs::{Since, find};
 use crate::cli::{Error, print};
-use crate::journal::{self, Record, Store};
-use crate::run::RunId;
-use crate::runtime::{self, Past, read_entries, run_of};
+use crate::journal::Record;
+use crate::runtime::read_entries;
 
 /// What `provost audit export` takes.
 #[derive(Debug, clap::Args)]
@@ -18,49 +18,52 @@ pub struct Arguments {
     /// The runs: their ids, the beginnings or the ends of them, or `last`; all where none is named.
     #[arg(value_name = "RUN")]
     runs: Vec<String>,
+    /// The same.
+    #[arg(long = "run", value_name = "RUN")]
+    also: Vec<String>,
+    /// Only the runs of this tenant. Of other tenants nothing is said.
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
     /// Only what happened since: 2h, 7d, 2026-01-31.
     #[arg(long, value_name = "TIME")]
     since: Option<Since>,
+    /// Only what happened before: 2h, 7d, 2026-01-31.
+    #[arg(long, value_name = "TIME")]
+    until: Option<Since>,
     /// Print the ledger's entries too, after the runs.
     #[arg(long)]
     ledger: bool,
 }
 
 pub(super) fn run(address: &Address, arguments: &Arguments) -> Result<Code, Error> {
-    let named: Result<Vec<RunId>, Error> =
-        arguments.runs.iter().map(|text| find(address, text).map(|(_, run)| run)).collect();
-    let named = named?;
+    let filter = Filter {
+        runs: arguments.runs.iter().chain(&arguments.also).map(String::as_str).collect(),
+        since: arguments.since,
+        until: arguments.until,
+        tenant: arguments.tenant.as_deref(),
+        ..Filter::default()
+    };
     let Some(store) = address.store()? else {
+        // A run that is named is one that is not there.
+        arguments.runs.iter().chain(&arguments.also).try_for_each(|run| find(address, run).map(|_| ()))?;
         print::notice("there are no runs\n");
         return Ok(Code::Done);
     };
-    let runs = match named.is_empty() {
-        true => store.streams("run/")?.iter().filter_map(|info| run_of(&info.name)).collect(),
-        false => named.clone(),
-    };
-    let is_meant = |time_ms: u64| arguments.since.is_none_or(|since| time_ms >= since.time_ms);
+    let runs = filter.runs(address, &store)?;
     for run in &runs {
-        export(&store, run, is_meant)?;
+        events::each(&store, run, &filter, |found| {
+            print_lines(found.iter().map(line))?;
+            Ok(true)
+        })?;
     }
     if arguments.ledger {
+        let is_all = filter.runs.is_empty() && filter.tenant.is_none();
+        let is_of = |entry: &Entry| is_all || entry.run().is_some_and(|run| runs.contains(run));
         let entries = read_entries(&store)?;
-        let is_of = |entry: &Entry| named.is_empty() || entry.run().is_some_and(|run| named.contains(run));
-        let lines = entries.iter().filter(|(record, entry)| is_meant(record.time_ms) && is_of(entry));
+        let lines = entries.iter().filter(|(record, entry)| filter.is_then(record.time_ms) && is_of(entry));
         print_lines(lines.map(|(record, entry)| ledger_line(record, entry)))?;
     }
     Ok(Code::Done)
-}
-
-fn export(store: &Store, run: &RunId, is_meant: impl Fn(u64) -> bool) -> Result<(), Error> {
-    let past = match Past::read(store, run) {
-        Err(runtime::Error::Journal(journal::Error::Pruned { .. })) => {
-            print::notice(&format!("note: the events of run {run} have been pruned\n"));
-            return Ok(());
-        }
-        past => past?,
-    };
-    let meant = past.events.iter().filter(|envelope| is_meant(envelope.time_ms));
-    print_lines(meant.map(|envelope| events::line(envelope)))
 }
 
 /// Prints many lines, as one.

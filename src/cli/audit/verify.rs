@@ -7,23 +7,38 @@ use serde_json::{Value, json};
 use crate::budget::{Amount, Entry};
 use crate::cli::door::Address;
 use crate::cli::exit::Code;
+use crate::cli::runs::local;
 use crate::cli::{Cli, Error, print};
-use crate::journal::{self, Store, StreamInfo, Verified};
+use crate::journal::{self, Attested, Evidence, PublicKey, Store, StreamInfo, Target, Verified};
 use crate::run::{Event, RunId, RunState, Status};
 use crate::runtime::{self, Past, Report, read_entries, read_ledger, run_of};
+use crate::serve::anchor::connect;
+use crate::spec::visible;
 
 /// What `provost audit verify` takes.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// Compare the store with the checkpoints that this file or address of HTTP has, in the place of the anchor that is set.
+    #[arg(long, value_name = "TARGET")]
+    anchor: Option<String>,
+    /// Believe the signatures of this key alone, which `provost audit key` has printed; can be given several times. Without it
+    /// the key of the first checkpoint is believed.
+    #[arg(long = "key", value_name = "KEY", value_parser = key)]
+    keys: Vec<PublicKey>,
+}
 
-pub(super) fn run(cli: &Cli, address: &Address, _: &Arguments) -> Result<Code, Error> {
-    let checked = journal::verify(&address.directory).map_err(Error::from).and_then(|verified| {
+fn key(text: &str) -> Result<PublicKey, String> {
+    PublicKey::parse(text).ok_or_else(|| "a key is 64 hexadecimal digits, as `provost audit key` prints it".to_owned())
+}
+
+pub(super) fn run(cli: &Cli, address: &Address, arguments: &Arguments) -> Result<Code, Error> {
+    let checked = check(address, arguments).and_then(|checked| {
         let store = Store::open(&address.directory)?;
-        Ok((verified, compare(&store)?))
+        Ok((checked, compare(&store)?))
     });
     match checked {
-        Ok((verified, compared)) => {
-            say(cli, &verified, &compared)?;
+        Ok(((verified, attested), compared)) => {
+            say(cli, &verified, &compared, &attested)?;
             Ok(Code::Done)
         }
         Err(error) if cli.json => {
@@ -34,13 +49,62 @@ pub(super) fn run(cli: &Cli, address: &Address, _: &Arguments) -> Result<Code, E
     }
 }
 
-fn say(cli: &Cli, verified: &Verified, compared: &Compared) -> Result<(), Error> {
+/// Checks the store against itself and its checkpoints, those beside it and those of its anchor.
+fn check(address: &Address, arguments: &Arguments) -> Result<(Verified, Vec<Attested>), Error> {
+    let directory = &address.directory;
+    let target = match &arguments.anchor {
+        Some(target) => Some(Target::of(target).map_err(journal::Error::from)?),
+        None => journal::anchor(directory)?,
+    };
+    // Read before the store is: what the store says then is no older.
+    let mut evidence = vec![Evidence::beside(directory)?];
+    let away = match target {
+        None => None,
+        Some(target) => {
+            let read = target.connect(Some(connect)).map_err(journal::Error::from);
+            match read.and_then(|anchor| Evidence::of(&target, &*anchor)) {
+                Ok(found) => {
+                    evidence.push(found);
+                    None
+                }
+                Err(error) => Some(error),
+            }
+        }
+    };
+    let checked = journal::verify_against(directory, &evidence, &arguments.keys)?;
+    // What is wrong with the store itself comes first: it is there to be mended, whatever an anchor would say.
+    away.map_or(Ok(checked), |error| Err(error.into()))
+}
+
+/// Says what has been compared, as JSON.
+fn attested_json(attested: &Attested) -> Value {
+    json!({
+        "at": attested.at,
+        "checkpoints": attested.checkpoints,
+        "newest": attested.newest.as_ref().map(|newest| {
+            json!({ "size": newest.size(), "time_ms": newest.time_ms(), "key": newest.key().to_string() })
+        }),
+        "since": attested.since,
+    })
+}
+
+fn attested_line(attested: &Attested) -> String {
+    let at = visible(&attested.at);
+    let Some(newest) = &attested.newest else { return format!("  no checkpoint at {at}\n") };
+    let (count, size) = (print::counted(attested.checkpoints, "checkpoint"), newest.size());
+    let (agree, since) = (if attested.checkpoints == 1 { "agrees" } else { "agree" }, attested.since);
+    let since = if since == 0 { String::new() } else { format!("; {} since", print::counted(since, "commit")) };
+    format!("  {count} at {at} {agree}, up to commit {size} of {}{since}\n", local(newest.time_ms()))
+}
+
+fn say(cli: &Cli, verified: &Verified, compared: &Compared, attested: &[Attested]) -> Result<(), Error> {
     let Verified { streams, events, commits, blobs, tombstones, head } = verified;
     let Compared { runs, pruned, charges } = compared;
     if cli.json {
         return print::json(&json!({
             "ok": true, "streams": streams, "events": events, "commits": commits, "blobs": blobs,
             "tombstones": tombstones, "runs": runs, "pruned_runs": pruned, "charges": charges, "head": head,
+            "attested": attested.iter().map(attested_json).collect::<Vec<_>>(),
         }));
     }
     let [streams, events, commits, blobs, tombstones, read, charges] = [
@@ -55,7 +119,8 @@ fn say(cli: &Cli, verified: &Verified, compared: &Compared) -> Result<(), Error>
     .map(|(count, what)| print::counted(count, what));
     print::result(&format!(
         "the store is whole\n  {streams}, {events}, {commits}, {blobs}, {tombstones}\n  {read} read, {pruned} pruned; \
-         {charges} compared with the ledger\n  head {head}\n"
+         {charges} compared with the ledger\n  head {head}\n{}",
+        attested.iter().map(attested_line).collect::<String>()
     ))
 }
 

@@ -42,13 +42,13 @@ pub(super) fn span(text: &str) -> Result<Duration, String> {
 }
 
 /// Returns a time as a person reads it, where the person is.
-pub(super) fn local(time_ms: u64) -> String {
+pub(in crate::cli) fn local(time_ms: u64) -> String {
     let at = i64::try_from(time_ms).ok().and_then(|time_ms| Timestamp::from_millisecond(time_ms).ok());
     at.map(|at| at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()).unwrap_or_default()
 }
 
 /// Returns how long ago a time was, as a person says it.
-pub(super) fn age(time_ms: u64) -> String {
+pub(in crate::cli) fn age(time_ms: u64) -> String {
     spoken(now_ms().saturating_sub(time_ms) / 1_000)
 }
 

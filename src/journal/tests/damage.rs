@@ -138,7 +138,7 @@ fn snapshot() -> Snapshot {
 }
 
 /// A number that depends on nothing but what it is asked for.
-fn draw(of: &str, below: usize) -> usize {
+pub(super) fn draw(of: &str, below: usize) -> usize {
     let hash = blake3::hash(of.as_bytes());
     let first = hash.as_bytes().first_chunk().copied().unwrap();
     (u64::from_le_bytes(first) % below as u64) as usize
@@ -162,7 +162,7 @@ async fn undamaged_everything_is_there() {
 }
 
 /// How often to do something that by default is done few times.
-fn times(variable: &str, default: usize) -> usize {
+pub(super) fn times(variable: &str, default: usize) -> usize {
     std::env::var(variable).ok().and_then(|times| times.parse().ok()).unwrap_or(default)
 }
 

@@ -6,6 +6,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
+use crate::journal::{AnchorError, Refuted};
 use crate::run::NoAnswer;
 use crate::runtime;
 use crate::spec::OverrideError;
@@ -120,6 +121,13 @@ impl From<runtime::Error> for Fault {
             E::Directory(_) => (Code::InvalidRequest, ""),
             E::Network { .. } => (Code::Store, "the Provost that began the run reads it"),
             E::Journal(error @ crate::journal::Error::Pruned { .. }) => (Code::Unfit, store_hint(error)),
+            E::Journal(crate::journal::Error::Anchor(error)) => match error {
+                AnchorError::Unfit { .. } => (Code::InvalidRequest, "name a file elsewhere, or an address of HTTP"),
+                AnchorError::Unreachable { .. } => (
+                    Code::Unfit,
+                    "without its checkpoints nothing is known of the tail: ask again when it can be reached",
+                ),
+            },
             E::Journal(error) => (Code::Store, store_hint(error)),
             E::Stored(_) => (Code::Store, "`provost audit verify` says whether the store is whole"),
             E::QueueFull | E::Stopped | E::GaveUp(_) => (Code::Stopped, ""),
@@ -156,9 +164,31 @@ fn store_hint(error: &crate::journal::Error) -> &'static str {
         E::Damaged { .. } => "provost audit verify names the first fault; put a backup in its place",
         E::Pruned { .. } => "what it spent is still in the ledger",
         E::OutOfOrder { .. } | E::NoSuchStream { .. } | E::Closed => "",
+        E::Refuted(refuted) => refuted_hint(refuted),
+        E::Beside { .. } => "look whose file it is, and whether there is room; the store itself is not concerned",
+        E::Anchor(_) => "provost audit anchor show says which anchor there is",
         E::Io { .. } => {
             "make room there, or name a directory that you may write with --data-dir; where there is room, the disk may be failing"
         }
+    }
+}
+
+fn refuted_hint(refuted: &Refuted) -> &'static str {
+    match refuted {
+        Refuted::Unreadable { .. } => "put a copy of that file in its place, or use the Provost that wrote it",
+        Refuted::TooMany { .. } => "keep the older ones elsewhere: the newest covers them",
+        Refuted::Forged { .. } => "find out who can write there; what the others say still counts",
+        Refuted::OtherKey { .. } => "name each key that was this store's with --key, if you know it was",
+        Refuted::Contradiction { .. } => {
+            "find out which copy is the right one, and give the other an anchor of its own"
+        }
+        Refuted::OtherStore { .. } | Refuted::Nothing { .. } => {
+            "name the store's own anchor; if it is, the store was replaced: put a backup in its place"
+        }
+        Refuted::Cut { .. } => {
+            "put the newest backup in its place; if an older one was restored on purpose, keep these checkpoints and begin anew"
+        }
+        Refuted::Rewritten { .. } => "put a backup in its place that agrees with the checkpoints",
     }
 }
 
