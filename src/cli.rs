@@ -1,5 +1,6 @@
 //! The command line: arguments, what is printed where, and exit codes. Results go to stdout, and nothing else does.
 
+mod approvals;
 mod attend;
 mod audit;
 mod budget;
@@ -62,6 +63,8 @@ pub enum Command {
     /// Check the record of all runs, or write it out.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Say who wants what that a person has to allow, and allow it or not.
+    Approvals(Box<approvals::Arguments>),
     /// Look at what may be spent, what is held and what was spent, and raise limits.
     Budget(budget::Arguments),
     /// Show where calls and runs wait for their turn, and which models are left alone for a while.
@@ -192,6 +195,7 @@ fn run(cli: &Cli) -> Result<exit::Code, Error> {
         Command::Run(arguments) => run::run(cli, arguments),
         Command::Runs(command) => runs::run(cli, command),
         Command::Audit(command) => audit::run(cli, command),
+        Command::Approvals(arguments) => approvals::run(cli, arguments),
         Command::Budget(arguments) => budget::run(cli, arguments),
         Command::Queues => queues::run(cli),
         Command::Knowledge(command) => knowledge::run(cli, command),

@@ -50,7 +50,7 @@ pub use policies::{ReloadedPolicies, check_policies};
 pub use purse::{Ask, Exhausted, MAX_SOURCES, Purse, Refusal, SharedAccount, Source};
 pub use recorder::{Past, Recorder, read_entries, read_ledger, run_of, stream_of};
 pub use replay::{ReplayError, Replayer};
-pub use report::{AgentReport, MailboxReport, QuestionReport, Report, UsageReport};
+pub use report::{AgentReport, ApprovalReport, MailboxReport, QuestionReport, Report, UsageReport};
 pub use run_supervisor::Approved;
 
 pub use traffic::{InLine, Queue, QueueFor, QueueKind};

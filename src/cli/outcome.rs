@@ -101,7 +101,10 @@ pub(super) fn summary(report: &Report, for_stderr: bool) -> String {
 fn next(report: &Report) -> Option<String> {
     let run = &report.run;
     match report.status {
-        Status::AwaitingApproval => Some(format!("at a terminal, answer with: provost runs resume {run}")),
+        Status::AwaitingApproval => Some(match report.approvals.as_slice() {
+            [_] => format!("provost approvals shows it: provost approvals approve {run}, or reject {run} --reason WHY"),
+            _ => format!("provost approvals --run {run} shows them; approve or reject each"),
+        }),
         Status::AwaitingInput => Some(match report.questions.as_slice() {
             [_] => format!("provost runs answer {run} TEXT"),
             _ => format!("provost runs show {run} has the questions; answer each with provost runs answer"),

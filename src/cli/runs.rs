@@ -22,6 +22,7 @@ mod watch;
 use std::io::Read;
 
 pub(super) use self::find::find;
+pub(super) use self::reports::Reports;
 pub(super) use self::time::{Since, age, local};
 
 use super::door::{Address, Door, unreachable};
@@ -114,7 +115,7 @@ pub(super) async fn act<T>(
 }
 
 /// Reads a text from stdin, which is to be `what`.
-fn stdin(what: &str) -> Result<String, Error> {
+pub(super) fn stdin(what: &str) -> Result<String, Error> {
     let mut text = String::new();
     let unreadable = |why: String| Error::Usage { message: why, hint: String::new() };
     let read = std::io::stdin().lock().take(MAX_INPUT_BYTES as u64 + 1).read_to_string(&mut text);

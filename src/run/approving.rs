@@ -133,6 +133,9 @@ pub struct ApprovalRequest {
 pub struct Approval {
     /// What is asked.
     pub request: Arc<ApprovalRequest>,
+    /// Since when, in milliseconds since 1970 (UTC).
+    #[serde(default)]
+    pub since_ms: u64,
     /// Who has said yes so far.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub votes: Vec<Arc<str>>,

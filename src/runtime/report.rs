@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::budget::Amount;
 use crate::run::{
-    AgentId, AgentOutcome, Answer, CallId, Health, Inquiry, Instance, LetterId, Lineage, OpenCall, Priority, RunId,
-    RunState, Stage, Status, Totals,
+    AgentId, AgentOutcome, Answer, ApprovalRequest, CallId, Health, Inquiry, Instance, LetterId, Lineage, OpenCall,
+    Priority, RunId, RunState, Stage, Status, Subject, Totals,
 };
 
 /// What a run came to. Its JSON form is public: `provost run --json` prints it.
@@ -47,6 +47,9 @@ pub struct Report {
     /// What agents ask a person, and nobody has answered.
     #[serde(default)]
     pub questions: Vec<QuestionReport>,
+    /// The calls that await approval; not printed where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<ApprovalReport>,
     /// How many messages were given up, settled or not.
     #[serde(default)]
     pub dead_letters: u32,
@@ -102,6 +105,47 @@ pub struct QuestionReport {
     pub question: String,
     /// What can be answered; anything where there are none.
     pub choices: Vec<String>,
+}
+
+/// A call that awaits approval.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApprovalReport {
+    /// The call.
+    pub call: CallId,
+    /// The name of the agent that wants it.
+    pub agent: Arc<str>,
+    /// What is to be called.
+    pub wants: Subject,
+    /// Since when somebody is asked, in milliseconds since 1970 (UTC); 0 where that is not known.
+    #[serde(default)]
+    pub since_ms: u64,
+    /// What is asked, and on which terms; none where an older version asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Arc<ApprovalRequest>>,
+    /// What an answer is bound to, as one digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Arc<str>>,
+    /// Who has said yes so far, where several have to.
+    #[serde(default)]
+    pub votes: Vec<Arc<str>>,
+}
+
+impl ApprovalReport {
+    fn all_of(state: &RunState) -> Vec<Self> {
+        let report = |(call, open): (&CallId, &OpenCall)| {
+            let approval = open.approval.as_deref();
+            Self {
+                call: call.clone(),
+                agent: state.agents().get(&call.agent).map(|instance| instance.name.clone()).unwrap_or_default(),
+                wants: open.subject.clone(),
+                since_ms: approval.map(|approval| approval.since_ms).unwrap_or_default(),
+                request: approval.map(|approval| approval.request.clone()),
+                digest: approval.map(|approval| approval.request.binding.digest()),
+                votes: approval.map(|approval| approval.votes.clone()).unwrap_or_default(),
+            }
+        };
+        state.awaiting_approval().map(report).collect()
+    }
 }
 
 impl QuestionReport {
@@ -193,6 +237,7 @@ impl Report {
             agents: state.agents().iter().map(agent).collect(),
             mailboxes: MailboxReport::all_of(state),
             questions: QuestionReport::all_of(state),
+            approvals: ApprovalReport::all_of(state),
             dead_letters: state.dead_letters(),
             abandoned: AbandonedReport::all_of(state),
             usage: usage(&state.totals(), spent.tokens, spent.cost_nano_usd),
@@ -229,6 +274,7 @@ impl Report {
             agents: Vec::new(),
             mailboxes: Vec::new(),
             questions: Vec::new(),
+            approvals: Vec::new(),
             dead_letters: 0,
             abandoned: Vec::new(),
             usage: usage(&Totals::default(), 0, 0),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can not go on may panic")]
 
 mod aimock;
+mod approvals;
 mod audit;
 mod budgets;
 mod check;

@@ -73,7 +73,7 @@ impl Approver for Terminal {
                 return None;
             }
             // Where nobody types any more, nobody says yes.
-            let prompt = "allow it, this once? [y/n]";
+            let prompt = "(`n WHY` tells the model why not; `e {…}` gives other arguments)\nallow it, this once? [y/n]";
             let ruling = self.put(&words(question), prompt, ruling).await.unwrap_or(Ruling::Reject { reason: None });
             Some(Ballot { by, ruling, digest: None, tenant: None })
         })
@@ -153,9 +153,6 @@ pub(in crate::cli) fn words(question: &Question) -> String {
     }
     if request.quorum > 1 {
         text.push_str(&format!("\n{} people have to say yes", request.quorum));
-    }
-    if matches!(question.subject, Subject::Tool { .. }) {
-        text.push_str("\n(`n WHY` tells the model why not; `e {…}` gives other arguments)");
     }
     text
 }

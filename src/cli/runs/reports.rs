@@ -7,21 +7,21 @@ use crate::run::{RunId, Status};
 use crate::runtime::{Past, Report, run_of};
 
 /// How the mark of a run says that it is under way, or was when its process ended.
-pub(super) const RUNNING: &str = "running";
+pub(in crate::cli) const RUNNING: &str = "running";
 
 /// Says where runs stand that are marked as under way.
-pub(super) struct Reports<'a> {
+pub(in crate::cli) struct Reports<'a> {
     address: &'a Address,
     holder: Option<Liveness>,
 }
 
 impl<'a> Reports<'a> {
-    pub(super) fn new(address: &'a Address) -> Self {
+    pub(in crate::cli) fn new(address: &'a Address) -> Self {
         Self { address, holder: None }
     }
 
     /// Whether a run is under way in a process that lives.
-    pub(super) async fn is_live(&mut self, run: &RunId) -> bool {
+    pub(in crate::cli) async fn is_live(&mut self, run: &RunId) -> bool {
         if self.holder.is_none() {
             self.holder = Some(self.address.holder().await);
         }
@@ -29,7 +29,7 @@ impl<'a> Reports<'a> {
     }
 
     /// Returns a run's status, as far as its mark says; it may have been interrupted.
-    pub(super) fn marked(info: &StreamInfo) -> Option<Status> {
+    pub(in crate::cli) fn marked(info: &StreamInfo) -> Option<Status> {
         let word = serde_json::Value::from(info.mark.as_ref()?.state.as_ref());
         serde_json::from_value(word).ok()
     }
@@ -38,7 +38,7 @@ impl<'a> Reports<'a> {
     ///
     /// # Errors
     /// The run's events can't be read.
-    pub(super) async fn of(&mut self, store: &Store, info: &StreamInfo) -> Result<Option<Report>, Error> {
+    pub(in crate::cli) async fn of(&mut self, store: &Store, info: &StreamInfo) -> Result<Option<Report>, Error> {
         let Some(run) = run_of(&info.name) else { return Ok(None) };
         let is_running = info.mark.as_ref().is_none_or(|mark| mark.state == RUNNING);
         let summary = info.mark.as_ref().and_then(|mark| mark.summary.as_deref()).filter(|_| !is_running);

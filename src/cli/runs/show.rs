@@ -108,6 +108,7 @@ fn waits(report: &Report, state: &RunState) -> String {
         for (call, open) in state.awaiting_approval() {
             let call = words::shown(call);
             let _ = writeln!(out, "  {call} awaits approval: {}", subject(&open.subject));
+            let _ = writeln!(out, "    provost approvals approve {run} '{call}', or reject, or edit");
         }
     }
     for question in &report.questions {

@@ -37,9 +37,11 @@ impl RunState {
         let new = || OpenCall::new(subject.clone(), envelope.labels.clone(), Stage::AwaitingApproval);
         let open = self.open.entry(call.clone()).or_insert_with(new);
         (open.subject, open.stage) = (subject.clone(), Stage::AwaitingApproval);
+        let since_ms = envelope.time_ms;
         let asked = |request: &Arc<ApprovalRequest>| {
             Arc::new(Approval {
                 request: request.clone(),
+                since_ms,
                 votes: Vec::new(),
                 edited: None,
                 is_told: false,

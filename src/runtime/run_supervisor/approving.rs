@@ -56,13 +56,14 @@ impl RunLoop {
             return told.send(known(open)).unwrap_or_default();
         }
         let expires_ms = open.approval.as_ref().and_then(|approval| approval.request.expires_ms);
+        self.waiting.told.retain(|_, waiter| !waiter.told.is_closed());
+        self.waiting.told.insert(call.clone(), Waiter { told, is_attended: true });
+        // Its time may have been over when the run was taken up.
+        self.approval_due(&call);
         if let Some(expires_ms) = expires_ms {
             let left = Duration::from_millis(expires_ms.saturating_sub(self.scope.recorder.now_ms()));
-            let due = call.clone();
-            drop(me.send_after(left, move || RunMessage::ApprovalDue { call: due }));
+            drop(me.send_after(left, move || RunMessage::ApprovalDue { call }));
         }
-        self.waiting.told.retain(|_, waiter| !waiter.told.is_closed());
-        self.waiting.told.insert(call, Waiter { told, is_attended: true });
     }
 
     /// A person says of a call whether it may happen. Where the run is ending nobody is told anything: whoever asks then finds
