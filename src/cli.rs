@@ -279,3 +279,13 @@ fn quiet_panics() {
         tracing::debug!(place, "a task panicked");
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_command_can_be_read() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -41,8 +41,6 @@ bugs! {
     AskedAgain "asked_again" "a question to a person that is open is put a second time when its run is taken up"
     AnswerNotDurable "answer_not_durable" "an agent hears what a person answered before that is on disk"
     AnsweredTwice "answered_twice" "a question to a person takes one answer after the other"
-    ApprovedTwice "approved_twice" "a call that awaits approval takes one answer after the other"
-    GrantForAnything "grant_for_anything" "a grant lets its call happen whatever has changed since"
     RefusalForgotten "refusal_forgotten" "a call that a person refused before a crash is let through after it"
     CutOffNotCharged "cut_off_not_charged" "a model call that a crash cut off is not charged"
     AbandonedNotCharged "abandoned_not_charged" "a model call that is under way when its run is cancelled is not charged"

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{CallId, Labels, OpenCall, RunState, Stage, Status, Subject};
-use crate::fault::{self, Bug};
 use crate::spec::{MAX_PERSON, visible};
 
 /// How long a reason may be, in bytes: a model reads it, and a person wrote it.
@@ -553,8 +552,7 @@ impl RunState {
 
     /// Finds the call that a ballot is for.
     fn approvable(&self, call: Option<&CallId>) -> Result<(CallId, &OpenCall), NotApproved> {
-        let takes_more = fault::is_planted(Bug::ApprovedTwice);
-        if let Some((call, ruled)) = call.and_then(|call| Some((call, self.ruled(call)?))).filter(|_| !takes_more) {
+        if let Some((call, ruled)) = call.and_then(|call| Some((call, self.ruled(call)?))) {
             let is_asked_again = self.open_call(call).is_some_and(|open| open.stage == Stage::AwaitingApproval);
             if !is_asked_again {
                 return Err(NotApproved::Decided { call: call.clone(), ruled: ruled.clone() });
@@ -562,7 +560,10 @@ impl RunState {
         }
         let status = self.status();
         if status != Status::Running && !status.can_go_on() {
-            return Err(NotApproved::Ended(status));
+            return Err(match self.last_ruled().filter(|_| call.is_none()) {
+                Some((call, ruled)) => NotApproved::Decided { call: call.clone(), ruled: ruled.clone() },
+                None => NotApproved::Ended(status),
+            });
         }
         let open: Vec<(&CallId, &OpenCall)> = self.awaiting_approval().collect();
         let calls = || open.iter().map(|(call, _)| (*call).clone()).collect::<Vec<_>>();

@@ -584,3 +584,62 @@ async fn a_pattern_lets_later_calls_happen_that_are_like_it_and_no_others() {
     host.approve(&parked.run, None, &like("docs/*", Some(1))).await.unwrap();
     assert_eq!(resume(&host, &parked.run).await.approvals[0].call, call("writer#2.0"));
 }
+
+#[test]
+fn what_awaits_approval_is_shown_and_answered_from_the_command_line() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("out")).unwrap();
+    fs::write(dir.path().join("out/a.txt"), "one\nthree\n").unwrap();
+    fs::write(dir.path().join("n.toml"), WRITER).unwrap();
+    let said = |arguments: &[&str]| {
+        let (code, stdout, stderr) = crate::process::output(dir.path(), arguments);
+        (code, stdout, stderr)
+    };
+    assert_eq!(said(&["approvals"]).2, "nothing awaits approval\n");
+    let (code, _, stderr) = said(&["run", "n.toml", "x"]);
+    assert_eq!(code, Some(6), "{stderr}");
+    assert!(stderr.contains("hint: provost approvals shows it: provost approvals approve "), "{stderr}");
+    let (_, listed, _) = said(&["approvals"]);
+    let lines: Vec<&str> = listed.lines().skip(1).collect();
+    assert_eq!(
+        lines[..lines.len() - 1],
+        [
+            "  writer wants to call `write` with",
+            r#"    {"path":"a.txt","text":"one\ntwo\n"}"#,
+            "  which would change",
+            "    --- a.txt",
+            "    +++ a.txt",
+            "    @@ -1,2 +1,2 @@",
+            "     one",
+            "    -three",
+            "    +two",
+            "  no policy permits it, and the network's default asks",
+        ],
+        "{listed}"
+    );
+    let (_, json, _) = said(&["approvals", "--json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let digest = json[0]["digest"].as_str().unwrap().to_owned();
+    assert!(lines.last().unwrap().ends_with(&digest[..12]), "{listed}");
+    for (arguments, code, words) in [
+        (vec!["approvals", "approve", "last", "--as", "a\nb"], 2, "no control or hidden characters"),
+        (vec!["approvals", "approve", "last", "--tenant", "other"], 2, "is not the tenant's `other`"),
+        (vec!["approvals", "approve", "last", "--digest", "000"], 2, "nothing with the digest 000"),
+        (vec!["approvals", "approve", "last", "writer#9.0"], 1, "those that do: `writer#1.0`"),
+        (vec!["approvals", "approve", "last", "--like", "path=*"], 2, "--like says which later calls may happen"),
+        (vec!["approvals", "edit", "last", "--arguments", "{\"path\": 3}"], 2, "`write` does not take them"),
+        (vec!["approvals", "edit", "last", "--arguments", "{"], 2, "the arguments are no JSON"),
+        (vec!["approvals", "reject", "nothing"], 2, "there is no run nothing"),
+    ] {
+        let (got, _, stderr) = said(&arguments);
+        assert!(got == Some(code) && stderr.contains(words), "{arguments:?}: {got:?} {stderr}");
+    }
+    let (code, _, stderr) = said(&["approvals", "approve", "last", "--as", "ana", "--digest", &digest[..12]]);
+    assert_eq!(
+        (code, fs::read_to_string(dir.path().join("out/a.txt")).unwrap().as_str()),
+        (Some(0), "one\ntwo\n"),
+        "{stderr}"
+    );
+    let (code, _, stderr) = said(&["approvals", "reject", "last", "--reason", "no"]);
+    assert!(code == Some(1) && stderr.contains("call `writer#1.0` was approved by ana"), "{stderr}");
+}

@@ -15,6 +15,7 @@ mod dead_letters;
 mod diff;
 mod faults;
 mod fork;
+mod gate;
 mod golden;
 mod guards;
 mod journal;

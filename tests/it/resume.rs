@@ -34,9 +34,9 @@ impl World {
 pub(crate) struct Nothing {}
 
 /// Does something to the world, and says what.
-struct Act {
-    class: Effect,
-    world: World,
+pub(crate) struct Act {
+    pub(crate) class: Effect,
+    pub(crate) world: World,
 }
 
 impl Tool for Act {

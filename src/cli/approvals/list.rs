@@ -18,6 +18,7 @@ const DIGEST_CHARS: usize = 12;
 
 /// What `provost approvals list` takes.
 #[derive(Debug, Default, clap::Args)]
+#[group(skip)]
 pub(super) struct Arguments {
     /// Only of this run: its id, the beginning or the end of it, or `last`.
     #[arg(long, value_name = "RUN")]
