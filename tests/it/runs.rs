@@ -460,7 +460,7 @@ fn an_approval_is_given_at_any_terminal() {
     let dir = runs("true", r#"["true"]"#, "ask");
     let (code, _, stderr) = output(dir.path(), &["run", "n.toml", "go"]);
     assert_eq!(code, Some(6));
-    assert!(stderr.contains("provost runs resume"), "{stderr}");
+    assert!(stderr.contains("provost approvals approve"), "{stderr}");
     let shown = output(dir.path(), &["runs", "show", "last"]).1;
     assert!(shown.contains("a#1.0 awaits approval: calls run"), "{shown}");
     assert_eq!(output(dir.path(), &["runs", "resume", "--all"]).0, Some(0));
