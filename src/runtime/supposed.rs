@@ -110,8 +110,7 @@ fn builtin(network: &Network, subject: &Subject) -> Option<Builtin> {
 /// Returns the event that says when a call came to the gate last; where none does, its first intent.
 fn at_gate<'a>(past: &'a Past, call: &CallId) -> Option<&'a Arc<Envelope>> {
     let of_call = || past.events.iter().filter(|envelope| envelope.event.call() == Some(call));
-    let is_asked =
-        |event: &Event| matches!(event, Event::PolicyDecided { .. } | Event::ApprovalRequested { .. });
+    let is_asked = |event: &Event| matches!(event, Event::PolicyDecided { .. } | Event::ApprovalRequested { .. });
     let is_made = |event: &Event| matches!(event, Event::CallIntended { .. } | Event::InputRequested { .. });
     let last = of_call().filter(|envelope| is_asked(&envelope.event)).last();
     last.or_else(|| of_call().find(|envelope| is_made(&envelope.event)))
@@ -134,7 +133,9 @@ fn wanted(past: &Past, network: &Network, instance: &Instance, call: &CallId) ->
     call.index?;
     let of_step = CallId { index: None, ..call.clone() };
     let said = past.events.iter().rev().find_map(|envelope| match &envelope.event {
-        Event::ModelReplied { call, message, .. } | Event::Decided { call, message } if *call == of_step => Some(message),
+        Event::ModelReplied { call, message, .. } | Event::Decided { call, message } if *call == of_step => {
+            Some(message)
+        }
         _ => None,
     })?;
     let Body::Assistant { tool_calls, .. } = &said.body else { return None };
@@ -196,7 +197,9 @@ impl<'a> Rehearsal<'a> {
         }
         match subject {
             Subject::Tool { tool, arguments } => match self.tools.get(&**tool) {
-                Some(target) => target.objection(arguments).map(|wrong| format!("`{tool}` does not take them: {wrong}")),
+                Some(target) => {
+                    target.objection(arguments).map(|wrong| format!("`{tool}` does not take them: {wrong}"))
+                }
                 None => Some(unknown("tool", tool, self.tools.keys().map(String::as_str).collect())),
             },
             Subject::Model { model, .. } => {

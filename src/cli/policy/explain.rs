@@ -165,7 +165,12 @@ fn in_words(explained: &Explained) -> String {
         };
         match said {
             Err(invalid) => {
-                let _ = write!(out, "{whose}: nothing, since {}\n{}", invalid.0.verdict("policy file"), invalid.0.render(false));
+                let _ = write!(
+                    out,
+                    "{whose}: nothing, since {}\n{}",
+                    invalid.0.verdict("policy file"),
+                    invalid.0.render(false)
+                );
             }
             Ok(Said { set, about, decision }) => {
                 let _ = writeln!(out, "{whose} (set {}): {}", short(set), said_in_words(decision));
@@ -238,6 +243,10 @@ fn as_json(explained: &Explained) -> Value {
     let asked = supposed.as_ref().map(|supposed| {
         let Supposed { agent, subject, tenant, session, labels, depth, spent, now_ms, approved, .. } = supposed;
         let labels: Vec<&str> = labels.iter().collect();
+        let spent = json!({
+            "cost_usd": spent.cost_usd(), "tokens": spent.tokens, "model_calls": spent.model_calls,
+            "tool_calls": spent.tool_calls, "steps": spent.steps,
+        });
         json!({
             "agent": agent, "subject": subject, "tenant": tenant, "session": session, "labels": labels,
             "depth": depth, "spent": spent, "approved": approved, "now_ms": now_ms,

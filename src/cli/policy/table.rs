@@ -140,10 +140,7 @@ fn text(path: &Path) -> Result<String, (String, String)> {
     let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
     read.map_err(|error| (format!("the table can't be read: {error}"), String::new()))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err((
-            format!("the table is larger than {} KiB", MAX_FILE_BYTES / 1024),
-            "make two of it".to_owned(),
-        ));
+        return Err((format!("the table is larger than {} KiB", MAX_FILE_BYTES / 1024), "make two of it".to_owned()));
     }
     String::from_utf8(bytes).map_err(|_| ("the table is no UTF-8 text".to_owned(), "save it as UTF-8".to_owned()))
 }
@@ -255,7 +252,10 @@ impl Reader<'_> {
         let idle = [
             (arguments.map(|(span, _)| span).filter(|_| !is_tool), "`arguments` are what a tool is given"),
             (most.map(|most| most.span()).filter(|_| !is_model), "`max_output_tokens` is what a model may write"),
-            (message.map(|message| message.span()).filter(|_| is_tool || is_model), "a `message` is for agents and topics"),
+            (
+                message.map(|message| message.span()).filter(|_| is_tool || is_model),
+                "a `message` is for agents and topics",
+            ),
         ];
         for (span, message) in idle {
             if let Some(span) = span {
@@ -275,8 +275,6 @@ fn json(value: toml::Value) -> Value {
         toml::Value::Boolean(is) => is.into(),
         toml::Value::Datetime(datetime) => datetime.to_string().into(),
         toml::Value::Array(items) => items.into_iter().map(json).collect(),
-        toml::Value::Table(table) => {
-            Value::Object(table.into_iter().map(|(key, value)| (key, json(value))).collect())
-        }
+        toml::Value::Table(table) => Value::Object(table.into_iter().map(|(key, value)| (key, json(value))).collect()),
     }
 }

@@ -63,10 +63,10 @@ pub(super) fn run(cli: &Cli, arguments: &Arguments) -> Result<Code, Error> {
             "passed": passed, "failed": failed, "errors": errors, "cases": cases,
         }))?;
     } else {
-        let head = ["", "CASE", "DECIDED", "BY"].map(str::to_owned);
-        let rows: Vec<[String; 4]> =
+        let head = ["", "CASE", "DECIDED", "BY", "WHY"].map(str::to_owned);
+        let rows: Vec<[String; 5]> =
             [head].into_iter().chain(table.cases.iter().zip(&tried).map(|(case, tried)| row(case, tried))).collect();
-        let mut out = print::table(&rows, 4..=4);
+        let mut out = print::table(&rows, 5..=5);
         out.extend(table.cases.iter().zip(&tried).filter_map(|(case, tried)| problem(case, tried)));
         out += &format!("{passed} passed, {failed} failed, {}\n", print::counted(errors as u64, "error"));
         print::result(&out)?;
@@ -75,7 +75,8 @@ pub(super) fn run(cli: &Cli, arguments: &Arguments) -> Result<Code, Error> {
 }
 
 fn attempt(case: &Case, network: &Network, policies: &Policies, rehearsal: &Rehearsal<'_>) -> Tried {
-    let objection = rehearsal.objection(&case.call.agent, &case.call.subject).or_else(|| no_such_policy(case, policies));
+    let objection =
+        rehearsal.objection(&case.call.agent, &case.call.subject).or_else(|| no_such_policy(case, policies));
     if let Some(why) = objection {
         return Tried { decided: Err(why), differs: None };
     }
@@ -115,26 +116,26 @@ fn name(case: &Case) -> String {
     }
 }
 
-fn row(case: &Case, tried: &Tried) -> [String; 4] {
-    let (decided, by) = match &tried.decided {
+fn row(case: &Case, tried: &Tried) -> [String; 5] {
+    let (decided, by, why) = match &tried.decided {
         Ok(decision) => {
             let ids: Vec<&str> = decision.by.iter().map(|id| &**id).collect();
-            (decision.permission.word(), if ids.is_empty() { "-".to_owned() } else { ids.join(", ") })
+            let by = if ids.is_empty() { "-".to_owned() } else { ids.join(", ") };
+            (decision.permission.word(), by, decision.why.as_deref().unwrap_or_default())
         }
-        Err(_) => ("-", "-".to_owned()),
+        Err(_) => ("-", "-".to_owned(), ""),
     };
-    [tried.word().to_owned(), name(case), decided.to_owned(), visible(&by).into_owned()]
+    [tried.word().to_owned(), name(case), decided.to_owned(), visible(&by).into_owned(), words::excerpt(why)]
 }
 
-/// Says of a case that did not pass what is wrong, and why it was decided so.
+/// Says of a case that did not pass what is wrong.
 fn problem(case: &Case, tried: &Tried) -> Option<String> {
-    let (what, why) = match (&tried.decided, &tried.differs) {
-        (Err(why), _) => (why.as_str(), None),
-        (Ok(decision), Some(differs)) => (differs.as_str(), decision.why.as_deref()),
+    let what = match (&tried.decided, &tried.differs) {
+        (Err(why), _) => why,
+        (Ok(_), Some(differs)) => differs,
         (Ok(_), None) => return None,
     };
-    let why = why.map(|why| format!(": {}", visible(why))).unwrap_or_default();
-    Some(format!("line {}: {}: {}{why}\n", case.line, name(case), visible(what)))
+    Some(format!("line {}: {}: {}\n", case.line, name(case), visible(what)))
 }
 
 fn case_to_json(case: &Case, tried: &Tried) -> Value {

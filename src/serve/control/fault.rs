@@ -80,7 +80,10 @@ impl Fault {
     /// Says that a policy file is not valid, and all that is wrong with it.
     fn of_policies(invalid: &Invalid) -> Self {
         let report = invalid.0.render(false);
-        Self { report, ..Self::new(Code::InvalidNetwork, invalid.0.verdict("policy file"), "`provost check FILE` says where") }
+        Self {
+            report,
+            ..Self::new(Code::InvalidNetwork, invalid.0.verdict("policy file"), "`provost check FILE` says where")
+        }
     }
 }
 
