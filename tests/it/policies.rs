@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use provost::run::{Ballot, RunId};
+use provost::run::{Ballot, RunId, publish_tool};
 use provost::runtime::{Host, Recorder, check_policies, policy_vocabulary};
 use provost::spec::Network;
 use rustix::process::Signal;
@@ -94,6 +94,8 @@ fn redacted(text: &str) -> String {
         out.push_str(match word.len() {
             26 if is_run => "RUN",
             12 | 64 if is_hex => "HASH",
+            // How many tokens there are follows from how tools are described.
+            3..12 if word.bytes().all(|byte| byte.is_ascii_digit()) => "NUMBER",
             _ => &word,
         });
         word.clear();
@@ -299,6 +301,27 @@ fn a_call_is_explained_by_what_is_on_record_and_by_what_holds_now() {
         let (code, stdout, stderr) = output(dir.path(), &["policy", "explain", run, call]);
         assert_eq!((code, stdout.as_str()), (Some(2), ""));
         assert!(stderr.contains("hint: "), "{stderr}");
+    }
+}
+
+#[test]
+fn what_was_denied_is_explained_by_what_the_model_wanted() {
+    let dir =
+        office("@id(\"alone\") forbid (principal, action in [Action::\"delegate\", Action::\"publish\"], resource);");
+    let said = r#"'{"calls": [{"name": "ask_reader", "arguments": {"message": "hi"}}, {"name": "PUBLISH", "arguments": {"message": "hi"}}]}',"#;
+    let script = said.replace("PUBLISH", &publish_tool("news"));
+    let begun = NETWORK.find("writer = [").unwrap() + "writer = [".len();
+    let text = format!("{}\n  {script}\n  'done',\n]\n", &NETWORK[..begun]);
+    fs::write(dir.path().join("n.toml"), text).unwrap();
+    assert_eq!(output(dir.path(), &["run", "n.toml", "go"]).0, Some(0));
+    for (call, wants) in [("writer#1.0", "writer asks reader"), ("writer#1.1", "writer publishes on news")] {
+        let (_, stdout, _) = output(dir.path(), &["policy", "explain", "last", call]);
+        assert!(stdout.contains(&format!("{call} of run ")) && stdout.contains(wants), "{stdout}");
+        assert!(stdout.contains("deny by alone: policy forbids this call (`alone`)"), "{stdout}");
+        let (_, stdout, _) = output(dir.path(), &["policy", "explain", "last", call, "--json"]);
+        let said: Value = serde_json::from_str(&stdout).unwrap();
+        let subject = said["asked"]["subject"].as_object().unwrap().values().next().unwrap();
+        assert_eq!(subject["message"], "hi");
     }
 }
 
