@@ -13,6 +13,7 @@ mod graph;
 mod knowledge;
 mod new;
 mod outcome;
+mod policy;
 mod print;
 mod queues;
 mod run;
@@ -31,7 +32,7 @@ use crate::journal;
 use crate::run::{Priority, StoredError};
 use crate::runtime;
 use crate::serve::control::{self, Fault};
-use crate::spec::{OverrideError, visible};
+use crate::spec::{Invalid, OverrideError, visible};
 
 /// Runs networks of AI agents: supervised, budgeted, and checked before every effect.
 #[derive(Debug, Parser)]
@@ -74,6 +75,9 @@ pub enum Command {
     Knowledge(knowledge::Command),
     /// Check a network file, and say what a run can cost at most.
     Check(check::Arguments),
+    /// Try, explain and reload the policies of a network.
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Draw a network.
     Graph(graph::Arguments),
     /// Write a small network to begin with, which runs offline at once.
@@ -89,7 +93,15 @@ pub enum Command {
 pub enum Error {
     /// The network is not valid.
     #[error(transparent)]
-    Invalid(#[from] crate::spec::Invalid),
+    Invalid(#[from] Invalid),
+    /// A file that belongs to the network is not valid, or not any more.
+    #[error("{message}")]
+    Refused {
+        /// Which file, and of how many problems is told.
+        message: String,
+        /// All that is wrong with it, each with its place, as it is printed.
+        report: String,
+    },
     /// The command was given wrongly, in a way that its syntax does not show.
     #[error("{message}")]
     Usage {
@@ -130,12 +142,21 @@ impl Error {
     fn is_to_be_told(&self) -> bool {
         !matches!(self, Self::Stdout(_) | Self::StdoutClosed | Self::Left)
     }
+
+    /// Says that a file is none of what it is to be, and all that is wrong with it.
+    fn refused(invalid: &Invalid, what: &str) -> Self {
+        let report = invalid.0.render(console::colors_enabled_stderr());
+        Self::Refused { message: invalid.0.verdict(what), report }
+    }
 }
 
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         use control::Code as C;
         let (message, hint) = (visible(&fault.message).into_owned(), fault.hint);
+        if !fault.report.is_empty() {
+            return Self::Refused { message, report: fault.report };
+        }
         match fault.code {
             C::InvalidRequest | C::TooLong | C::NoSuchRun => Self::Usage { message, hint },
             C::Store => Self::Store { message, hint },
@@ -148,7 +169,10 @@ impl From<Fault> for Error {
 
 impl From<runtime::Error> for Error {
     fn from(error: runtime::Error) -> Self {
-        Fault::from(error).into()
+        match &error {
+            runtime::Error::Policy(invalid) => Self::refused(invalid, "policy file"),
+            _ => Fault::from(error).into(),
+        }
     }
 }
 
@@ -200,6 +224,7 @@ fn run(cli: &Cli) -> Result<exit::Code, Error> {
         Command::Queues => queues::run(cli),
         Command::Knowledge(command) => knowledge::run(cli, command),
         Command::Check(arguments) => check::run(cli, arguments),
+        Command::Policy(command) => policy::run(cli, command),
         Command::Graph(arguments) => graph::run(arguments),
         Command::New(arguments) => new::run(cli, arguments),
         Command::SimServer(arguments) => sim_server::run(cli, arguments),

@@ -16,11 +16,9 @@ mod terms;
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
 pub use check::Checked;
 pub use circumstances::Asked;
-pub use schema::Parameters;
+pub use schema::{Parameters, Vocabulary};
 pub use terms::Terms;
 
 use self::rules::{Rules, Said};
@@ -90,9 +88,9 @@ impl Policies {
         self.rules.is_some()
     }
 
-    /// Returns the schema that the policies are checked by, in Cedar's JSON format; none where the network has no policies.
-    pub fn schema(&self) -> Option<&Value> {
-        self.rules.as_ref().map(|rules| &rules.vocabulary.written)
+    /// Returns the ids of all policies, in the order of their file.
+    pub fn ids(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.rules.iter().flat_map(Rules::ids)
     }
 
     /// Returns the ids of the policies whose heads are about a call, in the order of their file.

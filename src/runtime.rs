@@ -28,6 +28,7 @@ mod router;
 mod run_supervisor;
 mod scope;
 mod supervision;
+mod supposed;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -46,13 +47,13 @@ pub use gate::{Approver, Inquired, Question};
 pub use handle::{Controls, RunHandle};
 pub use host::{Answered, Host};
 pub use letters::{Letter, Settled, Settlement, read_settled};
-pub use policies::{ReloadedPolicies, check_policies};
+pub use policies::{ReloadedPolicies, check_policies, policy_vocabulary, present_policies};
 pub use purse::{Ask, Exhausted, MAX_SOURCES, Purse, Refusal, SharedAccount, Source};
 pub use recorder::{Past, Recorder, read_entries, read_ledger, run_of, stream_of};
 pub use replay::{ReplayError, Replayer};
 pub use report::{AgentReport, ApprovalReport, MailboxReport, QuestionReport, Report, UsageReport};
 pub use run_supervisor::Approved;
-
+pub use supposed::{Rehearsal, Supposed};
 pub use traffic::{InLine, Queue, QueueFor, QueueKind};
 pub use voice::{Follower, Happening, Tokens};
 

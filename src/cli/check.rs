@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::exit::Code;
 use super::{Cli, Error, print};
+use crate::runtime::check_policies;
 use crate::spec::{Bound, Loaded, Network, Report, Severity, WorstCase, json_schema, visible};
 
 /// What `provost check` takes.
@@ -28,19 +29,35 @@ pub(super) fn run(cli: &Cli, arguments: &Arguments) -> Result<Code, Error> {
     match Network::load(file) {
         Ok(Loaded { network, warnings }) => {
             let worst = network.worst_case();
+            let checked = match check_policies(&network) {
+                Ok(checked) => checked,
+                Err(invalid) if cli.json => {
+                    let all = [diagnostics(&warnings), diagnostics(&invalid.0)].concat();
+                    print::json(&json!({ "valid": false, "diagnostics": all }))?;
+                    return Ok(Code::Invalid);
+                }
+                Err(invalid) => {
+                    print::report(&warnings);
+                    return Err(Error::refused(&invalid, "policy file"));
+                }
+            };
+            let policies = network.policy().map(|_| checked.policies.ids().count());
             if cli.json {
+                let all = [diagnostics(&warnings), diagnostics(&checked.warnings)].concat();
                 print::json(&json!({
                     "valid": true,
                     "network": network.spec().network.name,
                     "agents": network.spec().agents.len(),
                     "models": network.spec().models.len(),
                     "tools": network.spec().tools.len(),
-                    "diagnostics": diagnostics(&warnings),
+                    "policies": policies,
+                    "diagnostics": all,
                     "worst_case": worst,
                 }))?;
             } else {
                 print::report(&warnings);
-                print::result(&summary(&network, &warnings, &worst))?;
+                print::report(&checked.warnings);
+                print::result(&summary(&network, policies, &[&warnings, &checked.warnings], &worst))?;
             }
             Ok(Code::Done)
         }
@@ -52,7 +69,8 @@ pub(super) fn run(cli: &Cli, arguments: &Arguments) -> Result<Code, Error> {
     }
 }
 
-fn diagnostics(report: &Report) -> Vec<Value> {
+/// Returns what is wrong with a file, each with its place.
+pub(super) fn diagnostics(report: &Report) -> Vec<Value> {
     let one = |diagnostic: &crate::spec::Diagnostic| {
         let position = report.position(diagnostic);
         json!({
@@ -69,15 +87,21 @@ fn diagnostics(report: &Report) -> Vec<Value> {
     report.diagnostics().iter().map(one).collect()
 }
 
-fn summary(network: &Network, warnings: &Report, worst: &WorstCase) -> String {
+fn summary(network: &Network, policies: Option<usize>, reports: &[&Report], worst: &WorstCase) -> String {
     let spec = network.spec();
+    let all = reports.iter().flat_map(|report| report.diagnostics());
     let mut out = format!(
-        "{}: ok · {} · {} · {}{}\n",
+        "{}: ok · {} · {} · {}{}{}\n",
         visible(&spec.network.name),
         print::counted(spec.agents.len() as u64, "agent"),
         print::counted(spec.models.len() as u64, "model"),
         print::counted(spec.tools.len() as u64, "tool"),
-        match warnings.diagnostics().iter().filter(|warning| warning.severity == Severity::Warning).count() {
+        match policies {
+            Some(1) => " · 1 policy".to_owned(),
+            Some(count) => format!(" · {count} policies"),
+            None => String::new(),
+        },
+        match all.filter(|warning| warning.severity == Severity::Warning).count() {
             0 => String::new(),
             count => format!(" · {}", print::counted(count as u64, "warning")),
         }

@@ -34,7 +34,7 @@ impl Code {
     /// Returns the code of an error.
     pub fn of(error: &Error) -> Self {
         match error {
-            Error::Invalid(_) => Self::Invalid,
+            Error::Invalid(_) | Error::Refused { .. } => Self::Invalid,
             Error::Usage { .. } => Self::Usage,
             Error::Store { .. } => Self::Store,
             Error::Left => Self::Cancelled,

@@ -88,13 +88,9 @@ pub(super) fn error(error: &Error) {
         Error::StdoutClosed | Error::Left => {}
         Error::Invalid(invalid) => {
             report(&invalid.0);
-            let count = invalid.0.diagnostics().len();
-            notice(&format!(
-                "{} is no valid network: {count} {}\n",
-                visible(invalid.0.name()),
-                if count == 1 { "problem" } else { "problems" }
-            ));
+            notice(&format!("{}\n", invalid.0.verdict("network")));
         }
+        Error::Refused { message, report } => notice(&format!("{report}{message}\n")),
         Error::Usage { hint, .. } | Error::Failed { hint, .. } | Error::Store { hint, .. } => {
             notice(&failure(&error.to_string(), hint));
         }

@@ -107,7 +107,10 @@ impl Check<'_> {
         self.validate(&written, &rules, &vocabulary);
         self.contradictions(&written, &rules);
         let rules = Rules::new(rules, vocabulary);
-        self.unmentioned(network, &rules);
+        // A policy that is wrong may be meant for a tool that none mentions.
+        if self.found.iter().all(|found| found.severity == Severity::Warning) {
+            self.unmentioned(network, &rules);
+        }
         Some(rules)
     }
 
@@ -283,7 +286,9 @@ impl Check<'_> {
             let message = format!("the policy `{}` does not fit the network: {}", id.unwrap_or_default(), plain(error));
             self.at(span, "policy_misfit", message, help_of(error));
         }
-        for warning in result.validation_warnings() {
+        // What does not fit is no matter of doubt.
+        let wrong: Vec<&PolicyId> = result.validation_errors().map(|error| error.policy_id()).collect();
+        for warning in result.validation_warnings().filter(|warning| !wrong.contains(&warning.policy_id())) {
             let (span, id) = place_of(warning.policy_id(), span_of(warning));
             let message = format!("the policy `{}`: {}", id.unwrap_or_default(), plain(warning));
             self.say(Severity::Warning, span, "doubtful_policy", message, help_of(warning));

@@ -64,6 +64,8 @@ impl Needs {
                 Err(_) => needs.all = true,
             }
         }
+        needs.names.sort_unstable();
+        needs.names.dedup();
         needs
     }
 

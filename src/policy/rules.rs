@@ -92,6 +92,11 @@ impl Rules {
         }
     }
 
+    /// Returns the ids of all policies, in the order of the file.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.rules.iter().map(|rule| &rule.id)
+    }
+
     pub(super) fn rule(&self, place: usize) -> Option<&Rule> {
         self.rules.get(place)
     }

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use cedar_policy::{Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression, Schema};
+use cedar_policy::{
+    Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression, Schema, SchemaFragment,
+};
 use serde_json::{Map, Value, json};
 
 use super::kinds::Kind;
@@ -23,11 +25,11 @@ pub(super) const HAND_OFF: &str = "hand_off";
 /// The action of publishing on a topic.
 pub(super) const PUBLISH: &str = "publish";
 
-/// What a network is to its policies.
-pub(super) struct Vocabulary {
+/// What a network is to its policies, whether it has any or not.
+pub struct Vocabulary {
     pub(super) schema: Schema,
     /// The same as JSON, for whoever writes policies.
-    pub(super) written: Value,
+    written: Value,
     /// The network's name.
     network: String,
     /// What tools take.
@@ -68,7 +70,7 @@ impl Vocabulary {
     ///
     /// # Errors
     /// The policy library can't take it; in words.
-    pub(super) fn new(network: &Network, parameters: &Parameters) -> Result<Self, String> {
+    pub fn new(network: &Network, parameters: &Parameters) -> Result<Self, String> {
         let spec = network.spec();
         let mut tools: HashMap<String, ToolWords> = HashMap::new();
         for (name, tool) in &spec.tools {
@@ -91,6 +93,20 @@ impl Vocabulary {
         let schema = Schema::from_json_value(written.clone()).map_err(|error| error.to_string())?;
         let name = spec.network.name.clone();
         Ok(Self { schema, written, network: name, tools, models, agents, topics, types: Types::new()? })
+    }
+
+    /// Returns the schema that policies are checked by, in Cedar's JSON format.
+    pub fn to_json(&self) -> &Value {
+        &self.written
+    }
+
+    /// Returns the schema that policies are checked by, in Cedar's own language.
+    ///
+    /// # Errors
+    /// The policy library can't write it so; in words.
+    pub fn to_cedar(&self) -> Result<String, String> {
+        let fragment = SchemaFragment::from_json_value(self.written.clone()).map_err(|error| error.to_string())?;
+        fragment.to_cedarschema().map_err(|error| error.to_string())
     }
 
     /// Returns what is known of a tool.

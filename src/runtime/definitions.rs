@@ -163,6 +163,6 @@ fn message_schema(description: &str) -> serde_json::Value {
     })
 }
 
-fn validator(schema: &serde_json::Value, of: &str) -> Result<Validator, Error> {
+pub(super) fn validator(schema: &serde_json::Value, of: &str) -> Result<Validator, Error> {
     jsonschema::validator_for(schema).map_err(|error| Error::Schema { of: of.to_owned(), message: error.to_string() })
 }

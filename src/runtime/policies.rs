@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde::{Deserialize, Serialize};
 
 use super::read_again;
-use crate::policy::{Checked, Parameters, Policies};
+use crate::policy::{Checked, Parameters, Policies, Vocabulary};
 use crate::spec::{Invalid, Network, PolicyFile, READ_AGAIN};
 use crate::tool::{self, ErasedTool};
 
@@ -91,4 +91,23 @@ pub(super) fn parameters(network: &Network, host_tools: &HashMap<String, Arc<dyn
 /// Everything that is wrong with the file, each with its place.
 pub fn check_policies(network: &Network) -> Result<Checked, Invalid> {
     Policies::check(network, &parameters(network, &HashMap::new()))
+}
+
+/// Returns what policies of a network can speak of, whether it has any or not.
+///
+/// # Errors
+/// The network can't be put before policies.
+pub fn policy_vocabulary(network: &Network) -> Result<Vocabulary, Invalid> {
+    Vocabulary::new(network, &parameters(network, &HashMap::new())).map_err(|why| {
+        let message = format!("the network can't be put before policies: {why}");
+        Invalid::of_file(&network.spec().network.name, "bad_policy", message, String::new())
+    })
+}
+
+/// Returns the policies that are in the file of a kept network now; none where it names no file.
+///
+/// # Errors
+/// The file can't be read, or is not valid.
+pub fn present_policies(network: &Network) -> Result<Option<Policies>, Invalid> {
+    Ok(again(network, &HashMap::new())?.map(|(_, policies)| policies))
 }

@@ -91,6 +91,13 @@ impl Report {
         Some(position(&self.text, start))
     }
 
+    /// Says in a line that the file is none of what it is to be, and of how many problems that is told.
+    pub(crate) fn verdict(&self, what: &str) -> String {
+        let count = self.diagnostics.len();
+        let problems = if count == 1 { "problem" } else { "problems" };
+        format!("{} is no valid {what}: {count} {problems}", visible(&self.name))
+    }
+
     /// Renders all diagnostics for a person, with excerpts of the file, in colour if asked for.
     ///
     /// Control characters are shown as symbols, and what may be a secret not at all.

@@ -24,6 +24,7 @@ mod llmock;
 mod memory;
 mod patterns;
 mod person;
+mod policies;
 mod process;
 mod purse;
 mod queues;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use provost::runtime::check_policies;
 use provost::spec::Network;
 
 /// For each room, the rooms of ours that it may use, and the crates that it may not.
@@ -27,7 +28,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 15] = [
     ("telemetry", &["spec"], &["ractor", "reqwest", "axum", "clap"]),
     (
         "cli",
-        &["budget", "journal", "memory", "model", "run", "runtime", "serve", "spec", "telemetry"],
+        &["budget", "journal", "memory", "model", "policy", "run", "runtime", "serve", "spec", "telemetry"],
         &["ractor", "reqwest", "axum", "dashmap"],
     ),
     ("lib", &[], &[]),
@@ -179,6 +180,8 @@ fn every_network_file_loads_without_a_warning() {
         if path.extension().is_some_and(|ending| ending == "toml") {
             let loaded = Network::load(&path).unwrap_or_else(|invalid| panic!("{invalid}"));
             assert!(loaded.warnings.diagnostics().is_empty(), "{}", loaded.warnings.render(false));
+            let checked = check_policies(&loaded.network).unwrap_or_else(|invalid| panic!("{invalid}"));
+            assert!(checked.warnings.diagnostics().is_empty(), "{}", checked.warnings.render(false));
             seen += 1;
         }
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::journal::{AnchorError, Refuted};
 use crate::run::NoAnswer;
 use crate::runtime;
-use crate::spec::OverrideError;
+use crate::spec::{Invalid, OverrideError};
 
 /// Why something could not be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -21,6 +21,9 @@ pub struct Fault {
     pub message: String,
     /// What to do about it; empty where there is nothing to say.
     pub hint: String,
+    /// All that is wrong with a file, each with its place, as `provost check` prints it; empty where it is no file.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub report: String,
 }
 
 /// The kinds of faults; their words are public.
@@ -72,7 +75,16 @@ pub(super) struct FaultBody {
 
 impl Fault {
     pub(super) fn new(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: hint.into() }
+        Self { code, message: message.into(), hint: hint.into(), report: String::new() }
+    }
+
+    /// Says that a policy file is not valid, and all that is wrong with it.
+    fn of_policies(invalid: &Invalid) -> Self {
+        let report = invalid.0.render(false);
+        Self {
+            report,
+            ..Self::new(Code::InvalidNetwork, invalid.0.verdict("policy file"), "`provost check FILE` says where")
+        }
     }
 }
 
@@ -106,7 +118,7 @@ impl From<runtime::Error> for Fault {
                 (Code::InvalidRequest, "say which with --call; `provost runs show RUN` has the questions")
             }
             E::NoAnswer { .. } => (Code::InvalidRequest, "the question stays open"),
-            E::Policy(_) => (Code::InvalidNetwork, "`provost check FILE` says where"),
+            E::Policy(invalid) => return Self::of_policies(invalid),
             E::NotApproved { why, .. } if why.is_of_run() => {
                 (Code::Unfit, "`provost approvals` lists what awaits approval")
             }

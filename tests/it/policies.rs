@@ -1,0 +1,417 @@
+//! Policies on the command line: checked, tried, explained, and read again.
+
+use std::fs;
+use std::path::Path;
+
+use provost::run::{Ballot, RunId, publish_tool};
+use provost::runtime::{Host, Recorder, check_policies, policy_vocabulary};
+use provost::spec::Network;
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::process::{output, provost, signal, wait, wait_for};
+
+/// A writer who may write beneath `docs`, is asked about the rest, and may not write keys.
+const NETWORK: &str = r##"
+[network]
+name = "office"
+entry = "writer"
+[policy]
+file = "office.cedar"
+default = "deny"
+[models.small]
+[agents.writer]
+prompt = "Write."
+model = { prefer = "small" }
+tools = ["write", "nap"]
+delegates_to = ["reader"]
+publishes = ["news"]
+[agents.reader]
+prompt = "Read."
+model = { prefer = "small" }
+[tools.write]
+builtin = "fs.write"
+root = "."
+[tools.nap]
+builtin = "clock.sleep"
+[[routes]]
+from = "#news"
+to = "reader"
+[sim.script]
+writer = [
+  '{"calls": [{"name": "write", "arguments": {"path": "docs/a", "text": "x"}}]}',
+  '{"calls": [{"name": "write", "arguments": {"path": "docs/key", "text": "x"}}]}',
+  '{"calls": [{"name": "write", "arguments": {"path": "src/a", "text": "x"}}]}',
+  'done',
+]
+"##;
+
+const POLICIES: &str = r#"
+@id("docs")
+permit (principal, action == Action::"call_tool:write", resource)
+when { context.arguments.path like "docs/*" };
+
+@id("elsewhere")
+@ask("it is no documentation")
+@approvers("ana, ben")
+permit (principal == Agent::"writer", action == Action::"call_tool:write", resource)
+unless { context.arguments.path like "docs/*" };
+
+@id("keys")
+@reason("nobody writes keys")
+forbid (principal, action in Action::"call_tool", resource)
+when { context has arguments && context.json like "*key*" };
+
+@id("naps")
+permit (principal, action == Action::"call_tool:nap", resource);
+
+@id("broke")
+forbid (principal, action == Action::"call_model", resource)
+when { context.spent.tokens > 1000 || context.depth > 2 };
+"#;
+
+fn office(policies: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("n.toml"), NETWORK).unwrap();
+    fs::write(dir.path().join("office.cedar"), policies).unwrap();
+    fs::create_dir(dir.path().join("docs")).unwrap();
+    fs::create_dir(dir.path().join("src")).unwrap();
+    dir
+}
+
+/// Replaces what differs from run to run: ids of runs and hashes.
+fn redacted(text: &str) -> String {
+    let mut out = String::new();
+    let mut word = String::new();
+    for char in text.chars().chain(['\n']) {
+        if char.is_ascii_alphanumeric() {
+            word.push(char);
+            continue;
+        }
+        let is_hex = word.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        let is_run = word.len() == 26 && word.starts_with("01");
+        out.push_str(match word.len() {
+            26 if is_run => "RUN",
+            12 | 64 if is_hex => "HASH",
+            // How many tokens there are follows from how tools are described.
+            3..12 if word.bytes().all(|byte| byte.is_ascii_digit()) => "NUMBER",
+            _ => &word,
+        });
+        word.clear();
+        out.push(char);
+    }
+    out.pop();
+    out
+}
+
+#[test]
+fn check_says_of_policies_what_it_says_of_networks() {
+    let dir = office(POLICIES);
+    let (code, stdout, stderr) = output(dir.path(), &["check", "n.toml"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert_eq!(stdout.lines().next(), Some("office: ok · 2 agents · 1 model · 2 tools · 5 policies"));
+
+    let dir = office(&format!("{POLICIES}\nforbid (principal, action == Action::\"call_tool:nap\", resource);\n"));
+    let (code, stdout, stderr) = output(dir.path(), &["check", "n.toml"]);
+    assert_eq!(code, Some(0));
+    insta::assert_snapshot!("policies_warned", stderr);
+    assert_eq!(stdout.lines().next(), Some("office: ok · 2 agents · 1 model · 2 tools · 6 policies · 1 warning"));
+    let (_, stdout, _) = output(dir.path(), &["check", "n.toml", "--json"]);
+    let said: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(said["diagnostics"][0]["code"], "contradiction");
+    assert_eq!((&said["valid"], &said["policies"]), (&true.into(), &6.into()));
+
+    let wrong = POLICIES.replace("call_tool:write", "call_tool:wrote").replace("Agent::\"writer\"", "Agent::\"riter\"");
+    let dir = office(&wrong);
+    let (code, stdout, stderr) = output(dir.path(), &["check", "n.toml"]);
+    assert_eq!((code, stdout.as_str()), (Some(3), ""));
+    insta::assert_snapshot!("policies_wrong", stderr);
+    let (code, stdout, told) = output(dir.path(), &["check", "n.toml", "--json"]);
+    assert_eq!((code, told.as_str()), (Some(3), ""));
+    let said: Value = serde_json::from_str(&stdout).unwrap();
+    let first = &said["diagnostics"][0];
+    assert_eq!((&said["valid"], &first["file"]), (&false.into(), &"office.cedar".into()));
+    assert_eq!((&first["line"], &first["column"]), (&3.into(), &30.into()));
+
+    // What begins a run says the very same, and begins none.
+    let (code, stdout, told) = output(dir.path(), &["run", "n.toml", "go"]);
+    assert_eq!((code, stdout.as_str()), (Some(3), ""));
+    assert!(told.ends_with(&stderr), "{told}");
+    let (_, listed, _) = output(dir.path(), &["runs", "list", "--json"]);
+    assert_eq!(listed.trim(), "[]");
+}
+
+#[test]
+fn a_run_goes_on_by_the_policies_of_the_present_or_not_at_all() {
+    let dir = office(POLICIES);
+    let (code, ..) = output(dir.path(), &["run", "n.toml", "go"]);
+    assert_eq!(code, Some(6), "it awaits approval");
+    fs::write(dir.path().join("office.cedar"), POLICIES.replace("docs/*", "docs/*\" && \"")).unwrap();
+    let (_, _, expected) = output(dir.path(), &["check", "n.toml"]);
+    assert!(expected.contains("error[policy_misfit]"), "{expected}");
+    for arguments in [&["runs", "resume", "last"][..], &["runs", "fork", "last", "--at", "4"]] {
+        let (code, stdout, stderr) = output(dir.path(), arguments);
+        assert_eq!((code, stdout.as_str()), (Some(3), ""), "{arguments:?}: {stderr}");
+        assert!(stderr.ends_with(&expected), "{stderr}");
+    }
+    fs::write(dir.path().join("office.cedar"), POLICIES).unwrap();
+    assert_eq!(output(dir.path(), &["runs", "resume", "last"]).0, Some(6), "it still awaits approval");
+}
+
+const CASES: &str = r##"
+network = "n.toml"
+
+[[cases]]
+name = "documentation"
+agent = "writer"
+tool = "write"
+arguments = { path = "docs/a", text = "x" }
+expect = "allow"
+by = ["docs"]
+
+[[cases]]
+agent = "writer"
+tool = "write"
+arguments = { path = "src/a", text = "x" }
+approved = ["write"]
+expect = "ask"
+
+[[cases]]
+agent = "reader"
+tool = "write"
+arguments = { path = "src/a", text = "x" }
+expect = "deny"
+by = []
+
+[[cases]]
+name = "a run that is broke"
+agent = "writer"
+model = "small"
+max_output_tokens = 10
+labels = ["private"]
+tenant = "acme"
+session = "1"
+spent = { cost_usd = 0.5, tokens = 1_001, model_calls = 1, tool_calls = 2, steps = 3 }
+now = 2026-03-01T12:00:00Z
+expect = "deny"
+by = ["broke"]
+
+[[cases]]
+agent = "writer"
+delegate = "reader"
+message = "hello"
+expect = "allow"
+
+[[cases]]
+agent = "writer"
+publish = "news"
+message = "hello"
+expect = "allow"
+"##;
+
+fn cases(dir: &Path, text: &str) -> (Option<i32>, String, String) {
+    fs::write(dir.join("t.toml"), text).unwrap();
+    output(dir, &["policy", "test", "t.toml"])
+}
+
+#[test]
+fn a_table_of_cases_says_which_are_decided_otherwise() {
+    let dir = office(POLICIES);
+    let (code, stdout, stderr) = cases(dir.path(), CASES);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    insta::assert_snapshot!("policies_tested", stdout);
+
+    let wrong = CASES.replace("tokens = 1_001", "tokens = 1_000").replace("by = [\"docs\"]", "by = [\"elsewhere\"]");
+    let wrong = wrong
+        .replace("delegate = \"reader\"", "delegate = \"readr\"")
+        .replace("publish = \"news\"", "hand_off = \"x\"");
+    let wrong = wrong.replacen("{ path = \"src/a\", text = \"x\" }", "{ path = 1 }", 1);
+    let wrong = wrong.replace("by = []", "by = [\"doc\"]");
+    let (code, stdout, stderr) = cases(dir.path(), &wrong);
+    assert_eq!((code, stderr.as_str()), (Some(1), ""));
+    insta::assert_snapshot!("policies_failed", stdout);
+    let (code, stdout, _) = output(dir.path(), &["policy", "test", "t.toml", "--json"]);
+    assert_eq!(code, Some(1));
+    let said: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&said["passed"], &said["failed"], &said["errors"]), (&0.into(), &2.into(), &4.into()));
+    insta::assert_snapshot!("policies_failed_json", format!("{:#}", said["cases"][0]));
+}
+
+#[test]
+fn a_table_that_is_none_is_refused_with_its_place() {
+    let dir = office(POLICIES);
+    let mut told = String::new();
+    for wrong in [
+        CASES.replacen("tool = \"write\"", "tol = \"write\"", 1),
+        CASES.replacen("tool = \"write\"", "", 1),
+        CASES.replacen("tool = \"write\"", "tool = \"write\"\nmodel = \"small\"", 1),
+        CASES.replace("expect = \"ask\"", "expect = \"maybe\""),
+        CASES.replace("now = 2026-03-01T12:00:00Z", "now = \"2026-03-01\""),
+        CASES.replace("max_output_tokens = 10", "max_output_tokens = 10\nmessage = \"hello\""),
+        CASES.replace("cost_usd = 0.5", "cost_usd = -0.5"),
+        "network = \"n.toml\"".to_owned(),
+        "network = \"n.toml\"\n[[cases]]\nagent = \"a\nexpect".to_owned(),
+        CASES.replace("network = \"n.toml\"", "network = \"none.toml\""),
+    ] {
+        let (code, stdout, stderr) = cases(dir.path(), &wrong);
+        assert_eq!((code, stdout.as_str()), (Some(3), ""), "{stderr}");
+        told += &stderr;
+    }
+    let (code, _, stderr) = output(dir.path(), &["policy", "test", "nowhere.toml"]);
+    assert_eq!(code, Some(3));
+    insta::assert_snapshot!("policies_bad_tables", told + &stderr);
+    let (code, stdout, stderr) = output(dir.path(), &["policy", "test", "nowhere.toml", "--json"]);
+    assert_eq!((code, stderr.as_str()), (Some(3), ""));
+    assert!(stdout.contains("\"valid\": false"), "{stdout}");
+    let (code, ..) = cases(office("permit (").path(), CASES);
+    assert_eq!(code, Some(3), "the policies are wrong");
+    assert_eq!(output(dir.path(), &["policy", "test"]).0, Some(2));
+}
+
+#[test]
+fn a_call_is_explained_by_what_is_on_record_and_by_what_holds_now() {
+    let dir = office(POLICIES);
+    assert_eq!(output(dir.path(), &["run", "n.toml", "go"]).0, Some(6));
+    let explain = |call: &str| {
+        let (code, stdout, stderr) = output(dir.path(), &["policy", "explain", "last", call]);
+        assert_eq!((code, stderr.as_str()), (Some(0), ""));
+        redacted(&stdout)
+    };
+    let kept = ["writer#1.0", "writer#2.0", "writer#3.0", "writer#3"].map(explain).join("\n");
+    insta::assert_snapshot!("policies_explained", kept);
+    approve(dir.path(), "ana");
+    insta::assert_snapshot!("policies_explained_approved", explain("writer#3.0"));
+    fs::write(
+        dir.path().join("office.cedar"),
+        POLICIES.replace("@ask(\"it is no documentation\")\n@approvers(\"ana, ben\")\n", ""),
+    )
+    .unwrap();
+    insta::assert_snapshot!("policies_explained_otherwise", explain("writer#3.0"));
+    fs::write(dir.path().join("office.cedar"), "permit (principal").unwrap();
+    insta::assert_snapshot!("policies_explained_without", explain("writer#3.0"));
+    let (_, stdout, _) = output(dir.path(), &["policy", "explain", "last", "writer#3.0", "--json"]);
+    let said: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(said["record"][0]["kind"], "policy_decided");
+    assert_eq!((&said["now"][0]["permission"], &said["now"][0]["by"][0]), (&"ask".into(), &"elsewhere".into()));
+    assert_eq!(said["now"][1]["diagnostics"][0]["code"], "bad_policy");
+    assert_eq!(said["asked"]["spent"]["model_calls"], 3);
+
+    for (run, call) in [("last", "writer#9"), ("last", "what"), ("nope", "writer#1")] {
+        let (code, stdout, stderr) = output(dir.path(), &["policy", "explain", run, call]);
+        assert_eq!((code, stdout.as_str()), (Some(2), ""));
+        assert!(stderr.contains("hint: "), "{stderr}");
+    }
+}
+
+#[test]
+fn what_was_denied_is_explained_by_what_the_model_wanted() {
+    let dir =
+        office("@id(\"alone\") forbid (principal, action in [Action::\"delegate\", Action::\"publish\"], resource);");
+    let said = r#"'{"calls": [{"name": "ask_reader", "arguments": {"message": "hi"}}, {"name": "PUBLISH", "arguments": {"message": "hi"}}]}',"#;
+    let script = said.replace("PUBLISH", &publish_tool("news"));
+    let begun = NETWORK.find("writer = [").unwrap() + "writer = [".len();
+    let text = format!("{}\n  {script}\n  'done',\n]\n", &NETWORK[..begun]);
+    fs::write(dir.path().join("n.toml"), text).unwrap();
+    assert_eq!(output(dir.path(), &["run", "n.toml", "go"]).0, Some(0));
+    for (call, wants) in [("writer#1.0", "writer asks reader"), ("writer#1.1", "writer publishes on news")] {
+        let (_, stdout, _) = output(dir.path(), &["policy", "explain", "last", call]);
+        assert!(stdout.contains(&format!("{call} of run ")) && stdout.contains(wants), "{stdout}");
+        assert!(stdout.contains("deny by alone: policy forbids this call (`alone`)"), "{stdout}");
+        let (_, stdout, _) = output(dir.path(), &["policy", "explain", "last", call, "--json"]);
+        let said: Value = serde_json::from_str(&stdout).unwrap();
+        let subject = said["asked"]["subject"].as_object().unwrap().values().next().unwrap();
+        assert_eq!(subject["message"], "hi");
+    }
+}
+
+/// Says yes to the only call that awaits approval.
+fn approve(dir: &Path, by: &str) {
+    let (_, stdout, _) = output(dir, &["runs", "list", "--json"]);
+    let listed: Value = serde_json::from_str(&stdout).unwrap();
+    let run = RunId::new(listed[0]["run"].as_str().unwrap());
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let host = Host::new(Recorder::open(&dir.join(".provost"), false).unwrap());
+        host.approve(&run, None, &Ballot { by: by.into(), ..Ballot::of(true) }).await.unwrap();
+        host.shutdown().await.unwrap();
+    });
+}
+
+#[test]
+fn without_a_policy_file_the_default_is_said_to_decide() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = NETWORK.replace("file = \"office.cedar\"\n", "").replace("default = \"deny\"", "default = \"ask\"");
+    fs::write(dir.path().join("n.toml"), text).unwrap();
+    assert_eq!(output(dir.path(), &["run", "n.toml", "go"]).0, Some(6));
+    let (code, stdout, _) = output(dir.path(), &["policy", "explain", "last", "writer#1.0"]);
+    assert_eq!(code, Some(0));
+    insta::assert_snapshot!("policies_default", redacted(&stdout));
+    let (code, stdout, _) = output(dir.path(), &["policy", "schema", "n.toml"]);
+    assert_eq!(code, Some(0));
+    let schema: Value = serde_json::from_str(&stdout).unwrap();
+    let arguments = &schema[""]["actions"]["call_tool:write"]["appliesTo"]["context"]["attributes"]["arguments"];
+    assert_eq!(arguments["attributes"]["path"]["type"], "String");
+}
+
+#[test]
+fn the_schema_is_one_that_cedar_reads_in_both_its_forms() {
+    let dir = office(POLICIES);
+    let (code, stdout, stderr) = output(dir.path(), &["policy", "schema", "n.toml"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    cedar_policy::Schema::from_json_str(&stdout).unwrap_or_else(|error| panic!("{error}"));
+    let (code, stdout, stderr) = output(dir.path(), &["policy", "schema", "n.toml", "--cedar"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let (schema, _) = cedar_policy::Schema::from_cedarschema_str(&stdout).unwrap_or_else(|error| panic!("{error}"));
+    let set: cedar_policy::PolicySet = POLICIES.parse().unwrap();
+    let validator = cedar_policy::Validator::new(schema);
+    assert!(validator.validate(&set, cedar_policy::ValidationMode::Strict).validation_passed());
+    assert_eq!(output(dir.path(), &["policy", "schema", "none.toml"]).0, Some(3));
+}
+
+#[test]
+fn the_policies_of_runs_under_way_are_read_again() {
+    let dir = office(POLICIES);
+    let said = |arguments: &[&str]| output(dir.path(), arguments);
+    let (code, stdout, stderr) = said(&["policy", "reload"]);
+    assert_eq!((code, stdout.as_str()), (Some(0), ""));
+    insta::assert_snapshot!("policies_nothing", stderr);
+    assert_eq!(said(&["policy", "reload", "--json"]).1.trim(), "[]");
+
+    let asleep = NETWORK.replace(
+        "writer = [",
+        "writer = [\n  '{\"calls\": [{\"name\": \"nap\", \"arguments\": {\"duration\": \"10m\"}}]}',",
+    );
+    fs::write(dir.path().join("n.toml"), asleep).unwrap();
+    let mut child = provost(dir.path()).args(["run", "n.toml", "go"]).spawn().unwrap();
+    let _stderr = wait_for(&mut child, "calls nap");
+    let (code, stdout, _) = said(&["policy", "reload"]);
+    assert_eq!((code, redacted(&stdout).as_str()), (Some(0), "office: as before (HASH)\n"));
+    fs::write(dir.path().join("office.cedar"), format!("{POLICIES}\n// more\n")).unwrap();
+    let (code, stdout, _) = said(&["policy", "reload"]);
+    assert_eq!(code, Some(0));
+    insta::assert_snapshot!("policies_reloaded", redacted(&stdout));
+
+    // What is wrong is said by the process that holds the store as by this one, whether it reads again or begins a run.
+    fs::write(dir.path().join("office.cedar"), POLICIES.replace("context.depth", "context.dpth")).unwrap();
+    let (code, _, expected) = said(&["check", "n.toml"]);
+    assert_eq!(code, Some(3));
+    for arguments in [&["policy", "reload"][..], &["run", "n.toml", "go"]] {
+        let (code, stdout, stderr) = said(arguments);
+        assert_eq!((code, stdout.as_str()), (Some(3), ""), "{arguments:?}: {stderr}");
+        assert!(stderr.ends_with(&expected), "{arguments:?}: {stderr}");
+    }
+    let (_, stdout, _) = said(&["runs", "show", "last"]);
+    assert!(stdout.contains("other policies hold from here on"), "{stdout}");
+    signal(&child, Signal::INT);
+    assert_eq!(wait(&mut child), Some(130));
+}
+
+#[test]
+fn the_shipped_policies_decide_as_their_table_says() {
+    let (code, stdout, _) = output(Path::new("."), &["policy", "test", "networks/policies/policy_test.toml"]);
+    assert_eq!(code, Some(0), "{stdout}");
+    let network = Network::load(Path::new("networks/policy.toml")).unwrap().network;
+    let policies = check_policies(&network).unwrap().policies;
+    assert_eq!(policies.ids().count(), 4);
+    assert!(policy_vocabulary(&network).unwrap().to_cedar().unwrap().contains("call_tool:run"));
+}
