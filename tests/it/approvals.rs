@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::BoxFuture;
 use provost::run::{Ballot, CallId, Event, NotApproved, Pattern, Ruling, RunId, Status};
 use provost::runtime::{
     Answers, Approved, Approver, Error, Fork, Host, Past, Question, Recorder, Replayer, Report, RunRequest,
@@ -13,6 +13,7 @@ use provost::runtime::{
 use provost::spec::Network;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 
 /// A store, and a network in whose directory tools are at work.
 struct Office {
@@ -74,7 +75,7 @@ impl Office {
 
 async fn resume(host: &Host, run: &RunId) -> Report {
     let resumed = host.resume::<Error>(run, Answers::default(), Ok).await.unwrap();
-    resumed.expect("it is at rest").wait().await.unwrap()
+    resumed.unwrap().wait().await.unwrap()
 }
 
 fn call(name: &str) -> CallId {
@@ -274,10 +275,10 @@ async fn of_ten_thousand_answers_each_call_takes_one_and_happens_once() {
                 host.approve(&run, Some(call), &ballot(&format!("p{number}"), YES)).await
             }
         };
-        let said = join_all((0..answers).map(|number| tokio::spawn(say(number)))).await;
+        let said: JoinSet<_> = (0..answers).map(say).collect();
         let (mut taken, mut refused) = (0, 0);
-        for said in said {
-            match said.unwrap() {
+        for said in said.join_all().await {
+            match said {
                 Ok(_) => taken += 1,
                 // The last answers may come when all is over.
                 Err(Error::NotApproved { why: NotApproved::Decided { .. } | NotApproved::Ended(_), .. }) => {
