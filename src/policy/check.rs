@@ -284,7 +284,9 @@ impl Check<'_> {
             let (span, id) = place_of(error.policy_id(), span_of(error));
             // What an action does not know is said of the name that is meant.
             let message = format!("the policy `{}` does not fit the network: {}", id.unwrap_or_default(), plain(error));
-            self.at(span, "policy_misfit", message, help_of(error));
+            // Of names that are as like, the library takes any.
+            let help = unknown_action(&message, vocabulary).unwrap_or_else(|| help_of(error));
+            self.at(span, "policy_misfit", message, help);
         }
         // What does not fit is no matter of doubt.
         let wrong: Vec<&PolicyId> = result.validation_errors().map(|error| error.policy_id()).collect();
@@ -361,6 +363,18 @@ fn covers(wide: &Policy, narrow: &Policy) -> bool {
     (principal == Principal::Any || principal == narrow.principal_constraint())
         && (resource == Resource::Any || resource == narrow.resource_constraint())
         && of_action
+}
+
+/// Says which action was probably meant, where a message says that there is none.
+fn unknown_action(message: &str, vocabulary: &Vocabulary) -> Option<String> {
+    let (_, rest) = message.split_once("unrecognized action `Action::\"")?;
+    let (given, _) = rest.split_once("\"`")?;
+    let mut actions: Vec<&str> = vocabulary.schema.actions().map(|action| action.id().unescaped()).collect();
+    actions.sort_unstable();
+    Some(match nearest(given, actions.iter().copied()) {
+        Some(meant) => format!("did you mean `Action::\"{meant}\"`?"),
+        None => format!("the actions are {}", crate::spec::listed(actions)),
+    })
 }
 
 /// Returns the bytes that a diagnostic of the policy library is about.
