@@ -112,20 +112,20 @@ fn at_gate<'a>(past: &'a Past, call: &CallId) -> Option<&'a Arc<Envelope>> {
     let of_call = || past.events.iter().filter(|envelope| envelope.event.call() == Some(call));
     let is_asked = |event: &Event| matches!(event, Event::PolicyDecided { .. } | Event::ApprovalRequested { .. });
     let is_made = |event: &Event| matches!(event, Event::CallIntended { .. } | Event::InputRequested { .. });
-    let last = of_call().filter(|envelope| is_asked(&envelope.event)).last();
+    let last = of_call().rfind(|envelope| is_asked(&envelope.event));
     last.or_else(|| of_call().find(|envelope| is_made(&envelope.event)))
 }
 
 /// Returns what a call was made to, as it is on record last: a person may have changed it.
 fn recorded(past: &Past, call: &CallId) -> Option<Subject> {
-    let of_call = past.events.iter().rev().filter(|envelope| envelope.event.call() == Some(call));
+    let mut of_call = past.events.iter().rev().filter(|envelope| envelope.event.call() == Some(call));
     let subject = |envelope: &Arc<Envelope>| match &envelope.event {
         Event::CallIntended { subject, .. }
         | Event::InputRequested { subject, .. }
         | Event::ApprovalRequested { subject, .. } => Some(subject.clone()),
         _ => None,
     };
-    of_call.filter_map(|envelope| subject(envelope)).next()
+    of_call.find_map(subject)
 }
 
 /// Returns what a model asked for with a call that was denied, and so has no intent on record.
