@@ -348,3 +348,62 @@ async fn no_further_try_reaches_a_model_that_is_forbidden_meanwhile() {
     let (fork, _) = host.fork::<Error>(&id, fork, None, Ok).await.unwrap();
     assert_eq!(end(fork).await.status, Status::Denied);
 }
+
+/// A tool that brings its agent down the first time.
+struct Falls(std::sync::atomic::AtomicBool);
+
+impl provost::tool::Tool for Falls {
+    type Arguments = crate::resume::Nothing;
+    type Output = String;
+
+    fn description(&self) -> String {
+        "Falls over.".to_owned()
+    }
+
+    async fn call(&self, _: crate::resume::Nothing, _: provost::tool::Call) -> Result<String, provost::tool::Error> {
+        assert!(self.0.swap(true, std::sync::atomic::Ordering::SeqCst), "it fell over");
+        Ok("stands".to_owned())
+    }
+}
+
+/// Somebody who is there and says nothing.
+struct Silent;
+
+impl provost::runtime::Approver for Silent {
+    fn ask<'a>(&'a self, _: &'a provost::runtime::Question) -> futures_util::future::BoxFuture<'a, Option<Ballot>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn an_answer_reaches_its_call_though_the_agent_was_started_again_meanwhile() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = Scripted::new(|request| match step(request) {
+        1 => calls([("once", "{}"), ("falls", "{}")]),
+        _ => answers_what_it_got(request),
+    });
+    let (world, recorder) = (World::default(), open(directory.path()));
+    let mut spec = one();
+    spec.agents["one"].tools.push("falls".to_owned());
+    spec.tools.insert("falls".to_owned(), Default::default());
+    let asks = r#"
+        permit (principal, action == Action::"call_tool:falls", resource);
+        @ask("x") permit (principal, action == Action::"call_tool:once", resource);
+    "#;
+    let builder = builder(spec, asks, &model, &world, recorder.clone()).approver(Silent);
+    let runtime = builder.tool("falls", Falls(false.into())).start().await.unwrap();
+    let run = runtime.start(RunRequest::new("x")).await.unwrap();
+    let (mut events, mut is_asked, mut is_restarted) = (run.events(), false, false);
+    while !(is_asked && is_restarted) {
+        match &events.next().await.unwrap().event {
+            Event::ApprovalRequested { .. } => is_asked = true,
+            Event::AgentRestarted { .. } => is_restarted = true,
+            _ => {}
+        }
+    }
+    run.controls().approve(None, &Ballot::of(true)).await.unwrap();
+    let report = end(run).await;
+    assert_eq!(report.status, Status::Done, "{:?}", report.reason);
+    assert!(report.answer_text().unwrap().starts_with("once one#1.0 | "), "{:?}", report.answer);
+    assert_eq!((world.seen(Effect::Once).len(), report.agents[0].incarnations), (1, 2));
+}
