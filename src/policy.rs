@@ -99,6 +99,11 @@ impl Policies {
         rules.about(agent, subject).into_iter().filter_map(|place| Some(rules.rule(place)?.id.clone())).collect()
     }
 
+    /// Whether what is said of such calls may be otherwise later though nothing is done: by the time, or by what others spend.
+    pub fn look_at_what_passes(&self, agent: &str, subject: &Subject) -> bool {
+        self.rules.as_ref().is_some_and(|rules| rules.look_at_what_passes(agent, subject))
+    }
+
     /// Decides on a call of a built-in tool, or of something else.
     pub fn decide(&self, asked: &Asked<'_>, builtin: Option<Builtin>) -> Decision {
         let Some(rules) = &self.rules else { return self.by_default(asked.subject, builtin) };

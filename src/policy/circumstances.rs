@@ -89,6 +89,11 @@ impl Needs {
         }
     }
 
+    /// Whether they look at what becomes another though nothing is done with the call.
+    pub(super) fn what_passes(&self) -> bool {
+        self.has("now") || self.has("spent")
+    }
+
     fn has(&self, name: &str) -> bool {
         self.all || self.names.iter().any(|known| known == name)
     }

@@ -136,6 +136,11 @@ impl Rules {
         })
     }
 
+    /// Whether the policies that may be about such calls look at the time, or at what is spent.
+    pub(super) fn look_at_what_passes(&self, agent: &str, subject: &Subject) -> bool {
+        self.slice(agent, subject).sliced.needs.what_passes()
+    }
+
     /// Returns the places of the policies that may be about an agent's calls of something.
     pub(super) fn about(&self, agent: &str, subject: &Subject) -> Vec<usize> {
         let mut places: Vec<usize> = self.slice(agent, subject).sliced.places.values().copied().collect();

@@ -256,11 +256,22 @@ pub struct Standing {
     pub labels: Labels,
     /// What the grant is bound to.
     pub binding: Binding,
+    /// The policies that asked, by their ids: what others ask about is for the people to say that they name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<Arc<str>>,
 }
 
 impl Standing {
-    /// Whether it holds for a call of an agent to a tool.
-    pub fn covers(&self, agent: &str, subject: &Subject, labels: &Labels, binding: &Binding, now_ms: u64) -> bool {
+    /// Whether it holds for a call of an agent to a tool, about which `policies` ask.
+    pub fn covers(
+        &self,
+        agent: &str,
+        subject: &Subject,
+        labels: &Labels,
+        binding: &Binding,
+        policies: &[Arc<str>],
+        now_ms: u64,
+    ) -> bool {
         let Subject::Tool { tool, arguments } = subject else { return false };
         let knows = |label: &str| self.labels.iter().any(|known| known == label);
         let is_as_it_was = |file: &BoundFile| {
@@ -273,6 +284,7 @@ impl Standing {
             && self.binding.tool == binding.tool
             && self.binding.schema == binding.schema
             && self.binding.policies == binding.policies
+            && self.policies == policies
             && labels.iter().all(knows)
             && binding.files.iter().all(is_as_it_was)
             && self.is_like(arguments)
@@ -594,6 +606,7 @@ impl RunState {
             pattern: pattern.clone(),
             labels: open.labels.clone(),
             binding: approval.request.binding.clone(),
+            policies: approval.request.policies.clone(),
         };
         if !standing.is_like(arguments) {
             return Err(NotApproved::BadPattern("the call itself is not like it"));

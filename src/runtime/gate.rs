@@ -78,7 +78,7 @@ pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<Run
                 scope.unless_stopped(Box::pin(ask_model(call, &mut attempt, &pass, &desk, &scope))).await?
             }
             _ if scope.builtin(&subject) == Some(Builtin::PersonAsk) => {
-                return scope.unless_stopped(Box::pin(person::ask(&subject, is_asked, &desk, &scope))).await;
+                scope.unless_stopped(Box::pin(person::ask(&subject, is_asked, &pass, &desk, &scope))).await?
             }
             _ => Box::pin(act(&subject, attempt, &pass, &desk, &scope)).await?,
         };

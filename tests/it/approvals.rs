@@ -16,13 +16,13 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 /// A store, and a network in whose directory tools are at work.
-struct Office {
+pub(crate) struct Office {
     dir: TempDir,
-    network: String,
+    pub(crate) network: String,
 }
 
 /// A network of one agent that writes once, and says what came of it.
-const WRITER: &str = r#"
+pub(crate) const WRITER: &str = r#"
 [network]
 name = "office"
 entry = "writer"
@@ -40,59 +40,59 @@ writer = [
 "#;
 
 impl Office {
-    fn new(network: &str) -> Self {
+    pub(crate) fn new(network: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("out")).unwrap();
         Self { dir, network: network.to_owned() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn network(&self) -> Network {
+    pub(crate) fn network(&self) -> Network {
         let loaded = Network::parse("n.toml", &self.network, self.dir.path());
         loaded.unwrap_or_else(|invalid| panic!("{invalid}")).network
     }
 
     /// Opens the store as a process does.
-    fn host(&self) -> Host {
+    pub(crate) fn host(&self) -> Host {
         Host::new(Arc::new(Recorder::open(&self.path("store"), false).unwrap()))
     }
 
-    async fn start(&self, host: &Host) -> Report {
+    pub(crate) async fn start(&self, host: &Host) -> Report {
         host.start(self.network(), self.request()).await.unwrap().wait().await.unwrap()
     }
 
-    fn request(&self) -> RunRequest {
+    pub(crate) fn request(&self) -> RunRequest {
         RunRequest { directory: Some(self.dir.path().to_owned()), tenant: "acme".into(), ..RunRequest::new("x") }
     }
 
-    fn written(&self, name: &str) -> Option<String> {
+    pub(crate) fn written(&self, name: &str) -> Option<String> {
         fs::read_to_string(self.path("out").join(name)).ok()
     }
 }
 
-async fn resume(host: &Host, run: &RunId) -> Report {
+pub(crate) async fn resume(host: &Host, run: &RunId) -> Report {
     let resumed = host.resume::<Error>(run, Answers::default(), Ok).await.unwrap();
     resumed.unwrap().wait().await.unwrap()
 }
 
-fn call(name: &str) -> CallId {
+pub(crate) fn call(name: &str) -> CallId {
     name.parse().unwrap()
 }
 
-fn ballot(by: &str, ruling: Ruling) -> Ballot {
+pub(crate) fn ballot(by: &str, ruling: Ruling) -> Ballot {
     Ballot { by: by.into(), ruling, digest: None, tenant: None }
 }
 
-const YES: Ruling = Ruling::Approve { standing: None };
+pub(crate) const YES: Ruling = Ruling::Approve { standing: None };
 
 fn no(reason: &str) -> Ruling {
     Ruling::Reject { reason: Some(reason.into()) }
 }
 
-fn why(result: Result<(Approved, bool), Error>) -> NotApproved {
+pub(crate) fn why(result: Result<(Approved, bool), Error>) -> NotApproved {
     match result {
         Err(Error::NotApproved { why, .. }) => why,
         other => panic!("{other:?}"),
@@ -100,16 +100,16 @@ fn why(result: Result<(Approved, bool), Error>) -> NotApproved {
 }
 
 /// How often something is on record.
-fn count(past: &Past, is: impl Fn(&Event) -> bool) -> usize {
+pub(crate) fn count(past: &Past, is: impl Fn(&Event) -> bool) -> usize {
     past.events.iter().filter(|envelope| is(&envelope.event)).count()
 }
 
-fn whole(host: &Host, run: &RunId) -> Past {
+pub(crate) fn whole(host: &Host, run: &RunId) -> Past {
     host.recorder().whole_past(run).unwrap()
 }
 
 /// Whether a recorded run is decided as it was.
-fn is_as_it_was(host: &Host, run: &RunId) {
+pub(crate) fn is_as_it_was(host: &Host, run: &RunId) {
     let past = whole(host, run);
     Replayer::new().replay(&past).unwrap_or_else(|why| panic!("{why}"));
 }

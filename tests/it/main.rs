@@ -4,6 +4,7 @@
 
 mod aimock;
 mod approvals;
+mod approvers;
 mod audit;
 mod budgets;
 mod check;

@@ -28,20 +28,22 @@ impl Terminal {
         is_there.then(|| Self { screen: screen.clone(), turn: Mutex::default() })
     }
 
-    /// Asks until what is typed is taken; none at the end of the input.
-    async fn put<T>(&self, question: &str, prompt: &str, take: impl Fn(&str) -> Option<T>) -> Option<T> {
+    /// Asks until what is typed is taken; `take` says why it is not. None at the end of the input.
+    async fn put<T>(&self, question: &str, prompt: &str, take: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let mut reading = self.turn.lock().await;
         let _asking = Asking::begin(&self.screen);
         // What was typed when nothing was asked is no answer.
         reading.take_if(|line| line.is_finished());
+        let mut shown = question.to_owned();
         loop {
-            print::notice(&format!("{question}\n{prompt} "));
+            print::notice(&format!("{shown}\n{prompt} "));
             // If the run ends meanwhile, the process ends without the thread.
             let line = reading.get_or_insert_with(|| tokio::task::spawn_blocking(read_line));
             let typed = line.await.ok().flatten();
             *reading = None;
-            if let Some(taken) = take(&typed?) {
-                return Some(taken);
+            match take(&typed?) {
+                Ok(taken) => return Some(taken),
+                Err(why) => shown = visible(&why).into_owned(),
             }
         }
     }
@@ -72,9 +74,8 @@ impl Approver for Terminal {
                 // Somebody else has to say.
                 return None;
             }
-            // Where nobody types any more, nobody says yes.
             let prompt = "(`n WHY` tells the model why not; `e {…}` gives other arguments)\nallow it, this once? [y/n]";
-            let ruling = self.put(&words(question), prompt, ruling).await.unwrap_or(Ruling::Reject { reason: None });
+            let ruling = self.put(&words(question), prompt, ruling).await?;
             Some(Ballot { by, ruling, digest: None, tenant: None })
         })
     }
@@ -83,7 +84,7 @@ impl Approver for Terminal {
         Box::pin(async move {
             let choices = &inquired.inquiry.choices;
             let prompt = if choices.is_empty() { "answer:" } else { "answer, or its number:" };
-            self.put(&inquiry(inquired), prompt, |line| Some(chosen(choices, line))).await
+            self.put(&inquiry(inquired), prompt, |line| Ok(chosen(choices, line))).await
         })
     }
 }
@@ -95,15 +96,21 @@ pub(in crate::cli) fn me() -> String {
     named.next().unwrap_or_else(|| SOMEBODY.to_owned())
 }
 
-/// Reads what somebody says of a call; none where it is neither yes nor no.
-fn ruling(line: &str) -> Option<Ruling> {
+/// Reads what somebody says of a call.
+///
+/// # Errors
+/// It says nothing of it: what would.
+fn ruling(line: &str) -> Result<Ruling, String> {
     let (word, rest) = line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
     match (word.to_lowercase().as_str(), rest.trim()) {
-        ("y" | "yes", "") => Some(Ruling::Approve { standing: None }),
-        ("n" | "no", "") => Some(Ruling::Reject { reason: None }),
-        ("n" | "no", why) => Some(Ruling::Reject { reason: Some(why.into()) }),
-        ("e" | "edit", arguments) => Some(Ruling::Edit { arguments: serde_json::from_str(arguments).ok()? }),
-        _ => None,
+        ("y" | "yes", "") => Ok(Ruling::Approve { standing: None }),
+        ("n" | "no", "") => Ok(Ruling::Reject { reason: None }),
+        ("n" | "no", why) => Ok(Ruling::Reject { reason: Some(why.into()) }),
+        ("e" | "edit", arguments) => match serde_json::from_str(arguments) {
+            Ok(arguments) => Ok(Ruling::Edit { arguments }),
+            Err(error) => Err(format!("these arguments are no JSON: {error}")),
+        },
+        _ => Err("say `y`, `n` or `e`".to_owned()),
     }
 }
 

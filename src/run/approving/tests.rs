@@ -92,11 +92,13 @@ fn a_standing_grant_covers_the_same_agent_tool_terms_and_labels_for_its_time() {
         pattern: Pattern { like: [("path".to_owned(), json!("docs/*"))].into(), until_ms: Some(100) },
         labels: labels(&["public"]),
         binding: binding(),
+        policies: vec!["writing".into()],
     };
     let write = |arguments| Subject::Tool { tool: "write".into(), arguments };
     let like = write(json!({ "path": "docs/b", "text": "x" }));
+    let asking = |policies: &[&str]| policies.iter().map(|id| Arc::from(*id)).collect::<Vec<_>>();
     let covers = |agent: &str, subject: &Subject, of: &[&str], binding: &Binding, now_ms| {
-        standing.covers(agent, subject, &labels(of), binding, now_ms)
+        standing.covers(agent, subject, &labels(of), binding, &asking(&["writing"]), now_ms)
     };
     let other_call = Binding { whose: "x".into(), arguments: "x".into(), labels: "x".into(), ..binding() };
     assert!(covers("one", &like, &["public"], &other_call, 99));
@@ -104,6 +106,9 @@ fn a_standing_grant_covers_the_same_agent_tool_terms_and_labels_for_its_time() {
     assert!(!covers("one", &like, &[], &other_call, 100), "its time is over");
     assert!(!covers("two", &like, &[], &other_call, 0));
     assert!(!covers("one", &like, &["private"], &other_call, 0));
+    for others in [&["writing", "docs"][..], &["docs"], &[]] {
+        assert!(!standing.covers("one", &like, &labels(&[]), &other_call, &asking(others), 0), "{others:?}");
+    }
     assert!(!covers("one", &write(json!({ "path": "src/b", "text": "x" })), &[], &other_call, 0));
     assert!(!covers("one", &write(json!({ "path": "docs/b", "text": "y" })), &[], &other_call, 0));
     assert!(!covers("one", &write(json!({ "path": "docs/b", "text": "x", "mode": 1 })), &[], &other_call, 0));

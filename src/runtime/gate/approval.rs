@@ -72,6 +72,10 @@ pub(super) enum Verdict {
 pub(super) struct Pass {
     /// The policies that were asked.
     policies: Arc<Policies>,
+    /// What they said, and which of them.
+    said: (Permission, Vec<Arc<str>>),
+    /// What they were told the call is influenced by.
+    labels: Labels,
     /// What a person approved of, as it was when the call was let through; none where nobody was asked.
     approved: Option<Shown>,
     /// What was known of the call's approval.
@@ -89,9 +93,9 @@ pub(super) enum Passed {
 }
 
 impl Pass {
-    fn of(policies: Arc<Policies>, approved: Option<Shown>, known: Known) -> Self {
-        let is_edited = edited_by(&known).is_some();
-        Self { policies, approved, known, is_edited }
+    fn of(policies: Arc<Policies>, decision: Decision, labels: Labels, approved: Option<Shown>, known: Known) -> Self {
+        let (said, is_edited) = ((decision.permission, decision.by), edited_by(&known).is_some());
+        Self { policies, said, labels, approved, known, is_edited }
     }
 
     /// Returns what is known of the call's approval where this holds no more.
@@ -99,13 +103,20 @@ impl Pass {
         self.known.clone()
     }
 
-    /// Whether it still holds, now that the call is about to be made: policies and files may have changed while it waited.
+    /// Whether it still holds, now that the call is about to be made: policies, what they look at and files may have changed
+    /// while it waited.
     pub(super) async fn holds(&self, subject: &Subject, desk: &Desk, scope: &Scope) -> bool {
         if !Arc::ptr_eq(&self.policies, &scope.fleet.policies.now()) {
             return false;
         }
+        if self.policies.look_at_what_passes(&desk.agent, subject) {
+            let now = decide(&self.policies, subject, &self.labels, desk, scope);
+            if (now.permission, now.by) != self.said {
+                return false;
+            }
+        }
         let Some(shown) = &self.approved else { return true };
-        let now = binding::look(subject, &desk.labels, &self.policies, desk, scope).await;
+        let now = binding::look(subject, &self.labels, &self.policies, desk, scope).await;
         now.binding == shown.binding
     }
 }
@@ -156,7 +167,7 @@ pub(super) fn at_once(
         Permission::Ask => None,
         Permission::Allow => {
             desk.note_decision(&policies, &decision)?;
-            Some(Verdict::Granted(Pass::of(policies, None, known.clone())))
+            Some(Verdict::Granted(Pass::of(policies, decision, labels, None, known.clone())))
         }
         Permission::Deny => {
             desk.note_decision(&policies, &decision)?;
@@ -187,9 +198,9 @@ pub(super) async fn settle(
             continue;
         }
         let shown = binding::look(subject, &labels, &policies, desk, scope).await;
-        let again = match standing(&known, &shown, subject) {
+        let again = match standing(&known, &shown, &decision, subject) {
             Standing::Holds => {
-                return Ok(Verdict::Granted(Pass::of(policies, Some(shown), known)));
+                return Ok(Verdict::Granted(Pass::of(policies, decision, labels, Some(shown), known)));
             }
             Standing::Waits(approval) => {
                 known = wait(subject, &approval.request, approval.is_told, desk, scope).await?;
@@ -201,10 +212,11 @@ pub(super) async fn settle(
         };
         let now_ms = scope.recorder.now_ms();
         let mut patterns = desk.situation.patterns.iter();
-        if patterns.any(|one| one.covers(&desk.agent, subject, &labels, &shown.binding, now_ms)) {
+        if patterns.any(|one| one.covers(&desk.agent, subject, &labels, &shown.binding, &decision.by, now_ms)) {
             let why = Some("as a person approved of before, by a pattern".into());
-            desk.note_decision(&policies, &Decision { permission: Permission::Allow, why, ..decision })?;
-            return Ok(Verdict::Granted(Pass::of(policies, Some(shown), Known::Nothing)));
+            let allowed = Decision { permission: Permission::Allow, why, ..decision.clone() };
+            desk.note_decision(&policies, &allowed)?;
+            return Ok(Verdict::Granted(Pass::of(policies, decision, labels, Some(shown), Known::Nothing)));
         }
         desk.note_decision(&policies, &decision)?;
         let request = Arc::new(request(decision, shown, again, now_ms));
@@ -234,7 +246,7 @@ enum Standing {
     Changed(String),
 }
 
-fn standing(known: &Known, shown: &Shown, subject: &Subject) -> Standing {
+fn standing(known: &Known, shown: &Shown, decision: &Decision, subject: &Subject) -> Standing {
     let (approval, is_decided) = match known {
         Known::Nothing | Known::Passed(None) => return Standing::New,
         Known::Asked(None) | Known::Decided { approval: None, .. } => return Standing::New,
@@ -250,6 +262,8 @@ fn standing(known: &Known, shown: &Shown, subject: &Subject) -> Standing {
     };
     match changed {
         Some(what) => Standing::Changed(what),
+        // Other people may have to say yes to this, and more of them.
+        None if decision.by != approval.request.policies => Standing::Changed("which policies ask".to_owned()),
         None if is_decided => Standing::Holds,
         None => Standing::Waits(approval.clone()),
     }

@@ -2,6 +2,7 @@
 
 use tokio::sync::oneshot;
 
+use super::approval::{Pass, Passed};
 use super::desk::Desk;
 use super::{crash, permit};
 use crate::run::{CallId, Event, Inquiry, NoAnswer, RunId, Subject};
@@ -23,25 +24,36 @@ pub struct Inquired {
 
 /// Asks a person. The question is on disk before anybody sees it; one that was asked before is asked no second time, only
 /// shown again. Where nobody is there to answer, the call waits and holds nothing.
-pub(super) async fn ask(subject: &Subject, is_asked: bool, desk: &Desk, scope: &Scope) -> Result<(), Over> {
+pub(super) async fn ask(
+    subject: &Subject,
+    is_asked: bool,
+    pass: &Pass,
+    desk: &Desk,
+    scope: &Scope,
+) -> Result<Passed, Over> {
     if !is_asked {
         permit::may_begin(desk, scope).await?;
+        if !pass.holds(subject, desk, scope).await {
+            return Ok(Passed::Lapsed(pass.known()));
+        }
         let asked = Event::InputRequested { call: desk.id.clone(), subject: subject.clone() };
         crash::point("before_question", "person");
         desk.record_durably(asked).await?;
         crash::point("after_question", "person");
     }
-    let (Some(approver), Some(inquiry)) = (&scope.approver, Inquiry::of(subject)) else { return Ok(()) };
+    let (Some(approver), Some(inquiry)) = (&scope.approver, Inquiry::of(subject)) else {
+        return Ok(Passed::Through);
+    };
     let (run, call) = (scope.stream.run.clone(), desk.id.clone());
     let mut inquired = Inquired { run, call, inquiry, objection: None };
     while let Some(text) = approver.answer(&inquired).await {
         match answer(text, desk).await? {
             Err(why) if !why.is_of_run() => inquired.objection = Some(why),
             // Somebody else may have been faster.
-            _ => return Ok(()),
+            _ => return Ok(Passed::Through),
         }
     }
-    Ok(())
+    Ok(Passed::Through)
 }
 
 /// Hands an answer in. Where it is taken, the supervisor goes on with the call and drops this.

@@ -124,9 +124,7 @@ impl RunLoop {
             let name = self.state.agents().get(&call.agent).map(|instance| instance.name.clone()).unwrap_or_default();
             open.approval.as_ref().is_some_and(|approval| {
                 let request = &approval.request;
-                let may = request.quorum <= 1
-                    && (request.approvers.is_empty() || by.iter().all(|by| request.approvers.contains(by)));
-                may && standing.covers(&name, &open.subject, &open.labels, &request.binding, now_ms)
+                standing.covers(&name, &open.subject, &open.labels, &request.binding, &request.policies, now_ms)
             })
         };
         let covered: Vec<CallId> =

@@ -1,0 +1,320 @@
+//! Approvers: who has to be asked about what, how they hear of it, and what two of them say at the same moment.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Child;
+
+use provost::run::{Event, NotApproved, Pattern, Ruling, Status};
+use provost::runtime::{Host, Report};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::approvals::{Office, WRITER, YES, ballot, call, count, is_as_it_was, resume, whole, why};
+use crate::process::{at_a_terminal, finished, output, provost, read_until, wait};
+
+/// Anybody is asked about documents, and ana about keys.
+const TWO_POLICIES: &str = r#"
+@id("docs") @ask("a document") @approvers("ben, cy")
+permit (principal, action == Action::"call_tool:write", resource) when { context.arguments.path like "docs*" };
+@id("keys") @ask("a key") @approvers("ana, cy") @quorum("2")
+permit (principal, action == Action::"call_tool:write", resource) when { context.arguments.path like "key*" };
+"#;
+
+/// An agent that writes one file after the other.
+fn writes(paths: &[&str]) -> String {
+    let one = |path: &&str| {
+        format!(r#"'{{"calls": [{{"name": "write", "arguments": {{"path": "{path}", "text": "x"}}}}]}}'"#)
+    };
+    let steps: Vec<String> = paths.iter().map(one).collect();
+    let (head, _) = WRITER.split_once("writer = [").unwrap();
+    format!("{head}writer = [{}, '{{{{ results[0].content }}}}']", steps.join(", "))
+}
+
+async fn parked(host: &Host, office: &Office, policies: &str) -> Report {
+    let network = office.network().with_policy("n.cedar", policies);
+    host.start(network, office.request()).await.unwrap().wait().await.unwrap()
+}
+
+#[tokio::test]
+async fn what_another_policy_asks_about_is_for_those_to_say_whom_it_names() {
+    // Who may say yes to a document makes a key of it.
+    let office = Office::new(&writes(&["docs.txt"]));
+    let host = office.host();
+    let report = parked(&host, &office, TWO_POLICIES).await;
+    let edit = Ruling::Edit { arguments: json!({ "path": "key.txt", "text": "x" }) };
+    host.approve(&report.run, None, &ballot("ben", edit)).await.unwrap();
+    let asked = resume(&host, &report.run).await;
+    assert_eq!((asked.status, office.written("key.txt")), (Status::AwaitingApproval, None));
+    let request = asked.approvals[0].request.as_ref().unwrap();
+    assert_eq!(request.again.as_deref(), Some("which policies ask"));
+    assert!(*request.policies == ["keys".into()] && request.quorum == 2, "{request:?}");
+    let refused = why(host.approve(&report.run, None, &ballot("ben", YES)).await);
+    assert!(matches!(refused, NotApproved::NoApprover { .. }), "{refused}");
+    for by in ["ana", "cy"] {
+        host.approve(&report.run, None, &ballot(by, YES)).await.unwrap();
+    }
+    assert_eq!(resume(&host, &report.run).await.status, Status::Done);
+    assert!(office.written("key.txt").is_some() && office.written("docs.txt").is_none());
+    is_as_it_was(&host, &report.run);
+
+    // Nor does a pattern reach what others are to be asked about.
+    let office = Office::new(&writes(&["docs.txt", "docs.md", "key.txt"]));
+    let host = office.host();
+    let report = parked(&host, &office, TWO_POLICIES).await;
+    let pattern = Pattern { like: [("path".to_owned(), json!("*"))].into(), until_ms: None };
+    let like = Ruling::Approve { standing: Some(pattern) };
+    host.approve(&report.run, None, &ballot("cy", like)).await.unwrap();
+    let asked = resume(&host, &report.run).await;
+    assert_eq!((asked.status, asked.approvals[0].call.clone()), (Status::AwaitingApproval, call("writer#3.0")));
+    assert!(office.written("docs.md").is_some() && office.written("key.txt").is_none());
+}
+
+#[tokio::test]
+async fn a_model_that_was_told_what_is_labelled_is_called_once_somebody_said_yes() {
+    let network = WRITER.replace("root = \"out\"", "root = \"out\"\nlabels = [\"private\"]");
+    let office = Office::new(&network);
+    let host = office.host();
+    let asks = r#"
+        permit (principal, action == Action::"call_tool:write", resource);
+        permit (principal, action == Action::"call_model", resource) unless { context.labels.contains("private") };
+        @ask("private") permit (principal, action == Action::"call_model", resource) when { context.labels.contains("private") };
+    "#;
+    let report = parked(&host, &office, asks).await;
+    assert_eq!((report.status, report.approvals[0].call.clone()), (Status::AwaitingApproval, call("writer#2")));
+    host.approve(&report.run, None, &ballot("ana", YES)).await.unwrap();
+    assert_eq!(resume(&host, &report.run).await.status, Status::Done);
+    is_as_it_was(&host, &report.run);
+}
+
+#[tokio::test]
+async fn what_is_spent_while_a_call_waits_for_its_turn_counts() {
+    // Two calls are decided on before either is made, and one of them at a time may be.
+    let both = WRITER.replace("[sim.script]", "in_flight = 1\n[sim.script]");
+    let (head, _) = both.split_once("writer = [").unwrap();
+    let one = |path: &str| format!(r#"{{"name": "write", "arguments": {{"path": "{path}", "text": "x"}}}}"#);
+    let calls = format!(r#"'{{"calls": [{}, {}]}}'"#, one("a"), one("b"));
+    let network = format!("{head}writer = [{calls}, '{{{{ results | map(attribute=\"content\") | join(\" | \") }}}}']");
+    let office = Office::new(&network);
+    let host = office.host();
+    let one_alone = r#"
+        permit (principal, action, resource);
+        @id("one") forbid (principal, action == Action::"call_tool:write", resource) when { context.spent.tool_calls > 0 };
+    "#;
+    let report = parked(&host, &office, one_alone).await;
+    let answer = report.answer_text().unwrap();
+    assert!(answer.contains("policy forbids this call (`one`)"), "{answer}");
+    assert_eq!(office.written("a").is_some() as u8 + office.written("b").is_some() as u8, 1);
+}
+
+/// Tells by a program that appends what it reads to `told`, and then does as `then` says.
+fn notifying(office: &Office, then: &str) -> String {
+    let told = office.path("told");
+    let told = told.to_str().unwrap();
+    format!("{WRITER}\n[policy.approvals]\nnotify = {{ command = [\"sh\", \"-c\", \"cat >> {told}; {then}\"] }}\n")
+}
+
+fn told(office: &Office) -> Vec<Value> {
+    let text = fs::read_to_string(office.path("told")).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_program_tells_approvers_once() {
+    let mut office = Office::new(WRITER);
+    office.network = notifying(&office, "true");
+    let host = office.host();
+    let report = office.start(&host).await;
+    let asked = &report.approvals[0];
+    let heard = told(&office);
+    let [heard] = heard.as_slice() else { panic!("{heard:?}") };
+    assert_eq!(
+        [&heard["run"], &heard["tenant"], &heard["network"], &heard["agent"], &heard["call"], &heard["digest"]],
+        [
+            &json!(report.run),
+            &json!("acme"),
+            &json!("office"),
+            &json!("writer"),
+            &json!("writer#1.0"),
+            &json!(asked.digest)
+        ]
+    );
+    assert_eq!(heard["wants"]["arguments"]["path"], "a.txt");
+    // Who was told is not told again, however often the run is taken up.
+    resume(&host, &report.run).await;
+    assert_eq!(told(&office).len(), 1);
+    let past = whole(&host, &report.run);
+    assert_eq!(count(&past, |event| matches!(event, Event::ApproversTold { error: None, .. })), 1);
+}
+
+#[tokio::test]
+async fn approvers_who_can_not_be_told_are_on_record_and_the_run_waits_all_the_same() {
+    let mut office = Office::new(WRITER);
+    office.network = notifying(&office, "echo nobody home >&2; exit 3");
+    let host = office.host();
+    let report = office.start(&host).await;
+    assert_eq!((report.status, told(&office).len()), (Status::AwaitingApproval, 3), "it is tried three times");
+    let past = whole(&host, &report.run);
+    let said = |event: &Event| match event {
+        Event::ApproversTold { error, .. } => error.as_deref().map(str::to_owned),
+        _ => None,
+    };
+    let said: Vec<String> = past.events.iter().filter_map(|envelope| said(&envelope.event)).collect();
+    assert_eq!(said, ["the program sh: exit status: 3: nobody home"]);
+}
+
+/// Answers one request after the other with these codes; returns what it was asked.
+async fn webhook(listener: TcpListener, codes: &[u16]) -> Vec<String> {
+    let mut asked = Vec::new();
+    for code in codes {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = String::new();
+        while !request.ends_with("}\n") && !request.ends_with('}') {
+            let mut piece = [0; 4096];
+            let count = stream.read(&mut piece).await.unwrap();
+            request.push_str(std::str::from_utf8(&piece[..count]).unwrap());
+        }
+        let answer = format!("HTTP/1.1 {code} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        asked.push(request);
+    }
+    asked
+}
+
+#[tokio::test]
+async fn a_webhook_tells_approvers_and_its_secrets_are_told_nobody_else() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let notify = format!("notify = {{ url = \"http://{address}/hook/s3cr3t\", bearer_token = \"env:PATH\" }}");
+    let office = Office::new(&format!("{WRITER}\n[policy.approvals]\n{notify}\n"));
+    let host = office.host();
+    let (report, asked) = tokio::join!(office.start(&host), webhook(listener, &[500, 200]));
+    assert_eq!((report.status, asked.len()), (Status::AwaitingApproval, 2));
+    let (head, body) = asked[1].split_once("\r\n\r\n").unwrap();
+    let token = std::env::var("PATH").unwrap();
+    assert!(head.starts_with("POST /hook/s3cr3t ") && head.contains(&format!("Bearer {token}")), "{head}");
+    assert_eq!(serde_json::from_str::<Value>(body).unwrap()["call"], "writer#1.0");
+
+    // Where nobody listens, neither the address nor the token is said.
+    let report = office.start(&host).await;
+    assert_eq!(report.status, Status::AwaitingApproval);
+    let past = whole(&host, &report.run);
+    let is_failed = |event: &Event| matches!(event, Event::ApproversTold { error: Some(_), .. });
+    assert_eq!(count(&past, is_failed), 1);
+    for envelope in &past.events {
+        let text = format!("{:?}", envelope.event);
+        assert!(!text.contains("s3cr3t") && !text.contains(&token), "{text}");
+    }
+}
+
+/// A directory in which a run awaits approval; nothing else is there.
+fn awaiting(network: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("out")).unwrap();
+    fs::write(dir.path().join("n.toml"), network).unwrap();
+    dir
+}
+
+/// Starts commands that say something of the same call at the same moment; returns how each ended.
+fn at_once(dir: &Path, commands: usize) -> Vec<(Option<i32>, String, String)> {
+    let start = |number: usize| {
+        let (name, number) = (format!("p{number}"), number % 2);
+        let mut command = provost(dir);
+        match number {
+            0 => command.args(["approvals", "approve", "last", "--as", &name]),
+            _ => command.args(["approvals", "reject", "last", "--as", &name, "--reason", "no"]),
+        };
+        command.spawn().unwrap()
+    };
+    let started: Vec<Child> = (0..commands).map(start).collect();
+    started.into_iter().map(|child| finished(child.wait_with_output().unwrap())).collect()
+}
+
+#[test]
+fn of_many_terminals_at_the_same_moment_one_is_heard_and_the_others_are_told_so() {
+    for round in 0..5 {
+        let dir = awaiting(WRITER);
+        assert_eq!(output(dir.path(), &["run", "n.toml", "x"]).0, Some(6));
+        let said = at_once(dir.path(), 6);
+        let taken: Vec<usize> = (0..said.len()).filter(|&place| said[place].0 == Some(0)).collect();
+        let [taken] = taken.as_slice() else { panic!("round {round}: {said:?}") };
+        for (place, (code, _, stderr)) in said.iter().enumerate().filter(|(place, _)| place != taken) {
+            let by = format!("ed by p{taken}");
+            assert!(*code == Some(1) && stderr.contains(&by), "round {round}, {place}: {code:?} {stderr}");
+        }
+        let is_written = dir.path().join("out/a.txt").exists();
+        assert_eq!(is_written, taken % 2 == 0, "round {round}");
+    }
+}
+
+#[test]
+fn a_person_at_the_terminal_says_why_not_gives_other_arguments_or_leaves_it_to_somebody_else() {
+    let ended = |child: &mut Child| {
+        let code = wait(child);
+        let mut stdout = String::new();
+        std::io::Read::read_to_string(&mut child.stdout.take().unwrap(), &mut stdout).unwrap();
+        (code, stdout)
+    };
+    let dir = awaiting(WRITER);
+    let run = ["run", "n.toml", "x"];
+    let (mut child, mut terminal) = at_a_terminal(dir.path(), &run);
+    read_until(&mut terminal, "[y/n]");
+    terminal.write_all(b"n the quarter is not over\n").unwrap();
+    assert_eq!(ended(&mut child), (Some(0), "a person did not allow this call: the quarter is not over\n".to_owned()));
+
+    let (mut child, mut terminal) = at_a_terminal(dir.path(), &run);
+    read_until(&mut terminal, "[y/n]");
+    for (typed, objection) in [
+        ("perhaps\n", "say `y`, `n` or `e`"),
+        ("e {\n", "these arguments are no JSON"),
+        ("e {\"path\": 3, \"text\": \"x\"}\n", "`write` does not take them"),
+    ] {
+        terminal.write_all(typed.as_bytes()).unwrap();
+        read_until(&mut terminal, objection);
+        read_until(&mut terminal, "[y/n]");
+    }
+    terminal.write_all(b"e {\"path\": \"b.txt\", \"text\": \"b\"}\n").unwrap();
+    let (code, stdout) = ended(&mut child);
+    assert!(code == Some(0) && stdout.starts_with("[a person changed the arguments"), "{stdout}");
+    assert_eq!(fs::read_to_string(dir.path().join("out/b.txt")).unwrap(), "b");
+
+    // The end of the input is no answer: the run waits for one.
+    let (mut child, mut terminal) = at_a_terminal(dir.path(), &run);
+    read_until(&mut terminal, "[y/n]");
+    terminal.write_all(b"\x04").unwrap();
+    assert_eq!(wait(&mut child), Some(6));
+
+    // Meanwhile somebody answers from elsewhere, through the process that holds the store.
+    let (mut child, mut terminal) = at_a_terminal(dir.path(), &["runs", "resume", "last"]);
+    read_until(&mut terminal, "[y/n]");
+    let listed: Value = serde_json::from_str(&output(dir.path(), &["approvals", "--json"]).1).unwrap();
+    assert_eq!(listed[0]["call"], "writer#1.0");
+    let wrong = output(dir.path(), &["approvals", "edit", "last", "--arguments", "{}"]);
+    assert!(wrong.0 == Some(2) && wrong.2.contains("`write` does not take them"), "{wrong:?}");
+    let (code, said, _) = output(dir.path(), &["approvals", "approve", "last", "--as", "ben"]);
+    assert!(code == Some(0) && said.starts_with("said; the run goes on"), "{said}");
+    assert_eq!(ended(&mut child).0, Some(0));
+    assert!(dir.path().join("out/a.txt").exists());
+
+    // Who may not answer is not asked.
+    fs::write(dir.path().join("n.toml"), format!("{WRITER}\n[policy.approvals]\napprovers = [\"nobody here\"]\n"))
+        .unwrap();
+    let (mut child, _terminal) = at_a_terminal(dir.path(), &run);
+    assert_eq!(wait(&mut child), Some(6));
+}
+
+/// A process that is killed after it has asked, and before it has told anybody.
+#[cfg(debug_assertions)]
+#[test]
+fn approvers_who_were_not_told_before_a_crash_are_told_after_it() {
+    let office = Office::new(WRITER);
+    let dir = awaiting(&notifying(&office, "true"));
+    let mut killed = provost(dir.path());
+    killed.args(["run", "n.toml", "x"]).env("PROVOST_CRASH_AT", "gate.after_question.approval@1");
+    assert_eq!(killed.output().unwrap().status.code(), None);
+    assert!(told(&office).is_empty());
+    assert_eq!(output(dir.path(), &["runs", "resume", "last"]).0, Some(6));
+    assert_eq!(output(dir.path(), &["runs", "resume", "last"]).0, Some(6));
+    assert_eq!(told(&office).len(), 1);
+}
