@@ -23,6 +23,7 @@ mod routing;
 mod start;
 mod state;
 mod stored;
+mod subject;
 
 pub use agent::{
     AgentState, Change, Effect, Guard, Guards, MAX_CALLS_PER_STEP, Pick, SUMMARISE, Why, decide, downgraded,
@@ -37,7 +38,7 @@ pub use asking::{Inquiry, MAX_ANSWER_BYTES, MAX_CHOICE_CHARS, MAX_CHOICES, MAX_Q
 pub use behaviour::{Agent, Move, Turn};
 pub use definition::{Compaction, Definition, OutputSchema, Target, TargetKind};
 pub use diff::{Diff, Pair, Parting, StepCost, What};
-pub use event::{Envelope, Event, Parent, Resolution, Stream, Subject, ToolFailure, Visit, Wait};
+pub use event::{Envelope, Event, Parent, Resolution, Stream, ToolFailure, Visit, Wait};
 pub use fork::{ForkPoint, NoForkPoint};
 pub use health::Health;
 pub use id::{AgentId, CallId, NotACall, RunId};
@@ -53,3 +54,4 @@ pub use state::{
     delegate_tool, handoff_tool, publish_tool,
 };
 pub use stored::{Fold, StoredError, decode, encode, rejected};
+pub use subject::Subject;

@@ -128,6 +128,13 @@ pub trait Tool: Send + Sync + 'static {
         async { Preview::default() }
     }
 
+    /// Says what arguments come to, where what they name can be named in several ways: policies and patterns are told this
+    /// instead, so that they hold however it is named. None where they say it in the one way.
+    fn canonical(&self, arguments: &Value) -> impl Future<Output = Option<Value>> + Send {
+        let _ = arguments;
+        async { None }
+    }
+
     /// Does it.
     ///
     /// # Errors
@@ -174,6 +181,8 @@ pub trait ErasedTool: Send + Sync + 'static {
     fn parameters(&self) -> Value;
     /// See [`Tool::preview`].
     fn preview(self: Arc<Self>, arguments: Value) -> BoxFuture<'static, Preview>;
+    /// See [`Tool::canonical`].
+    fn canonical<'a>(&'a self, arguments: &'a Value) -> BoxFuture<'a, Option<Value>>;
     /// Calls the tool with JSON arguments; the result is what the model reads, not yet cut to the output limit.
     fn call(self: Arc<Self>, arguments: Value, call: Call) -> BoxFuture<'static, Result<String, Error>>;
 }
@@ -198,6 +207,10 @@ impl<T: Tool> ErasedTool for T {
                 Err(_) => Preview::default(),
             }
         })
+    }
+
+    fn canonical<'a>(&'a self, arguments: &'a Value) -> BoxFuture<'a, Option<Value>> {
+        Box::pin(Tool::canonical(self, arguments))
     }
 
     fn call(self: Arc<Self>, arguments: Value, call: Call) -> BoxFuture<'static, Result<String, Error>> {

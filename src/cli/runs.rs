@@ -119,9 +119,9 @@ pub(super) fn stdin(what: &str) -> Result<String, Error> {
     let mut text = String::new();
     let unreadable = |why: String| Error::Usage { message: why, hint: String::new() };
     let read = std::io::stdin().lock().take(MAX_INPUT_BYTES as u64 + 1).read_to_string(&mut text);
-    read.map_err(|error| unreadable(format!("{what} can't be read from stdin: {error}")))?;
+    read.map_err(|error| unreadable(format!("can't read {what} from stdin: {error}")))?;
     match text.len() > MAX_INPUT_BYTES {
-        true => Err(unreadable(format!("{what} is longer than {MAX_INPUT_BYTES} bytes"))),
+        true => Err(unreadable(format!("{what}: longer than {MAX_INPUT_BYTES} bytes"))),
         false => Ok(text),
     }
 }

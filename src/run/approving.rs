@@ -1,13 +1,17 @@
 //! Approvals: what a person is asked about a call, what binds the answer to it, and which answers are taken.
 
-use std::collections::BTreeMap;
+mod binding;
+mod pattern;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CallId, Labels, OpenCall, RunState, Stage, Status, Subject};
-use crate::spec::{MAX_PERSON, visible};
+pub use self::binding::{Binding, BoundFile};
+pub use self::pattern::{Pattern, Standing};
+use super::{CallId, OpenCall, RunState, Stage, Status, Subject};
+use crate::spec::{MAX_PERSON, visible, visible_text};
 
 /// How long a reason may be, in bytes: a model reads it, and a person wrote it.
 pub const MAX_REASON_BYTES: usize = 4 * 1024;
@@ -17,88 +21,6 @@ pub const MAX_STANDING: usize = 100;
 
 /// Who answers where nobody says who he is.
 pub const SOMEBODY: &str = "person";
-
-/// What a grant is bound to, each part as the digest of what it was when a person was asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Binding {
-    /// The run, its tenant, the agent and the call.
-    pub whose: Arc<str>,
-    /// How the tool is set up in the network; what else is called, by its name.
-    pub tool: Arc<str>,
-    /// What the tool takes.
-    pub schema: Arc<str>,
-    /// What it is given.
-    pub arguments: Arc<str>,
-    /// What the agent had been influenced by.
-    pub labels: Arc<str>,
-    /// The policies that asked.
-    pub policies: Arc<str>,
-    /// The files that the call names.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub files: Vec<BoundFile>,
-}
-
-/// A file that a call names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BoundFile {
-    /// Where it is.
-    pub path: Arc<str>,
-    /// The digest of what is in it; none where there is no such file.
-    pub digest: Option<Arc<str>>,
-    /// Whether the call is to change it, and not to use it.
-    pub is_target: bool,
-}
-
-impl Binding {
-    /// Returns one digest of all of it.
-    pub fn digest(&self) -> Arc<str> {
-        let Self { whose, tool, schema, arguments, labels, policies, files } = self;
-        let mut hasher = blake3::Hasher::new();
-        let mut add = |part: &str| {
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part.as_bytes());
-        };
-        [whose, tool, schema, arguments, labels, policies].into_iter().for_each(|part| add(part));
-        for BoundFile { path, digest, is_target } in files {
-            add(path);
-            add(digest.as_deref().unwrap_or("-"));
-            add(if *is_target { "target" } else { "used" });
-        }
-        hasher.finalize().to_hex().as_str().into()
-    }
-
-    /// Says what has changed since `asked`; none if nothing has.
-    pub fn changed_since(&self, asked: &Self) -> Option<String> {
-        let parts = [
-            (self.whose == asked.whose, "whose call it is"),
-            (self.tool == asked.tool, "how the tool is set up"),
-            (self.schema == asked.schema, "what the tool takes"),
-            (self.arguments == asked.arguments, "its arguments"),
-            (self.labels == asked.labels, "what the agent was influenced by"),
-            (self.policies == asked.policies, "the policies"),
-        ];
-        let mut changed: Vec<String> =
-            parts.into_iter().filter(|(same, _)| !same).map(|(_, what)| what.to_owned()).collect();
-        let of = |files: &[BoundFile], path: &str| files.iter().find(|file| *file.path == *path).cloned();
-        let paths = self.files.iter().chain(&asked.files).map(|file| &file.path);
-        let mut paths: Vec<&Arc<str>> = paths.collect();
-        paths.sort();
-        paths.dedup();
-        let differs = |path: &&Arc<str>| of(&self.files, path) != of(&asked.files, path);
-        changed.extend(paths.into_iter().filter(differs).map(|path| format!("`{path}`")));
-        (!changed.is_empty()).then(|| changed.join(", "))
-    }
-
-    /// Says what has changed since `asked` beside the arguments, which a person has changed to these: files that the new
-    /// arguments name are to be changed, or were seen. None if nothing has.
-    pub fn changed_beside_edit(&self, asked: &Self, edited: &str) -> Option<String> {
-        let was_seen = |file: &BoundFile| file.is_target || asked.files.contains(file);
-        let mut like_asked = asked.clone();
-        like_asked.arguments = edited.into();
-        like_asked.files = if self.files.iter().all(was_seen) { self.files.clone() } else { asked.files.clone() };
-        self.changed_since(&like_asked)
-    }
-}
 
 /// What a person is asked about a call, and on which terms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +47,16 @@ pub struct ApprovalRequest {
     /// What has changed since it was asked before; none if it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub again: Option<Arc<str>>,
+    /// The call as policies and patterns are told of it, where that is otherwise than its agent wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Arc<Subject>>,
+}
+
+impl ApprovalRequest {
+    /// Returns the call as policies and patterns are told of it.
+    pub fn seen<'a>(&'a self, subject: &'a Subject) -> &'a Subject {
+        self.seen.as_deref().unwrap_or(subject)
+    }
 }
 
 /// How far the approval of a call has come.
@@ -228,110 +160,6 @@ pub enum Ruling {
     },
 }
 
-/// Which later calls of a run are like one that was approved: the same agent's to the same tool.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Pattern {
-    /// What arguments may be, by their names: in a text, `*` stands for anything; a list has a pattern for each item. An
-    /// argument that is not named must be as it was.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub like: BTreeMap<String, Value>,
-    /// Until when it holds, in milliseconds since 1970 (UTC); to the end of the run where there is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub until_ms: Option<u64>,
-}
-
-/// Calls that a person has approved of before they are made.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Standing {
-    /// The agent's name in the network.
-    pub agent: Arc<str>,
-    /// The tool.
-    pub tool: Arc<str>,
-    /// What it was given when it was approved.
-    pub arguments: Value,
-    /// Which calls are like it.
-    pub pattern: Pattern,
-    /// What the agent had been influenced by; what is influenced by more is asked about.
-    pub labels: Labels,
-    /// What the grant is bound to.
-    pub binding: Binding,
-    /// The policies that asked, by their ids: what others ask about is for the people to say that they name.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub policies: Vec<Arc<str>>,
-}
-
-impl Standing {
-    /// Whether it holds for a call of an agent to a tool, about which `policies` ask.
-    pub fn covers(
-        &self,
-        agent: &str,
-        subject: &Subject,
-        labels: &Labels,
-        binding: &Binding,
-        policies: &[Arc<str>],
-        now_ms: u64,
-    ) -> bool {
-        let Subject::Tool { tool, arguments } = subject else { return false };
-        let knows = |label: &str| self.labels.iter().any(|known| known == label);
-        let is_as_it_was = |file: &BoundFile| {
-            let known = self.binding.files.iter().find(|known| known.path == file.path);
-            file.is_target || known.is_none_or(|known| known.is_target || known.digest == file.digest)
-        };
-        *self.agent == *agent
-            && self.tool == *tool
-            && self.pattern.until_ms.is_none_or(|until_ms| now_ms < until_ms)
-            && self.binding.tool == binding.tool
-            && self.binding.schema == binding.schema
-            && self.binding.policies == binding.policies
-            && self.policies == policies
-            && labels.iter().all(knows)
-            && binding.files.iter().all(is_as_it_was)
-            && self.is_like(arguments)
-    }
-
-    fn is_like(&self, arguments: &Value) -> bool {
-        let (Some(given), Some(known)) = (arguments.as_object(), self.arguments.as_object()) else { return false };
-        let names = given.keys().chain(known.keys()).chain(self.pattern.like.keys());
-        let mut names = names.map(String::as_str);
-        names.all(|name| match (self.pattern.like.get(name), given.get(name)) {
-            (Some(pattern), Some(given)) => fits(pattern, given),
-            (Some(_), None) => false,
-            (None, given) => given == known.get(name),
-        })
-    }
-}
-
-/// Whether a value is what a pattern says: texts by `*`, lists item by item, all else by being the same.
-fn fits(pattern: &Value, value: &Value) -> bool {
-    match (pattern, value) {
-        (Value::String(pattern), Value::String(text)) => fits_text(pattern, text),
-        (Value::Array(patterns), Value::Array(items)) => {
-            patterns.len() == items.len() && patterns.iter().zip(items).all(|(pattern, item)| fits(pattern, item))
-        }
-        (pattern, value) => pattern == value,
-    }
-}
-
-/// Whether a text is made of the pattern's parts, in their order, with anything where a `*` stands. Where the text names a
-/// path that climbs, it is not: `docs/*` is not meant for `docs/../key`.
-fn fits_text(pattern: &str, text: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };
-    let climbs = text.split(['/', '\\']).any(|part| part == "..");
-    let Some(mut left) = text.strip_prefix(first).filter(|_| !climbs) else { return false };
-    let mut parts = rest.split('*').peekable();
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return left.ends_with(part);
-        }
-        match left.find(part) {
-            Some(at) => left = &left[at + part.len()..],
-            None => return false,
-        }
-    }
-    true
-}
-
 /// How a call's approval was decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ruled {
@@ -404,7 +232,7 @@ pub enum NotApproved {
     NoName,
     /// The reason is too long, or can't be read.
     #[error(
-        "can't take this reason: it may have {MAX_REASON_BYTES} bytes, and no control characters but line ends and tabs"
+        "can't take this reason: it may have {MAX_REASON_BYTES} bytes, and no control or hidden characters but line ends and tabs"
     )]
     BadReason,
     /// The new arguments are none that the tool takes.
@@ -595,9 +423,9 @@ impl RunState {
     }
 
     fn standing_for(&self, call: &CallId, open: &OpenCall, pattern: &Pattern) -> Result<Arc<Standing>, NotApproved> {
-        let (Subject::Tool { tool, arguments }, Some(approval)) = (&open.subject, &open.approval) else {
-            return Err(NotApproved::BadPattern("only calls of tools are alike"));
-        };
+        let not_alike = NotApproved::BadPattern("only calls of tools are alike");
+        let Some(approval) = &open.approval else { return Err(not_alike) };
+        let Subject::Tool { tool, arguments } = approval.request.seen(&open.subject) else { return Err(not_alike) };
         let agent = self.agents().get(&call.agent).map(|instance| instance.name.clone());
         let standing = Standing {
             agent: agent.unwrap_or_default(),
@@ -632,8 +460,7 @@ pub fn is_person(name: &str) -> bool {
 }
 
 fn is_reason(reason: &str) -> bool {
-    let is_readable = |char: char| !char.is_control() || matches!(char, '\n' | '\t');
-    reason.len() <= MAX_REASON_BYTES && reason.chars().all(is_readable)
+    reason.len() <= MAX_REASON_BYTES && visible_text(reason) == reason
 }
 
 #[cfg(test)]

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::{
     AgentId, AgentOutcome, Answer, ApprovalRequest, CallId, Guard, Labels, Message, Priority, PutBack, RunEnd, RunId,
-    Usage, Verdict, Why,
+    Subject, Usage, Verdict, Why,
 };
 use crate::budget::{AccountName, Amount, Limit};
 use crate::model::Finish;
@@ -207,6 +206,9 @@ pub enum Event {
         set: Arc<str>,
         /// Why, in words; none where it is allowed.
         why: Option<Arc<str>>,
+        /// The call as they were told of it, where that is otherwise than its agent wrote it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seen: Option<Subject>,
     },
     /// Other policies hold from here on.
     PolicyChanged {
@@ -702,59 +704,6 @@ impl Parent {
             Self::Run | Self::Route(_) => None,
             Self::Delegation(call) => Some(call),
             Self::Handoff { answers, .. } => answers.as_ref(),
-        }
-    }
-}
-
-/// What a call is made to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Subject {
-    /// A model, by its name in the network.
-    Model {
-        /// The model.
-        model: Arc<str>,
-        /// How many tokens it may write.
-        max_output_tokens: u32,
-    },
-    /// A tool.
-    Tool {
-        /// The tool's name in the network.
-        tool: Arc<str>,
-        /// Its arguments, a JSON object that satisfies the tool's schema.
-        arguments: Value,
-    },
-    /// Another agent, which is asked.
-    Delegate {
-        /// The agent's name.
-        agent: Arc<str>,
-        /// The question.
-        message: String,
-    },
-    /// Another agent, which takes over.
-    Handoff {
-        /// The agent's name.
-        agent: Arc<str>,
-        /// What it is told.
-        message: String,
-    },
-    /// Whoever takes what is published on a topic.
-    Publish {
-        /// The topic.
-        topic: Arc<str>,
-        /// What is published.
-        message: String,
-    },
-}
-
-impl Subject {
-    /// Returns the name of what is called.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Model { model, .. } => model,
-            Self::Tool { tool, .. } => tool,
-            Self::Delegate { agent, .. } | Self::Handoff { agent, .. } => agent,
-            Self::Publish { topic, .. } => topic,
         }
     }
 }

@@ -364,6 +364,7 @@ impl RunState {
                 if counts {
                     self.spent = self.spent.plus(*reserved);
                 }
+                self.note_approved(call, subject);
                 let before = self.open.get(call);
                 let intended = OpenCall {
                     subject: subject.clone(),

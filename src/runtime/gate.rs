@@ -63,7 +63,7 @@ pub(super) async fn pass(call: Call, scope: Arc<Scope>, supervisor: ActorRef<Run
     }
     loop {
         // Each way is boxed: a call that waits takes no more room than the way that it is on.
-        let verdict = match approval::at_once(&known, &work, &subject, &desk, &scope)? {
+        let verdict = match approval::at_once(&known, &work, &subject, &desk, &scope).await? {
             Some(verdict) => verdict,
             None => scope.unless_stopped(Box::pin(approval::settle(known, &work, &mut subject, &desk, &scope))).await?,
         };

@@ -85,9 +85,9 @@ pub struct NotifySpec {
     /// A program and its arguments; it reads what is asked as JSON from stdin.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
-    /// An address that gets what is asked as JSON, by POST.
+    /// An address that gets what is asked as JSON, by POST; or `env:NAME` or `file:PATH`, where the address is a secret itself.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = "^https?://.+$"))]
+    #[schemars(extend("pattern" = "^(https?://.+|env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$"))]
     pub url: Option<String>,
     /// What the request is authorised by, as a bearer.
     #[serde(skip_serializing_if = "Option::is_none")]

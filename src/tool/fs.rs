@@ -19,6 +19,7 @@ use std::sync::Arc;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, File, Metadata, OpenOptions, OpenOptionsExt};
 use rustix::fs::OFlags;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{Call, Error};
@@ -86,6 +87,38 @@ impl Root {
             }
         }
         Ok(relative)
+    }
+
+    /// Returns arguments whose `path` is the one way to name what it leads to: relative to the root, through links, without
+    /// `.`. None where it is that already, or leads nowhere that the tool would go.
+    async fn canonical(
+        self: &Arc<Self>,
+        arguments: &Value,
+        find: fn(&Self, &str) -> Result<PathBuf, Error>,
+    ) -> Option<Value> {
+        let given = arguments.get("path")?.as_str()?.to_owned();
+        let root = Arc::clone(self);
+        let found = tokio::task::spawn_blocking(move || {
+            let path = find(&root, &given).ok()?;
+            let real = shown(&root.followed(&path));
+            (real != given).then_some(real)
+        });
+        let mut arguments = arguments.clone();
+        *arguments.get_mut("path")? = found.await.ok()??.into();
+        Some(arguments)
+    }
+
+    /// Follows the links in a path, as far as there is something.
+    fn followed(&self, path: &Path) -> PathBuf {
+        let there = path.ancestors().find_map(|there| Some((self.dir.canonicalize(or_dot(there)).ok()?, there)));
+        let Some((real, there)) = there else { return path.to_owned() };
+        let real = if real == Path::new(".") { PathBuf::new() } else { real };
+        path.strip_prefix(there).map(|rest| real.join(rest)).unwrap_or_else(|_| path.to_owned())
+    }
+
+    /// Returns where a path leads to in the file system, for whoever is asked about it.
+    fn whole(&self, path: &Path) -> PathBuf {
+        self.path.canonicalize().unwrap_or_else(|_| self.path.clone()).join(self.followed(path))
     }
 
     /// Looks what is at `path`, following links that stay beneath the root.

@@ -20,9 +20,6 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is tried.
 const TRIES: usize = 3;
 
-/// How much of what a program complains of is kept, in bytes.
-const COMPLAINT_BYTES: usize = 1024;
-
 /// How people are told.
 #[derive(Clone)]
 pub struct Notifier(NotifySpec);
@@ -60,16 +57,17 @@ async fn start(told: Arc<(NotifySpec, Value)>) -> Result<(), String> {
     let Some((program, rest)) = spec.command.split_first() else { return Ok(()) };
     let failed = |why: String| format!("the program {program}: {why}");
     let mut command = Command::new(program);
-    command.args(rest).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    // What it says is for nobody: it may have secrets in it.
+    command.args(rest).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut group = Group::start(&mut command).map_err(|error| failed(error.to_string()))?;
-    let (mut said, mut complaint) = (Capture::new(0), Capture::new(COMPLAINT_BYTES));
+    let (mut said, mut complained) = (Capture::new(0), Capture::new(0));
     let (input, never) = (format!("{what}\n"), CancellationToken::new());
-    let ended = tokio::time::timeout(TIMEOUT, group.finish(&input, &mut said, &mut complaint, &never)).await;
+    let ended = tokio::time::timeout(TIMEOUT, group.finish(&input, &mut said, &mut complained, &never)).await;
     match ended {
         Err(_) => Err(failed(format!("did not end within {} s", TIMEOUT.as_secs()))),
         Ok(Err(error)) => Err(failed(error.to_string())),
         Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(failed(format!("{status}: {}", complaint.excerpt(COMPLAINT_BYTES).text.trim()))),
+        Ok(Ok(status)) => Err(failed(status.to_string())),
     }
 }
 

@@ -4,6 +4,7 @@
 mod capture;
 mod group;
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -137,7 +138,10 @@ fn look(root: &Path, program: Option<PathBuf>, rest: &[String]) -> Preview {
         [Some(part.as_str()), value].into_iter().flatten().filter(|name| !name.is_empty())
     });
     let paths = program.into_iter().chain(named.map(|name| root.join(name)));
-    let mut files: Vec<NamedFile> = paths.filter_map(|path| preview::used(&path)).take(preview::MAX_FILES).collect();
+    // Each is looked at once, however often it is named.
+    let paths: BTreeSet<PathBuf> = paths.collect();
+    let mut left = preview::MAX_DIGESTED_BYTES;
+    let mut files: Vec<NamedFile> = paths.iter().filter_map(|path| preview::used(path, &mut left)).collect();
     files.sort_by(|one, other| one.path.cmp(&other.path));
     files.dedup();
     Preview { change: None, files }

@@ -73,7 +73,7 @@ async fn what_another_policy_asks_about_is_for_those_to_say_whom_it_names() {
 
 #[tokio::test]
 async fn a_model_that_was_told_what_is_labelled_is_called_once_somebody_said_yes() {
-    let network = WRITER.replace("root = \"out\"", "root = \"out\"\nlabels = [\"private\"]");
+    let network = WRITER.replace("root = \"out\"", "root = \"out\"\nlabels = { reads = \"private\" }");
     let office = Office::new(&network);
     let host = office.host();
     let asks = r#"
@@ -108,6 +108,63 @@ async fn what_is_spent_while_a_call_waits_for_its_turn_counts() {
     assert_eq!(office.written("a").is_some() as u8 + office.written("b").is_some() as u8, 1);
 }
 
+/// All but keys may be written.
+const NO_KEYS: &str = r#"
+permit (principal, action == Action::"call_tool:write", resource);
+@id("keys") forbid (principal, action == Action::"call_tool:write", resource) when { context.arguments.path like "keys/*" };
+"#;
+
+#[tokio::test]
+async fn a_path_is_decided_on_by_where_it_leads_however_it_is_written() {
+    let mut office = Office::new("");
+    let host = office.host();
+    let keys = office.path("out/keys");
+    fs::create_dir_all(office.path("out/docs")).unwrap();
+    fs::create_dir_all(&keys).unwrap();
+    std::os::unix::fs::symlink("../keys", office.path("out/docs/link")).unwrap();
+    let absolute = keys.join("e").display().to_string();
+    for (path, is_denied) in [
+        ("keys/a", true),
+        ("./keys/b", true),
+        ("keys//c", true),
+        ("./././keys/new/d", true),
+        (absolute.as_str(), true),
+        ("docs/link/g", true),
+        ("docs/../keys/f", true),
+        ("keys", false),
+        ("docs/keys/a", false),
+    ] {
+        office.network = writes(&[path]);
+        let report = parked(&host, &office, NO_KEYS).await;
+        let answer = report.answer_text().unwrap();
+        let is_refused = answer.contains("policy forbids this call (`keys`)") || answer.contains("`..` in it");
+        assert_eq!(is_refused, is_denied, "{path}: {answer}");
+    }
+    assert_eq!(fs::read_dir(&keys).unwrap().count(), 0);
+    assert!(office.written("docs/keys/a").is_some());
+}
+
+#[tokio::test]
+async fn what_was_approved_is_not_done_elsewhere_where_a_link_has_come_meanwhile() {
+    let office = Office::new(&writes(&["docs/new.txt"]));
+    fs::create_dir_all(office.path("out/keys")).unwrap();
+    let host = office.host();
+    let report = office.start(&host).await;
+    host.approve(&report.run, None, &ballot("ana", YES)).await.unwrap();
+    std::os::unix::fs::symlink("keys", office.path("out/docs")).unwrap();
+    let asked = resume(&host, &report.run).await;
+    assert_eq!(asked.status, Status::AwaitingApproval);
+    let again = asked.approvals[0].request.as_ref().unwrap().again.clone().unwrap();
+    assert!(again.contains("out/docs/new.txt") && again.contains("out/keys/new.txt"), "{again}");
+    assert!(office.written("keys/new.txt").is_none());
+    // The tool's whole root, too.
+    host.approve(&report.run, None, &ballot("ana", YES)).await.unwrap();
+    fs::rename(office.path("out"), office.path("away")).unwrap();
+    std::os::unix::fs::symlink("away", office.path("out")).unwrap();
+    assert_eq!(resume(&host, &report.run).await.status, Status::AwaitingApproval);
+    assert!(office.written("keys/new.txt").is_none());
+}
+
 /// Tells by a program that appends what it reads to `told`, and then does as `then` says.
 fn notifying(office: &Office, then: &str) -> String {
     let told = office.path("told");
@@ -140,7 +197,7 @@ async fn a_program_tells_approvers_once() {
             &json!(asked.digest)
         ]
     );
-    assert_eq!(heard["wants"]["arguments"]["path"], "a.txt");
+    assert_eq!(heard["wants"]["tool"]["arguments"]["path"], "a.txt");
     // Who was told is not told again, however often the run is taken up.
     resume(&host, &report.run).await;
     assert_eq!(told(&office).len(), 1);
@@ -161,7 +218,7 @@ async fn approvers_who_can_not_be_told_are_on_record_and_the_run_waits_all_the_s
         _ => None,
     };
     let said: Vec<String> = past.events.iter().filter_map(|envelope| said(&envelope.event)).collect();
-    assert_eq!(said, ["the program sh: exit status: 3: nobody home"]);
+    assert_eq!(said, ["the program sh: exit status: 3"]);
 }
 
 /// Answers one request after the other with these codes; returns what it was asked.
@@ -186,8 +243,11 @@ async fn webhook(listener: TcpListener, codes: &[u16]) -> Vec<String> {
 async fn a_webhook_tells_approvers_and_its_secrets_are_told_nobody_else() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let notify = format!("notify = {{ url = \"http://{address}/hook/s3cr3t\", bearer_token = \"env:PATH\" }}");
-    let office = Office::new(&format!("{WRITER}\n[policy.approvals]\n{notify}\n"));
+    let mut office = Office::new(WRITER);
+    let kept = office.path("address");
+    fs::write(&kept, format!("http://{address}/hook/s3cr3t\n")).unwrap();
+    let notify = format!("notify = {{ url = \"file:{}\", bearer_token = \"env:PATH\" }}", kept.display());
+    office.network = format!("{WRITER}\n[policy.approvals]\n{notify}\n");
     let host = office.host();
     let (report, asked) = tokio::join!(office.start(&host), webhook(listener, &[500, 200]));
     assert_eq!((report.status, asked.len()), (Status::AwaitingApproval, 2));
@@ -259,6 +319,8 @@ fn a_person_at_the_terminal_says_why_not_gives_other_arguments_or_leaves_it_to_s
     let dir = awaiting(WRITER);
     let run = ["run", "n.toml", "x"];
     let (mut child, mut terminal) = at_a_terminal(dir.path(), &run);
+    // What is typed before anything is asked is no answer.
+    terminal.write_all(b"y\n").unwrap();
     read_until(&mut terminal, "[y/n]");
     terminal.write_all(b"n the quarter is not over\n").unwrap();
     assert_eq!(ended(&mut child), (Some(0), "a person did not allow this call: the quarter is not over\n".to_owned()));
@@ -272,7 +334,6 @@ fn a_person_at_the_terminal_says_why_not_gives_other_arguments_or_leaves_it_to_s
     ] {
         terminal.write_all(typed.as_bytes()).unwrap();
         read_until(&mut terminal, objection);
-        read_until(&mut terminal, "[y/n]");
     }
     terminal.write_all(b"e {\"path\": \"b.txt\", \"text\": \"b\"}\n").unwrap();
     let (code, stdout) = ended(&mut child);

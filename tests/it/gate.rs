@@ -234,8 +234,8 @@ async fn with_models(
     let mut spec = spec;
     let retry = Retry { tries: 2, min: Span::from_millis(1), max: Span::from_millis(1), ..Retry::default() };
     for name in ["m", "a"] {
-        let model = ModelSpec { provider: Some(ProviderKind::Host), retry, ..ModelSpec::default() };
-        spec.models.insert(name.to_owned(), model);
+        let model = spec.models.shift_remove(name).unwrap_or_default();
+        spec.models.insert(name.to_owned(), ModelSpec { provider: Some(ProviderKind::Host), retry, ..model });
     }
     let builder = builder(spec, policies, m, &world, recorder.clone()).provider("a", other.clone());
     let report = builder.start().await.unwrap().run("x").await.unwrap();
@@ -303,6 +303,21 @@ async fn no_agent_reaches_a_model_that_is_forbidden() {
     let (report, past, _directory) = with_models(spec, NO_A, &m, &a).await;
     assert_eq!((report.status, a.asked().len()), (Status::Done, 0), "{:?}", report.reason);
     assert!(denials(&past) > 0, "nothing was to be summarised");
+}
+
+#[tokio::test]
+async fn another_model_is_asked_about_with_what_it_may_write() {
+    let mut spec = choice(ModelChoice { fall_back: vec!["a".to_owned()], ..ModelChoice::new("m") });
+    for (name, max_output_tokens) in [("m", 100), ("a", 4_000)] {
+        spec.models.insert(name.to_owned(), ModelSpec { max_output_tokens, ..ModelSpec::default() });
+    }
+    let long = r#"
+        permit (principal, action, resource);
+        @id("long") forbid (principal, action == Action::"call_model", resource) when { context.max_output_tokens > 1000 };
+    "#;
+    let (m, a) = (Scripted::new(fails), Scripted::new(answers_what_it_got));
+    let (report, past, _directory) = with_models(spec, long, &m, &a).await;
+    assert_eq!((report.status, a.asked().len(), denials(&past)), (Status::Denied, 0, 1), "{:?}", report.reason);
 }
 
 #[tokio::test]

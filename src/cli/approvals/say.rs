@@ -15,7 +15,7 @@ use crate::cli::runs::{act, find, stdin};
 use crate::cli::{Cli, Error, Signals, print};
 use crate::run::{Ballot, CallId, Pattern, Ruling, RunId, RunState};
 use crate::runtime::Past;
-use crate::serve::control::{ApprovalTaken, ApproveRun, Standing};
+use crate::serve::control::{ApprovalTaken, ApproveRun, ClientError, Standing};
 use crate::spec::{Span, visible};
 
 /// Which call is meant, and who says it.
@@ -142,7 +142,11 @@ async fn say(cli: &Cli, address: &Address, which: &Which, ruling: Ruling) -> Res
             let state = if is_under_way { Standing::UnderWay } else { Standing::AtRest };
             Ok(ApprovalTaken { run: run.clone(), call: approved.call, missing: approved.missing, state })
         },
-        async |client| client.approve(&run, &body).await,
+        // Where the holder has just ended it is said again: it settles the call once, and who has settled it is known.
+        async |client| match client.approve(&run, &body).await {
+            Err(ClientError::Broken(_)) => Err(ClientError::Absent),
+            taken => taken,
+        },
     )
     .await?;
     if taken.missing > 0 || taken.state == Standing::UnderWay {

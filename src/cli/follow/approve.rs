@@ -4,6 +4,7 @@ use std::io::{BufRead, IsTerminal};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use rustix::termios::{QueueSelector, tcflush};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
@@ -34,6 +35,10 @@ impl Terminal {
         let _asking = Asking::begin(&self.screen);
         // What was typed when nothing was asked is no answer.
         reading.take_if(|line| line.is_finished());
+        if reading.is_none() {
+            // A terminal that keeps it all the same asks again, where it makes no sense.
+            let _ = tcflush(std::io::stdin(), QueueSelector::IFlush);
+        }
         let mut shown = question.to_owned();
         loop {
             print::notice(&format!("{shown}\n{prompt} "));

@@ -9,7 +9,7 @@ use crate::cli::exit::Code;
 use crate::cli::outcome::Form;
 use crate::cli::{Cli, Error, Signals, print};
 use crate::run::CallId;
-use crate::serve::control::{AnswerRun, AnswerTaken, Standing};
+use crate::serve::control::{AnswerRun, AnswerTaken, ClientError, Standing};
 
 /// What `provost runs answer` takes.
 #[derive(Debug, clap::Args)]
@@ -43,7 +43,11 @@ pub(super) async fn run(cli: &Cli, address: &Address, arguments: &Arguments) -> 
             let answered = host.answer(&run, body.call.clone(), &body.text).await?;
             Ok(AnswerTaken { run: run.clone(), call: answered.call, state: Standing::AtRest })
         },
-        async |client| client.answer(&run, &body).await,
+        // Where the holder has just ended it is said again: it is taken once.
+        async |client| match client.answer(&run, &body).await {
+            Err(ClientError::Broken(_)) => Err(ClientError::Absent),
+            taken => taken,
+        },
     )
     .await?;
     if taken.state == Standing::UnderWay {

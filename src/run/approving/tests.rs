@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
+use super::pattern::{fits, fits_text};
 use super::*;
+use crate::run::Labels;
 
 fn binding() -> Binding {
     let digest = |text: &str| Arc::from(text);
@@ -72,10 +74,10 @@ fn a_pattern_is_like_what_it_says() {
     ] {
         assert_eq!(fits_text(pattern, text), fits, "{pattern} {text}");
     }
-    assert!(super::fits(&json!(["git", "push", "*"]), &json!(["git", "push", "origin"])));
-    assert!(!super::fits(&json!(["git", "push", "*"]), &json!(["git", "push", "origin", "--force"])));
-    assert!(!super::fits(&json!(["git", "*"]), &json!("git push")));
-    assert!(super::fits(&json!(3), &json!(3)) && !super::fits(&json!(3), &json!("3")));
+    assert!(fits(&json!(["git", "push", "*"]), &json!(["git", "push", "origin"])));
+    assert!(!fits(&json!(["git", "push", "*"]), &json!(["git", "push", "origin", "--force"])));
+    assert!(!fits(&json!(["git", "*"]), &json!("git push")));
+    assert!(fits(&json!(3), &json!(3)) && !fits(&json!(3), &json!("3")));
 }
 
 #[test]
@@ -119,6 +121,12 @@ fn a_standing_grant_covers_the_same_agent_tool_terms_and_labels_for_its_time() {
         Binding { files: vec![BoundFile { digest: None, ..binding().files[0].clone() }], ..binding() },
     ] {
         assert!(!covers("one", &like, &[], &changed, 0), "{changed:?}");
+    }
+    // A file that was not there is one that the pattern lets be named, or nobody has seen it.
+    let file = |path: &str| BoundFile { path: path.into(), digest: Some("d".into()), is_target: false };
+    let with = |path: &str| Binding { files: vec![file(path)], ..binding() };
+    for (path, is_covered) in [("/x/docs/b", true), ("/x/other", false), ("/x/x", false), ("/x/adocs/b", false)] {
+        assert_eq!(covers("one", &like, &[], &with(path), 0), is_covered, "{path}");
     }
 }
 

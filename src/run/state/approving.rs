@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::{OpenCall, RunState, Stage};
 use crate::run::{Approval, ApprovalRequest, CallId, Envelope, Ruled, Standing, Subject, Verdict};
 
@@ -38,12 +40,17 @@ impl RunState {
         let open = self.open.entry(call.clone()).or_insert_with(new);
         (open.subject, open.stage) = (subject.clone(), Stage::AwaitingApproval);
         let since_ms = envelope.time_ms;
+        // What a person made of it stays so, whoever is asked about that now.
+        let edited = open.approval.as_ref().and_then(|approval| approval.edited.clone());
+        let is_as_edited =
+            |edited: &Arc<Value>| matches!(subject, Subject::Tool { arguments, .. } if *arguments == **edited);
+        let edited = edited.filter(is_as_edited);
         let asked = |request: &Arc<ApprovalRequest>| {
             Arc::new(Approval {
                 request: request.clone(),
                 since_ms,
                 votes: Vec::new(),
-                edited: None,
+                edited: edited.clone(),
                 is_told: false,
                 reason: None,
             })
@@ -72,13 +79,21 @@ impl RunState {
         if let Some(approval) = &mut open.approval {
             let approval = Arc::make_mut(approval);
             (approval.votes, approval.reason) = (verdict.by.clone(), verdict.reason.clone());
-            approval.edited = verdict.arguments.clone();
+            approval.edited = verdict.arguments.clone().or(approval.edited.take());
         }
         if let (Some(edited), Subject::Tool { arguments, .. }) = (&verdict.arguments, &mut open.subject) {
             *arguments = (**edited).clone();
         }
-        let name = open.subject.name();
-        if granted && !self.approved.iter().any(|known| **known == *name) {
+    }
+
+    /// A call is about to be made. Where a person approved of it, that is known from here on.
+    pub(super) fn note_approved(&mut self, call: &CallId, subject: &Subject) {
+        let stage = self.open.get(call).map(|open| &open.stage);
+        if !matches!(stage, Some(Stage::Decided { granted: true })) {
+            return;
+        }
+        let name = subject.approved_as();
+        if !self.approved.iter().any(|known| **known == *name) {
             let mut approved: Vec<Arc<str>> = self.approved.to_vec();
             approved.push(name.into());
             approved.sort();

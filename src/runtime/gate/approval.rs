@@ -11,7 +11,7 @@ use super::desk::Desk;
 use super::person::Inquired;
 use super::{crash, tell};
 use crate::policy::{Asked, Decision, Policies};
-use crate::run::{Approval, ApprovalRequest, Ballot, CallId, Event, Labels, RunId, Subject};
+use crate::run::{self, Approval, ApprovalRequest, Ballot, CallId, Event, Labels, RunId, Subject};
 use crate::runtime::run_supervisor::RunMessage;
 use crate::runtime::scope::{Over, Scope};
 use crate::spec::Permission;
@@ -76,8 +76,10 @@ pub(super) struct Pass {
     said: (Permission, Vec<Arc<str>>),
     /// What they were told the call is influenced by.
     labels: Labels,
+    /// When a pattern by which it may happen ends, in milliseconds since 1970.
+    until_ms: Option<u64>,
     /// What a person approved of, as it was when the call was let through; none where nobody was asked.
-    approved: Option<Shown>,
+    approved: Option<Box<Shown>>,
     /// What was known of the call's approval.
     known: Known,
     /// Whether a person changed the arguments.
@@ -94,8 +96,9 @@ pub(super) enum Passed {
 
 impl Pass {
     fn of(policies: Arc<Policies>, decision: Decision, labels: Labels, approved: Option<Shown>, known: Known) -> Self {
+        let approved = approved.map(Box::new);
         let (said, is_edited) = ((decision.permission, decision.by), edited_by(&known).is_some());
-        Self { policies, said, labels, approved, known, is_edited }
+        Self { policies, said, labels, until_ms: None, approved, known, is_edited }
     }
 
     /// Returns what is known of the call's approval where this holds no more.
@@ -109,8 +112,12 @@ impl Pass {
         if !Arc::ptr_eq(&self.policies, &scope.fleet.policies.now()) {
             return false;
         }
+        if self.until_ms.is_some_and(|until_ms| scope.recorder.now_ms() >= until_ms) {
+            return false;
+        }
         if self.policies.look_at_what_passes(&desk.agent, subject) {
-            let now = decide(&self.policies, subject, &self.labels, desk, scope);
+            let seen = seen(subject, scope).await;
+            let now = decide(&self.policies, seen.as_ref().unwrap_or(subject), &self.labels, desk, scope);
             if (now.permission, now.by) != self.said {
                 return false;
             }
@@ -130,7 +137,14 @@ fn influence(work: &Work, desk: &Desk) -> Labels {
     labels
 }
 
-/// Asks the policies about a call.
+/// Returns a call as policies and patterns are told of it, where what it names has other names, too; else none.
+pub(super) async fn seen(subject: &Subject, scope: &Scope) -> Option<Subject> {
+    let Subject::Tool { tool, arguments } = subject else { return None };
+    let arguments = scope.tools.get(tool)?.tool.canonical(arguments).await?;
+    Some(Subject::Tool { tool: tool.clone(), arguments })
+}
+
+/// Asks the policies about a call as it is seen.
 pub(super) fn decide(policies: &Policies, subject: &Subject, labels: &Labels, desk: &Desk, scope: &Scope) -> Decision {
     let stream = &scope.stream;
     let asked = Asked {
@@ -149,7 +163,7 @@ pub(super) fn decide(policies: &Policies, subject: &Subject, labels: &Labels, de
 }
 
 /// Says whether a call may happen where nobody need be asked; none where a person is to be.
-pub(super) fn at_once(
+pub(super) async fn at_once(
     known: &Known,
     work: &Work,
     subject: &Subject,
@@ -161,18 +175,24 @@ pub(super) fn at_once(
     }
     let policies = scope.fleet.policies.now();
     // What nobody asks for is not put together.
-    let labels = if policies.has_rules() { influence(work, desk) } else { Labels::default() };
-    let decision = decide(&policies, subject, &labels, desk, scope);
+    let (labels, seen) = match policies.has_rules() {
+        true => (influence(work, desk), Box::pin(seen(subject, scope)).await),
+        false => (Labels::default(), None),
+    };
+    let decision = decide(&policies, seen.as_ref().unwrap_or(subject), &labels, desk, scope);
     Ok(match decision.permission {
         Permission::Ask => None,
         Permission::Allow => {
-            desk.note_decision(&policies, &decision)?;
+            desk.note_decision(&policies, &decision, seen.as_ref())?;
             Some(Verdict::Granted(Pass::of(policies, decision, labels, None, known.clone())))
         }
         Permission::Deny => {
-            desk.note_decision(&policies, &decision)?;
+            desk.note_decision(&policies, &decision, seen.as_ref())?;
             let why = decision.why.as_deref().unwrap_or("policy does not allow this call");
-            Some(Verdict::Refused(why.to_owned()))
+            Some(Verdict::Refused(match edited_by(known) {
+                Some(edited) => format!("{why}; a person had changed the arguments to {edited}"),
+                None => why.to_owned(),
+            }))
         }
     })
 }
@@ -188,18 +208,22 @@ pub(super) async fn settle(
 ) -> Result<Verdict, Over> {
     let labels = influence(work, desk);
     loop {
-        if let Some(verdict) = at_once(&known, work, subject, desk, scope)? {
+        if let Some(verdict) = at_once(&known, work, subject, desk, scope).await? {
             return Ok(verdict);
         }
         let policies = scope.fleet.policies.now();
-        let decision = decide(&policies, subject, &labels, desk, scope);
+        let seen = seen(subject, scope).await;
+        let decision = decide(&policies, seen.as_ref().unwrap_or(subject), &labels, desk, scope);
         if decision.permission != Permission::Ask {
             // Other policies hold since a moment ago.
             continue;
         }
         let shown = binding::look(subject, &labels, &policies, desk, scope).await;
-        let again = match standing(&known, &shown, &decision, subject) {
+        let again = match standing(&known, &shown, &decision) {
             Standing::Holds => {
+                let why = Some("as a person approved of it".into());
+                let allowed = Decision { permission: Permission::Allow, why, ..decision.clone() };
+                desk.note_decision(&policies, &allowed, seen.as_ref())?;
                 return Ok(Verdict::Granted(Pass::of(policies, decision, labels, Some(shown), known)));
             }
             Standing::Waits(approval) => {
@@ -211,15 +235,18 @@ pub(super) async fn settle(
             Standing::Changed(what) => Some(what),
         };
         let now_ms = scope.recorder.now_ms();
-        let mut patterns = desk.situation.patterns.iter();
-        if patterns.any(|one| one.covers(&desk.agent, subject, &labels, &shown.binding, &decision.by, now_ms)) {
+        let covers = |one: &&Arc<run::Standing>| {
+            one.covers(&desk.agent, seen.as_ref().unwrap_or(subject), &labels, &shown.binding, &decision.by, now_ms)
+        };
+        if let Some(until_ms) = desk.situation.patterns.iter().find(covers).map(|standing| standing.pattern.until_ms) {
             let why = Some("as a person approved of before, by a pattern".into());
             let allowed = Decision { permission: Permission::Allow, why, ..decision.clone() };
-            desk.note_decision(&policies, &allowed)?;
-            return Ok(Verdict::Granted(Pass::of(policies, decision, labels, Some(shown), Known::Nothing)));
+            desk.note_decision(&policies, &allowed, seen.as_ref())?;
+            let pass = Pass::of(policies, decision, labels, Some(shown), Known::Nothing);
+            return Ok(Verdict::Granted(Pass { until_ms, ..pass }));
         }
-        desk.note_decision(&policies, &decision)?;
-        let request = Arc::new(request(decision, shown, again, now_ms));
+        desk.note_decision(&policies, &decision, seen.as_ref())?;
+        let request = Arc::new(ApprovalRequest { seen: seen.map(Arc::new), ..request(decision, shown, again, now_ms) });
         let asked = Event::ApprovalRequested {
             call: desk.id.clone(),
             subject: subject.clone(),
@@ -246,7 +273,7 @@ enum Standing {
     Changed(String),
 }
 
-fn standing(known: &Known, shown: &Shown, decision: &Decision, subject: &Subject) -> Standing {
+fn standing(known: &Known, shown: &Shown, decision: &Decision) -> Standing {
     let (approval, is_decided) = match known {
         Known::Nothing | Known::Passed(None) => return Standing::New,
         Known::Asked(None) | Known::Decided { approval: None, .. } => return Standing::New,
@@ -254,11 +281,9 @@ fn standing(known: &Known, shown: &Shown, decision: &Decision, subject: &Subject
         Known::Decided { approval: Some(approval), .. } | Known::Passed(Some(approval)) => (approval, true),
     };
     let asked = &approval.request.binding;
-    let changed = match (approval.edited.is_some(), subject) {
-        (true, Subject::Tool { arguments, .. }) => {
-            shown.binding.changed_beside_edit(asked, &binding::digest_of(arguments))
-        }
-        _ => shown.binding.changed_since(asked),
+    let changed = match &approval.edited {
+        Some(edited) => shown.binding.changed_beside_edit(asked, &binding::digest_of(edited)),
+        None => shown.binding.changed_since(asked),
     };
     match changed {
         Some(what) => Standing::Changed(what),
@@ -280,6 +305,7 @@ fn request(decision: Decision, shown: Shown, again: Option<String>, now_ms: u64)
         expires_ms: expires.map(|after| now_ms.saturating_add(after)),
         change: shown.change,
         again: again.map(Into::into),
+        seen: None,
     }
 }
 

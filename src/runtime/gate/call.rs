@@ -109,6 +109,8 @@ impl ModelCall {
     /// Goes to another model.
     pub(super) fn go_to(&mut self, (name, model): (Arc<str>, Arc<Model>)) {
         self.wanted = model.spec.max_output_tokens;
+        // It is asked about as what it is to be.
+        self.request.max_output_tokens = self.wanted;
         (self.name, self.model) = (name, model);
     }
 

@@ -11,7 +11,7 @@ use super::{Admission, Known, Pulse, Situation};
 use crate::budget::Amount;
 use crate::fault::{self, Bug};
 use crate::policy::{Decision, Policies};
-use crate::run::{CallId, Event, Labels, RunId, Wait};
+use crate::run::{CallId, Event, Labels, RunId, Subject, Wait};
 use crate::runtime::funds::Intended;
 use crate::runtime::run_supervisor::RunMessage;
 use crate::runtime::scope::{Happened, Over, record};
@@ -64,14 +64,20 @@ impl Desk {
         record(&self.supervisor, self.happened(event), durable).await
     }
 
-    /// Records what policy said, without waiting: what follows is recorded after it. Nothing where the network has no policies.
-    pub(super) fn note_decision(&self, policies: &Policies, decision: &Decision) -> Result<(), Over> {
+    /// Records what policy said of a call as it was seen, without waiting: what follows is recorded after it. Nothing where the
+    /// network has no policies.
+    pub(super) fn note_decision(
+        &self,
+        policies: &Policies,
+        decision: &Decision,
+        seen: Option<&Subject>,
+    ) -> Result<(), Over> {
         if !policies.has_rules() {
             return Ok(());
         }
         let Decision { permission, by, why, .. } = decision.clone();
         let (call, set) = (self.id.clone(), policies.hash().clone());
-        let event = Event::PolicyDecided { call, permission, policies: by, set, why };
+        let event = Event::PolicyDecided { call, permission, policies: by, set, why, seen: seen.cloned() };
         let (recorded, _) = oneshot::channel();
         self.tell(RunMessage::Record { happened: Box::new(self.happened(event)), durable: false, recorded })
     }

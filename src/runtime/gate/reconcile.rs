@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::approval::decide;
+use super::approval::{decide, seen};
 use super::desk::Desk;
 use super::perform;
 use crate::run::{Body, Event, Resolution, Subject};
@@ -58,8 +58,9 @@ fn resolution(answer: &Event) -> Option<Resolution> {
 pub(super) async fn ask(by: Arc<str>, question: &Subject, desk: &Desk, scope: &Scope) -> Result<(), Over> {
     super::permit::may_begin(desk, scope).await?;
     let policies = scope.fleet.policies.now();
-    let decision = decide(&policies, question, &desk.labels, desk, scope);
-    desk.note_decision(&policies, &decision)?;
+    let seen = seen(question, scope).await;
+    let decision = decide(&policies, seen.as_ref().unwrap_or(question), &desk.labels, desk, scope);
+    desk.note_decision(&policies, &decision, seen.as_ref())?;
     let resolution = match (decision.permission, question) {
         (Permission::Allow, Subject::Tool { tool, arguments }) => {
             resolution(&perform::tool(desk, tool, arguments, false, scope).await)

@@ -124,7 +124,14 @@ impl RunLoop {
             let name = self.state.agents().get(&call.agent).map(|instance| instance.name.clone()).unwrap_or_default();
             open.approval.as_ref().is_some_and(|approval| {
                 let request = &approval.request;
-                standing.covers(&name, &open.subject, &open.labels, &request.binding, &request.policies, now_ms)
+                standing.covers(
+                    &name,
+                    request.seen(&open.subject),
+                    &open.labels,
+                    &request.binding,
+                    &request.policies,
+                    now_ms,
+                )
             })
         };
         let covered: Vec<CallId> =

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::walk::{Entry, Kind, Walk};
@@ -85,6 +86,10 @@ impl Tool for List {
 
     fn effect(&self) -> Effect {
         Effect::Pure
+    }
+
+    async fn canonical(&self, arguments: &Value) -> Option<Value> {
+        self.root.canonical(arguments, Root::existing).await
     }
 
     async fn call(&self, arguments: Arguments, call: Call) -> Result<Output, Error> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{CHUNK_BYTES, Root, blocking, check, shown};
@@ -69,6 +70,10 @@ impl Tool for Read {
 
     fn effect(&self) -> Effect {
         Effect::Pure
+    }
+
+    async fn canonical(&self, arguments: &Value) -> Option<Value> {
+        self.root.canonical(arguments, Root::existing).await
     }
 
     async fn call(&self, arguments: Arguments, call: Call) -> Result<Output, Error> {

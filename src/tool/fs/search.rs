@@ -10,6 +10,7 @@ use grep_regex::{RegexMatcher, RegexMatcherBuilder};
 use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkFinish, SinkMatch};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::list::is_zero;
@@ -98,6 +99,10 @@ impl Tool for Search {
 
     fn effect(&self) -> Effect {
         Effect::Pure
+    }
+
+    async fn canonical(&self, arguments: &Value) -> Option<Value> {
+        self.root.canonical(arguments, Root::existing).await
     }
 
     async fn call(&self, arguments: Arguments, call: Call) -> Result<Output, Error> {

@@ -1,7 +1,7 @@
 //! The built-in tool that writes a file.
 
 use std::borrow::Cow;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cap_std::fs::{Dir, File, OpenOptions, Permissions, PermissionsExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{CHUNK_BYTES, Root, blocking, check, open_in, or_dot, shown};
@@ -60,6 +61,10 @@ impl Tool for Write {
         Effect::Idempotent
     }
 
+    async fn canonical(&self, arguments: &Value) -> Option<Value> {
+        self.root.canonical(arguments, Root::relative).await
+    }
+
     async fn preview(&self, arguments: Arguments) -> Preview {
         let root = Arc::clone(&self.root);
         tokio::task::spawn_blocking(move || look(&root, &arguments)).await.unwrap_or_default()
@@ -76,15 +81,11 @@ impl Tool for Write {
 /// Compares what would be written with what is there.
 fn look(root: &Root, arguments: &Arguments) -> Preview {
     let Ok(path) = root.relative(&arguments.path) else { return Preview::default() };
-    let mut bytes = Vec::new();
-    let is_there = match root.open_file(&path) {
-        Ok(mut file) => file.read_to_end(&mut bytes).is_ok(),
-        Err(_) => false,
-    };
-    let digest = is_there.then(|| preview::digest(&mut bytes.as_slice()).ok()).flatten();
-    let before = String::from_utf8_lossy(&bytes);
-    let change = preview::change(&shown(&path), is_there.then_some(&*before), &arguments.text);
-    let path = root.path().join(&path).display().to_string().into();
+    let mut left = preview::MAX_DIGESTED_BYTES;
+    let before = root.open_file(&path).ok().map(|file| preview::Looked::at(file.into_std(), &mut left));
+    let change = preview::change(&shown(&path), before.as_ref(), &arguments.text);
+    let digest = before.map(|looked| looked.digest);
+    let path = root.whole(&path).display().to_string().into();
     Preview { change: Some(change), files: vec![NamedFile { path, digest, is_target: true }] }
 }
 
@@ -197,7 +198,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::spec::Builtin;
