@@ -424,8 +424,9 @@ impl RunState {
                 self.close(call);
             }
             Event::Decided { call, .. } => self.close(call),
-            Event::ModelFailed { call, charged, .. } => {
-                self.count(call, |totals| totals.model_calls += 1);
+            Event::ModelFailed { call, charged, denied, .. } => {
+                // What was denied was not made.
+                self.count(call, |totals| totals.model_calls += u64::from(!denied));
                 self.charge(call, charged);
                 self.close(call);
             }

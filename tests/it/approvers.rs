@@ -55,7 +55,8 @@ async fn what_another_policy_asks_about_is_for_those_to_say_whom_it_names() {
     for by in ["ana", "cy"] {
         host.approve(&report.run, None, &ballot(by, YES)).await.unwrap();
     }
-    assert_eq!(resume(&host, &report.run).await.status, Status::Done);
+    let done = resume(&host, &report.run).await;
+    assert!(done.answer_text().unwrap().starts_with("[a person changed the arguments to"), "{:?}", done.answer);
     assert!(office.written("key.txt").is_some() && office.written("docs.txt").is_none());
     is_as_it_was(&host, &report.run);
 
@@ -69,6 +70,35 @@ async fn what_another_policy_asks_about_is_for_those_to_say_whom_it_names() {
     let asked = resume(&host, &report.run).await;
     assert_eq!((asked.status, asked.approvals[0].call.clone()), (Status::AwaitingApproval, call("writer#3.0")));
     assert!(office.written("docs.md").is_some() && office.written("key.txt").is_none());
+}
+
+#[tokio::test]
+async fn what_was_approved_is_known_by_what_it_is_and_once_it_is_made() {
+    // The first call is made into one that is forbidden, and the second one may be made after one like it.
+    let office = Office::new(&writes(&["docs.txt", "after.txt"]));
+    let host = office.host();
+    let after = r#"
+        @ask("writing") permit (principal, action == Action::"call_tool:write", resource) unless { context.arguments.path like "after*" };
+        @id("keys") forbid (principal, action == Action::"call_tool:write", resource) when { context.arguments.path like "key*" };
+        permit (principal, action == Action::"call_tool:write", resource) when { context.approved.contains("write") };
+    "#;
+    let report = parked(&host, &office, after).await;
+    let edit = Ruling::Edit { arguments: json!({ "path": "key.txt", "text": "x" }) };
+    host.approve(&report.run, None, &ballot("ben", edit)).await.unwrap();
+    let done = resume(&host, &report.run).await;
+    assert!(done.answer_text().unwrap().contains("no policy permits this call"), "{:?}", done.answer);
+    assert!(office.written("after.txt").is_none() && office.written("key.txt").is_none());
+    // Its agent is told what was made of what it wanted.
+    let past = whole(&host, &report.run);
+    let says = |event: &Event| match event {
+        Event::ToolReturned { message, .. } => format!("{message:?}").contains("a person had changed the arguments to"),
+        _ => false,
+    };
+    assert_eq!(count(&past, says), 1);
+    let report = parked(&host, &office, after).await;
+    host.approve(&report.run, None, &ballot("ben", YES)).await.unwrap();
+    assert_eq!(resume(&host, &report.run).await.status, Status::Done);
+    assert!(office.written("after.txt").is_some());
 }
 
 #[tokio::test]

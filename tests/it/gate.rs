@@ -263,6 +263,7 @@ async fn no_agent_reaches_a_model_that_is_forbidden() {
     let (m, a) = (answers(), answers());
     let (report, ..) = with_models(choice(prefers("a")), NO_A, &m, &a).await;
     assert_eq!((report.status, a.asked().len()), (Status::Denied, 0));
+    assert_eq!(report.usage.model_calls, 0, "what is denied is no call");
     assert_eq!(report.reason.as_deref(), Some("model `a`: policy forbids this call (`no`)"));
     assert_eq!(report.agents[0].status, "denied");
     // Where another can't be had.
