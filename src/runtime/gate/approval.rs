@@ -76,6 +76,8 @@ pub(super) struct Pass {
     said: (Permission, Vec<Arc<str>>),
     /// What they were told the call is influenced by.
     labels: Labels,
+    /// What they were told the call is, where that is otherwise than its agent wrote it.
+    seen: Option<Box<Subject>>,
     /// When a pattern by which it may happen ends, in milliseconds since 1970.
     until_ms: Option<u64>,
     /// What a person approved of, as it was when the call was let through; none where nobody was asked.
@@ -98,7 +100,11 @@ impl Pass {
     fn of(policies: Arc<Policies>, decision: Decision, labels: Labels, approved: Option<Shown>, known: Known) -> Self {
         let approved = approved.map(Box::new);
         let (said, is_edited) = ((decision.permission, decision.by), edited_by(&known).is_some());
-        Self { policies, said, labels, until_ms: None, approved, known, is_edited }
+        Self { policies, said, labels, seen: None, until_ms: None, approved, known, is_edited }
+    }
+
+    fn seen(self, seen: Option<Subject>) -> Self {
+        Self { seen: seen.map(Box::new), ..self }
     }
 
     /// Returns what is known of the call's approval where this holds no more.
@@ -115,11 +121,15 @@ impl Pass {
         if self.until_ms.is_some_and(|until_ms| scope.recorder.now_ms() >= until_ms) {
             return false;
         }
-        if self.policies.look_at_what_passes(&desk.agent, subject) {
-            let seen = seen(subject, scope).await;
-            let now = decide(&self.policies, seen.as_ref().unwrap_or(subject), &self.labels, desk, scope);
-            if (now.permission, now.by) != self.said {
-                return false;
+        if self.policies.has_rules() {
+            let seen = Box::pin(seen(subject, scope)).await;
+            let may_differ = seen.as_ref() != self.seen.as_deref();
+            if may_differ || self.policies.look_at_what_passes(&desk.agent, subject) {
+                let seen = seen.as_ref().unwrap_or(subject);
+                let now = decide(&self.policies, seen, &self.labels, desk, scope);
+                if (now.permission, now.by) != self.said {
+                    return false;
+                }
             }
         }
         let Some(shown) = &self.approved else { return true };
@@ -184,7 +194,7 @@ pub(super) async fn at_once(
         Permission::Ask => None,
         Permission::Allow => {
             desk.note_decision(&policies, &decision, seen.as_ref())?;
-            Some(Verdict::Granted(Pass::of(policies, decision, labels, None, known.clone())))
+            Some(Verdict::Granted(Pass::of(policies, decision, labels, None, known.clone()).seen(seen)))
         }
         Permission::Deny => {
             desk.note_decision(&policies, &decision, seen.as_ref())?;
@@ -224,7 +234,7 @@ pub(super) async fn settle(
                 let why = Some("as a person approved of it".into());
                 let allowed = Decision { permission: Permission::Allow, why, ..decision.clone() };
                 desk.note_decision(&policies, &allowed, seen.as_ref())?;
-                return Ok(Verdict::Granted(Pass::of(policies, decision, labels, Some(shown), known)));
+                return Ok(Verdict::Granted(Pass::of(policies, decision, labels, Some(shown), known).seen(seen)));
             }
             Standing::Waits(approval) => {
                 known = wait(subject, &approval.request, approval.is_told, desk, scope).await?;
@@ -243,7 +253,7 @@ pub(super) async fn settle(
             let allowed = Decision { permission: Permission::Allow, why, ..decision.clone() };
             desk.note_decision(&policies, &allowed, seen.as_ref())?;
             let pass = Pass::of(policies, decision, labels, Some(shown), Known::Nothing);
-            return Ok(Verdict::Granted(Pass { until_ms, ..pass }));
+            return Ok(Verdict::Granted(Pass { until_ms, ..pass }.seen(seen)));
         }
         desk.note_decision(&policies, &decision, seen.as_ref())?;
         let request = Arc::new(ApprovalRequest { seen: seen.map(Arc::new), ..request(decision, shown, again, now_ms) });
