@@ -195,6 +195,42 @@ async fn what_was_approved_is_not_done_elsewhere_where_a_link_has_come_meanwhile
     assert!(office.written("keys/new.txt").is_none());
 }
 
+#[tokio::test]
+async fn a_script_that_changes_while_its_approved_call_waits_for_its_turn_is_asked_about_again() {
+    let network = r#"
+        [network]
+        name = "office"
+        entry = "runner"
+        [agents.runner]
+        prompt = "x"
+        tools = ["run"]
+        [tools.run]
+        builtin = "process.run"
+        root = "out"
+        allow = ["sh"]
+        in_flight = 1
+        [sim.script]
+        runner = ['{"calls": [{"name": "run", "arguments": {"argv": ["sh", "one.sh"]}}, {"name": "run", "arguments": {"argv": ["sh", "two.sh"]}}]}', 'done']
+    "#;
+    let office = Office::new(network);
+    // Whichever is first changes the other one.
+    for (name, other) in [("one.sh", "two.sh"), ("two.sh", "one.sh")] {
+        let script = format!("sleep 0.3; echo {name} >> log; echo 'echo evil >> log' > {other}\n");
+        fs::write(office.path("out").join(name), script).unwrap();
+    }
+    let host = office.host();
+    let report = office.start(&host).await;
+    assert_eq!(report.approvals.len(), 2);
+    for approval in &report.approvals {
+        host.approve(&report.run, Some(approval.call.clone()), &ballot("ana", YES)).await.unwrap();
+    }
+    let asked = resume(&host, &report.run).await;
+    assert_eq!((asked.status, asked.approvals.len()), (Status::AwaitingApproval, 1));
+    let again = asked.approvals[0].request.as_ref().unwrap().again.clone().unwrap();
+    assert!(again.contains(".sh`"), "{again}");
+    assert_eq!(office.written("log").unwrap().lines().count(), 1);
+}
+
 /// Tells by a program that appends what it reads to `told`, and then does as `then` says.
 fn notifying(office: &Office, then: &str) -> String {
     let told = office.path("told");
