@@ -208,7 +208,7 @@ fn what_is_said_in_a_run_drives_no_terminal_whichever_command_shows_it() {
     let id = |at: usize| runs[at]["run"].as_str().unwrap();
     let (one, two, first) = (id(0), id(1), id(runs.as_array().unwrap().len() - 1));
     assert_eq!(runs[2]["tenant"], NAME);
-    let commands: [&[&str]; 29] = [
+    let commands: [&[&str]; 31] = [
         &["runs", "list"],
         &["runs", "list", "--json"],
         &["runs", "list", "--tenant", NASTY],
@@ -231,6 +231,8 @@ fn what_is_said_in_a_run_drives_no_terminal_whichever_command_shows_it() {
         &["audit", "verify"],
         &["audit", "verify", "--json"],
         &["audit", "export", "--ledger"],
+        &["audit", "query"],
+        &["audit", "query", "--json"],
         &["budget"],
         &["budget", "--json"],
         &["budget", "top-up", &format!("tenant/{NAME}/{NAME}"), "--cost-usd", "1"],
@@ -308,4 +310,8 @@ fn a_pipe_gets_the_answer_as_it_is_and_json_that_says_the_same() {
     let (_, report, _) = output(dir, &["runs", "show", "last", "--json"]);
     assert!(!report.contains(is_raw), "{report:?}");
     assert_eq!(serde_json::from_str::<Value>(&report).unwrap()["answer"], NASTY);
+    let (_, exported, _) = output(dir, &["audit", "export"]);
+    assert!(!exported.contains(is_raw), "{exported:?}");
+    assert_eq!(serde_json::from_str::<Value>(exported.lines().next().unwrap()).unwrap()["input"], NASTY);
+    assert_eq!(output(dir, &["audit", "query", "--json"]).1, exported);
 }

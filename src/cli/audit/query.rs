@@ -90,7 +90,7 @@ fn head() -> String {
 
 fn line(cli: &Cli, envelope: &Envelope) -> String {
     if cli.json {
-        return format!("{}\n", lines::line(envelope));
+        return print::json_line(&lines::line(envelope));
     }
     let (when, run, kind) = (local(envelope.time_ms), &envelope.stream.run, envelope.event.kind());
     format!("{when:<19}  {:<26}  {:>5}  {kind:<18}  {}\n", run.as_str(), envelope.seq, words::sentence(envelope))
