@@ -263,6 +263,44 @@ fn an_anchor_over_http_is_posted_to_and_asked() {
     assert_eq!(server.lines.lock().unwrap().len(), 2);
     server.lines.lock().unwrap().push("<html>".to_owned());
     assert!(said(&world, 8, &["audit", "verify"]).contains("line 3 of"));
+    // Somebody else who answers in its place has not lost anything.
+    *server.lines.lock().unwrap() = vec!["<html>".to_owned()];
+    assert!(said(&world, 1, &["audit", "verify"]).contains("can't be read: what it answers is no list of checkpoints"));
+    server.lines.lock().unwrap().clear();
+    assert!(said(&world, 8, &["audit", "verify"]).contains("has lost checkpoints: it had one of commit"));
+}
+
+/// What is made of an anchor that is away, locked or made anew, as people meet it.
+#[test]
+fn an_anchor_that_was_removed_or_is_locked_is_said_and_waited_for_no_longer_than_promised() {
+    let world = world();
+    let file = world.path().join("an.jsonl");
+    world.ask_for(0, &["run", "n.toml", "one"]);
+    world.ask_for(0, &["audit", "anchor", "set", "an.jsonl"]);
+    fs::remove_file(&file).unwrap();
+    world.ask_for(0, &["audit", "anchor", "set", "an.jsonl"]);
+    assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 1);
+    // Whoever can read it can lock it, for ever.
+    let locked = fs::File::open(&file).unwrap();
+    rustix::fs::flock(&locked, rustix::fs::FlockOperation::LockShared).unwrap();
+    let ended = world.ask(&["run", "n.toml", "two"]);
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("\nwarning: the anchor "), "{}", ended.stderr);
+    drop(locked);
+    world.ask_for(0, &["audit", "anchor", "set", "an.jsonl"]);
+    assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 2);
+    for target in [".", "http://user:secret@localhost/", "localhost:8080"] {
+        let refused = world.ask(&["audit", "anchor", "set", target]);
+        assert_eq!(refused.code(), Some(2), "{target}: {}", refused.stderr);
+        assert!(!refused.stderr.contains("secret"), "{}", refused.stderr);
+    }
+    // One that can't be read any more sends nothing, which is said.
+    fs::write(world.data("anchor.json"), "{").unwrap();
+    let ended = world.ask(&["run", "n.toml", "three"]);
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("anchor.json can't be read"), "{}", ended.stderr);
+    assert_eq!(said(&world, 0, &["audit", "anchor", "remove"]), "there is no anchor any longer\n");
+    world.ask_for(0, &["audit", "verify"]);
 }
 
 /// A process that is killed between its last commit and the checkpoint of it, or between that and the anchor.
@@ -275,7 +313,8 @@ fn a_kill_before_or_after_a_checkpoint_leaves_what_the_next_process_makes_up_for
         let killed = world.start(&["run", "n.toml", "one"], &[("PROVOST_CRASH_AT", point)], None).end();
         assert!(killed.was_killed(), "{point}: {}", killed.stderr);
         assert_eq!(fs::read_to_string(world.path().join("anchor.jsonl")).unwrap(), "");
-        world.ask_for(8, &["audit", "verify"]);
+        let verified = world.ask_for(0, &["audit", "verify"]);
+        assert!(verified.contains("has taken nothing of this store yet\n"), "{verified}");
         world.ask_for(0, &["run", "n.toml", "two"]);
         let json: Value = serde_json::from_str(&world.ask_for(0, &["audit", "verify", "--json"])).unwrap();
         for attested in json["attested"].as_array().unwrap() {

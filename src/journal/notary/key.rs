@@ -58,6 +58,11 @@ impl Key {
         read(&path)?.ok_or_else(gone)
     }
 
+    /// Returns the public half of the data directory's key, if there is one.
+    pub(super) fn found(directory: &Path) -> Option<PublicKey> {
+        read(&directory.join(FILE)).ok().flatten().map(|key| key.public())
+    }
+
     pub(super) fn sign(&self, bytes: &[u8]) -> [u8; 64] {
         self.0.sign(bytes).to_bytes()
     }
