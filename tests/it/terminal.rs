@@ -315,3 +315,18 @@ fn a_pipe_gets_the_answer_as_it_is_and_json_that_says_the_same() {
     assert_eq!(serde_json::from_str::<Value>(exported.lines().next().unwrap()).unwrap()["input"], NASTY);
     assert_eq!(output(dir, &["audit", "query", "--json"]).1, exported);
 }
+
+/// What was typed may be the name of a file that somebody else chose.
+#[test]
+fn a_mistake_of_usage_is_one_line_whatever_was_typed() {
+    let dir = tempfile::tempdir().unwrap();
+    for typed in ["a\u{1b}[2J\nerror: the store is damaged", "a\u{1b}[1m\nerror: the store is damaged\u{1b}[0m", NASTY]
+    {
+        for flag in ["--since", "--kind", "--limit"] {
+            let (code, _, said) = output(dir.path(), &["audit", "query", flag, typed]);
+            let begin = said.lines().filter(|line| line.starts_with("error:") || line.starts_with("FORGED"));
+            assert_eq!((code, begin.count()), (Some(2), 1), "{said}");
+            assert!(!said.contains(|c: char| c.is_control() && c != '\n'), "{said:?}");
+        }
+    }
+}
