@@ -175,6 +175,7 @@ mod tests {
     #[test]
     fn what_takes_too_long_is_left_though_a_thread_hangs_in_it() {
         let url = Url::parse("http://anchor.example/").unwrap();
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let anchor = HttpAnchor { client: Client::builder().tls_certs_only([]).build().unwrap(), url };
         let hangs = || loop {
             std::thread::park();

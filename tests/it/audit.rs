@@ -114,6 +114,7 @@ fn an_auditor_sets_an_anchor_and_sees_that_the_store_agrees_with_it() {
     ");
     let key = world.ask_for(0, &["audit", "key"]);
     world.ask_for(0, &["audit", "verify", "--key", key.trim()]);
+    world.ask_for(0, &["audit", "verify", "--key", &key.trim().to_uppercase()]);
     let json: Value = serde_json::from_str(&world.ask_for(0, &["audit", "verify", "--json"])).unwrap();
     for attested in json["attested"].as_array().unwrap() {
         assert_eq!((&attested["newest"]["size"], &attested["since"]), (&json["commits"], &Value::from(0)));
@@ -327,6 +328,21 @@ fn a_kill_before_or_after_a_checkpoint_leaves_what_the_next_process_makes_up_for
     }
 }
 
+/// Who has the key can sign what they like; and one that is new makes verify want both.
+#[test]
+fn a_key_that_others_may_read_or_that_was_replaced_is_said() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = world();
+    assert!(!world.ask(&["run", "n.toml", "one"]).stderr.contains("WARN"));
+    fs::set_permissions(world.data("signing.key"), fs::Permissions::from_mode(0o640)).unwrap();
+    let said = world.ask(&["audit", "key"]).stderr;
+    assert!(said.contains("whose mode is 640: chmod 600"), "{said}");
+    fs::remove_file(world.data("signing.key")).unwrap();
+    let said = world.ask(&["run", "n.toml", "two"]).stderr;
+    assert!(said.contains("is gone from") && said.contains("audit verify wants both named"), "{said}");
+    assert!(!world.ask(&["run", "n.toml", "three"]).stderr.contains("WARN"));
+}
+
 /// A medium that takes no checkpoint takes no run with it.
 #[cfg(debug_assertions)]
 #[test]
@@ -362,6 +378,7 @@ fn events_are_found_over_all_runs_by_kind_agent_tool_and_time() {
     assert_eq!(kinds(&["--kind", "run_ended", "--limit", "1"]), ["run_ended"]);
     assert_eq!(kinds(&["--agent", "reader", "--kind", "agent_started"]).len(), 2);
     assert_eq!(kinds(&["--agent", "clerk/reader.1.0", "--kind", "agent_started", "--run", "last"]).len(), 1);
+    assert_eq!(kinds(&["--agent", "reader.1.0", "--kind", "agent_started"]).len(), 2);
     assert_eq!(kinds(&["--tool", "now", "--kind", "tool_returned"]).len(), 2);
     assert_eq!(kinds(&["--tool", "none"]), Vec::<String>::new());
     assert_eq!(kinds(&["--until", "1h"]), Vec::<String>::new());
@@ -370,7 +387,14 @@ fn events_are_found_over_all_runs_by_kind_agent_tool_and_time() {
     assert_eq!(world.ask_for(0, &["audit", "query", "--json"]), exported);
     assert_eq!(world.ask_for(0, &["audit", "export", "--until", "1h"]), "");
     let one = world.ask_for(0, &["audit", "export", "--run", "last"]);
-    assert_eq!(one, world.ask_for(0, &["audit", "export", "last"]));
+    assert_eq!(one, world.ask_for(0, &["audit", "export", "last", "last", "--run", "last"]));
+    assert_eq!(world.ask(&["audit", "query", "--agent", "raeder"]).stderr, "note: no event matches\n");
+    let nowhere = self::world();
+    assert_eq!(
+        nowhere.ask(&["audit", "query", "--run", "last"]).code(),
+        nowhere.ask(&["audit", "export", "last"]).code()
+    );
+    assert_ne!(nowhere.ask(&["audit", "query", "--run", "last"]).code(), Some(0));
     assert!(exported.ends_with(&one) && exported.len() > one.len());
     assert!(world.ask(&["audit", "query", "--kind", "run_endd"]).stderr.contains("the kinds are run_started"));
 }

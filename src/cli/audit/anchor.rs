@@ -31,7 +31,7 @@ pub(super) fn run(cli: &Cli, address: &Address, command: &Command) -> Result<Cod
         Command::Show => show(cli, journal::anchoring(&address.directory)?.as_ref()),
         Command::Remove => {
             // What can't be read is taken away all the same.
-            let is_unreadable = journal::anchor(&address.directory).inspect_err(|error| unread(error)).is_err();
+            let is_unreadable = journal::anchor(&address.directory).inspect_err(unread).is_err();
             let removed = journal::remove_anchor(&address.directory)?;
             let name = removed.as_ref().map(Target::to_string);
             if cli.json {
