@@ -259,10 +259,18 @@ impl Holder {
         }
         host.shutdown().await?;
         // What is not known of the anchor stops nobody; `provost audit anchor show` says it.
-        let anchoring = journal::anchoring(&self.directory).ok().flatten();
-        if let Some(why) = anchoring.as_ref().and_then(|anchoring| anchoring.failing.as_ref()) {
-            let why = visible(&why.why);
-            print::notice(&format!("warning: {why}\n  the next command that holds the store tries again\n"));
+        let (why, then) = match journal::anchoring(&self.directory) {
+            Ok(anchoring) => {
+                let failing = anchoring.and_then(|anchoring| anchoring.failing).map(|failing| failing.why);
+                (failing, "the next command that holds the store tries again")
+            }
+            Err(error) => (
+                Some(error.to_string()),
+                "no checkpoint is sent anywhere: provost audit anchor set names an anchor anew, and remove takes it away",
+            ),
+        };
+        if let Some(why) = why {
+            print::notice(&format!("warning: {}\n  {then}\n", visible(&why)));
         }
         Ok(())
     }

@@ -111,15 +111,31 @@ fn failure(message: &str, hint: &str) -> String {
 /// # Errors
 /// Stdout is closed or can't take it.
 pub(super) fn usage(said: &clap::Error) -> Result<(), Error> {
+    // With its styles, it has what was typed as it was typed; without, whatever looks like a style is gone from that, too.
     let said_in = |colour: bool| {
-        let said = if colour { said.render().ansi().to_string() } else { said.render().to_string() };
-        typed().iter().fold(said, |said, typed| said.replace(typed, &visible(typed)))
+        let said =
+            typed().iter().fold(said.render().ansi().to_string(), |said, typed| said.replace(typed, &visible(typed)));
+        if colour { said } else { without_styles(&said) }
     };
     if said.use_stderr() {
         notice(&said_in(console::colors_enabled_stderr()));
         return Ok(());
     }
     result(&said_in(console::colors_enabled()))
+}
+
+/// Takes away what a text is styled with.
+fn without_styles(text: &str) -> String {
+    let mut parts = text.split('\u{1b}');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let style = part.strip_prefix('[').and_then(|part| part.split_once('m'));
+        match style.filter(|(style, _)| style.bytes().all(|byte| byte.is_ascii_digit() || byte == b';')) {
+            Some((_, rest)) => out.push_str(rest),
+            None => out.extend(["\u{1b}", part]),
+        }
+    }
+    out
 }
 
 /// Returns what was typed that can't be shown as it is, the longest first; of `--name=value`, the value too.
@@ -142,7 +158,9 @@ pub(super) fn panicked(panic: &std::panic::PanicHookInfo<'_>) {
         std::backtrace::BacktraceStatus::Captured => format!("{trace}\n"),
         _ => String::new(),
     };
-    notice(&format!("{panic}\n{trace}"));
+    let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
+    let why = panic.payload_as_str().unwrap_or("it is not said why");
+    notice(&format!("error: provost panicked{place}: {}\n{trace}", visible(why)));
 }
 
 /// Prints something that is not the result.

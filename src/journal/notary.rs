@@ -11,11 +11,13 @@ mod key;
 mod list;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 pub use self::against::{Attested, Evidence, Refuted};
+#[cfg(test)]
+pub(super) use self::anchor::Known;
 pub use self::anchor::{
     Anchor, AnchorError, Anchoring, Connect, Failing, Target, anchor, anchoring, remove_anchor, set_anchor,
 };
@@ -23,9 +25,9 @@ pub use self::checkpoint::Checkpoint;
 pub(super) use self::checkpoint::Standing;
 pub(super) use self::key::Key;
 pub use self::key::{PublicKey, public_key};
-use super::Error;
 use super::commit::now_ms;
 use super::queue::Queue;
+use super::{Error, file, hold};
 use crate::fault;
 
 /// The checkpoints' file in the data directory.
@@ -43,53 +45,90 @@ fn beside(directory: &Path) -> PathBuf {
 /// The notary of a store that this process holds.
 pub(super) struct Notary {
     directory: PathBuf,
+    /// The epoch under which it is held.
+    epoch: u64,
     /// Says how the store stands.
     queue: Arc<Queue>,
     http: Option<Connect>,
     /// The newest checkpoint beside the store.
     newest: Mutex<Option<Checkpoint>>,
-    is_closed: Mutex<bool>,
-    closed: Condvar,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    stage: Mutex<Stage>,
+    /// Tells those who wait for another stage.
+    moved: Condvar,
+}
+
+/// How far the notary's thread is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It looks now and then.
+    Open,
+    /// It is to send what is left.
+    Closing,
+    /// It has ended.
+    Ended,
+    /// Nobody waits for it any more: it hangs in a file system, perhaps for good.
+    GivenUp,
 }
 
 impl Notary {
     /// Begins. What an earlier process has left without a checkpoint, or without an anchor's, is seen to at once.
-    pub(super) fn begin(directory: &Path, queue: Arc<Queue>, http: Option<Connect>) -> Result<Arc<Self>, Error> {
-        let path = beside(directory);
-        let newest = list::last(&path).map_err(|source| Error::beside(&path, "read", source))?;
-        let newest = Mutex::new(newest.as_deref().and_then(Checkpoint::parse));
+    pub(super) fn begin(
+        directory: &Path,
+        epoch: u64,
+        queue: Arc<Queue>,
+        http: Option<Connect>,
+    ) -> Result<Arc<Self>, Error> {
+        let newest = anchor::newest(directory, queue.standing().map(|standing| standing.store))?;
         let notary = Arc::new(Self {
             directory: directory.to_owned(),
+            epoch,
             queue,
             http,
-            newest,
-            is_closed: Mutex::default(),
-            closed: Condvar::new(),
-            thread: Mutex::default(),
+            newest: Mutex::new(newest),
+            stage: Mutex::new(Stage::Open),
+            moved: Condvar::new(),
         });
         let work = notary.clone();
-        let thread = thread::Builder::new().name("notary".to_owned()).spawn(move || work.until_closed());
-        let thread = thread.map_err(|source| Error::beside(&path, "written", source))?;
-        *notary.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        // It is never joined: a file system may keep it for ever.
+        let thread = thread::Builder::new().name("notary".to_owned()).spawn(move || {
+            work.until_closed();
+            work.moves(Stage::Closing, Stage::Ended);
+        });
+        thread.map_err(|source| Error::beside(&beside(directory), "written", source))?;
         Ok(notary)
     }
 
     fn until_closed(&self) {
-        let mut is_failing = self.attest();
+        let mut was_failing = None;
         loop {
-            let is_closed = self.is_closed.lock().unwrap_or_else(PoisonError::into_inner);
-            let waited = self.closed.wait_timeout_while(is_closed, INTERVAL, |is_closed| !*is_closed);
-            if *waited.unwrap_or_else(PoisonError::into_inner).0 {
-                break;
-            }
-            let was_failing = std::mem::replace(&mut is_failing, self.attest());
-            if let (None, Some(why)) = (was_failing, &is_failing) {
+            let is_failing = self.attest();
+            if let (None, Some(why)) = (&was_failing, &is_failing) {
                 tracing::warn!("{why}; it is tried again");
+            }
+            was_failing = is_failing;
+            let waited = self.moved.wait_timeout_while(self.stage(), INTERVAL, |stage| *stage == Stage::Open);
+            if *waited.unwrap_or_else(PoisonError::into_inner).0 != Stage::Open {
+                break;
             }
         }
         // What the writer has signed last is sent by a process that may wait a little, and not by one that fails.
         let _ = self.send();
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes from one stage to the next, and says whether it was there.
+    fn moves(&self, from: Stage, to: Stage) -> bool {
+        let mut stage = self.stage();
+        let moves = *stage == from;
+        if moves {
+            *stage = to;
+        }
+        drop(stage);
+        self.moved.notify_all();
+        moves
     }
 
     /// Signs what has no checkpoint, and sends what the anchor has not. Returns why that failed, if it did.
@@ -107,7 +146,7 @@ impl Notary {
         let Some(standing) = self.queue.standing() else { return Ok(()) };
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         let before = newest.as_ref().map(|newest| newest.standing).filter(|before| before.store == standing.store);
-        if before.is_some_and(|before| before.size >= standing.size) {
+        if before.is_some_and(|before| before.size >= standing.size) || !self.is_ours()? {
             return Ok(());
         }
         let checkpoint = Checkpoint::sign(standing, now_ms(), &Key::of_directory(&self.directory)?);
@@ -121,16 +160,30 @@ impl Notary {
         Ok(())
     }
 
-    fn send(&self) -> Result<Option<Anchoring>, Error> {
-        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        anchor::send(&self.directory, newest, self.http, now_ms())
+    /// Whether this process still holds the store. One that was stopped and taken over has nothing to say of it any more.
+    fn is_ours(&self) -> Result<bool, Error> {
+        let connection = file::open_for_reading(&self.directory)?;
+        Ok(hold::epoch(&connection, &file::path(&self.directory))? == self.epoch)
     }
 
-    /// Sends what is left, and ends.
+    /// Sends the newest checkpoint. Another process may hold the store by now; what it has sent is newer, and is not forgotten.
+    fn send(&self) -> Result<Option<Anchoring>, Error> {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        anchor::send(&self.directory, newest, self.http, || *self.stage() == Stage::GivenUp)
+    }
+
+    /// Sends what is left, and ends. Waits for that no longer than [`list::PATIENCE`].
     pub(super) fn close(&self) {
-        *self.is_closed.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.closed.notify_all();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let _ = thread.map(JoinHandle::join);
+        if !self.moves(Stage::Open, Stage::Closing) {
+            return;
+        }
+        let waited = self.moved.wait_timeout_while(self.stage(), list::PATIENCE, |stage| *stage == Stage::Closing);
+        drop(waited);
+        if self.moves(Stage::Closing, Stage::GivenUp) {
+            let newest = self.newest.try_lock().ok().and_then(|newest| newest.clone());
+            if let Err(error) = anchor::give_up(&self.directory, newest) {
+                tracing::warn!("{error}");
+            }
+        }
     }
 }

@@ -105,7 +105,7 @@ impl Journal {
         if self.shared.notary.get().is_some() {
             return Ok(());
         }
-        let notary = Notary::begin(&self.shared.directory, self.shared.queue.clone(), http)?;
+        let notary = Notary::begin(&self.shared.directory, self.shared.epoch, self.shared.queue.clone(), http)?;
         if let Err(second) = self.shared.notary.set(notary) {
             second.close();
         }

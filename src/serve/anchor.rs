@@ -16,6 +16,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long it may take from one piece of its list to the next.
 const BETWEEN_PIECES: Duration = Duration::from_secs(30);
 
+/// How long all of its list may take, however steadily it comes.
+const WHOLE: Duration = Duration::from_secs(300);
+
+/// How long its list may be: the checkpoints of ten years, at one every thirty seconds.
+const MAX_BYTES: u64 = 5 << 30;
+
 /// How long a line of its list may be: a checkpoint has about 450 bytes.
 const MAX_LINE_BYTES: usize = 4_096;
 
@@ -75,11 +81,22 @@ impl HttpAnchor {
     async fn get(&self, each: &mut dyn FnMut(&str) -> bool) -> Result<(), AnchorError> {
         let get = self.client.get(self.url.clone()).header(ACCEPT, "application/x-ndjson");
         let mut response = self.answer("read", get).await?;
-        let mut line = Vec::new();
+        let (mut line, mut bytes, mut is_list) = (Vec::new(), 0, false);
         loop {
             let piece = timeout(BETWEEN_PIECES, response.chunk()).await;
             let piece = piece.map_err(|_| self.failed("read", "its list does not come to an end"))?;
             let Some(piece) = piece.map_err(|error| self.failed("read", reason(&error)))? else { break };
+            bytes += piece.len() as u64;
+            if bytes > MAX_BYTES {
+                return Err(self.failed("read", "its list does not come to an end"));
+            }
+            // Somebody else may answer in its place: what asks for a password on a strange network, for one.
+            if let (false, Some(first)) = (is_list, piece.iter().find(|byte| !byte.is_ascii_whitespace())) {
+                if *first != b'{' {
+                    return Err(self.failed("read", "what it answers is no list of checkpoints"));
+                }
+                is_list = true;
+            }
             for part in piece.split_inclusive(|byte| *byte == b'\n') {
                 line.extend_from_slice(part);
                 if line.pop_if(|last| *last == b'\n').is_some() {
@@ -103,11 +120,11 @@ impl HttpAnchor {
 
 impl Anchor for HttpAnchor {
     fn append(&self, line: &str) -> Result<(), AnchorError> {
-        self.wait("written", self.post(line))
+        self.wait("written", PATIENCE, self.post(line))
     }
 
     fn lines(&self, each: &mut dyn FnMut(&str) -> bool) -> Result<(), AnchorError> {
-        self.wait("read", self.get(each))
+        self.wait("read", WHOLE, self.get(each))
     }
 }
 
@@ -116,10 +133,16 @@ impl HttpAnchor {
     fn wait<T>(
         &self,
         doing: &'static str,
+        patience: Duration,
         work: impl Future<Output = Result<T, AnchorError>>,
     ) -> Result<T, AnchorError> {
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        tokio.map_err(|error| self.failed(doing, error.to_string()))?.block_on(work)
+        let tokio = tokio.map_err(|error| self.failed(doing, error.to_string()))?;
+        let late = || self.failed(doing, format!("it is not done within {} s", patience.as_secs()));
+        let done = tokio.block_on(async { timeout(patience, work).await.unwrap_or_else(|_| Err(late())) });
+        // The system may still look for the address, for as long as it likes.
+        tokio.shutdown_background();
+        done
     }
 }
 
@@ -142,4 +165,24 @@ fn reason(error: &reqwest::Error) -> String {
         source = error.source();
     }
     said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the system does to find an address can't be interrupted.
+    #[test]
+    fn what_takes_too_long_is_left_though_a_thread_hangs_in_it() {
+        let url = Url::parse("http://anchor.example/").unwrap();
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let anchor = HttpAnchor { client: Client::builder().tls_certs_only([]).build().unwrap(), url };
+        let hangs = || loop {
+            std::thread::park();
+        };
+        let said = anchor
+            .wait("read", Duration::ZERO, async move { tokio::task::spawn_blocking(hangs).await.unwrap_or(Ok(())) });
+        let said = said.unwrap_err().to_string();
+        assert_eq!(said, "the anchor http://anchor.example/ can't be read: it is not done within 0 s");
+    }
 }

@@ -114,6 +114,7 @@ fn an_auditor_sets_an_anchor_and_sees_that_the_store_agrees_with_it() {
     ");
     let key = world.ask_for(0, &["audit", "key"]);
     world.ask_for(0, &["audit", "verify", "--key", key.trim()]);
+    world.ask_for(0, &["audit", "verify", "--key", &key.trim().to_uppercase()]);
     let json: Value = serde_json::from_str(&world.ask_for(0, &["audit", "verify", "--json"])).unwrap();
     for attested in json["attested"].as_array().unwrap() {
         assert_eq!((&attested["newest"]["size"], &attested["since"]), (&json["commits"], &Value::from(0)));
@@ -263,6 +264,44 @@ fn an_anchor_over_http_is_posted_to_and_asked() {
     assert_eq!(server.lines.lock().unwrap().len(), 2);
     server.lines.lock().unwrap().push("<html>".to_owned());
     assert!(said(&world, 8, &["audit", "verify"]).contains("line 3 of"));
+    // Somebody else who answers in its place has not lost anything.
+    *server.lines.lock().unwrap() = vec!["<html>".to_owned()];
+    assert!(said(&world, 1, &["audit", "verify"]).contains("can't be read: what it answers is no list of checkpoints"));
+    server.lines.lock().unwrap().clear();
+    assert!(said(&world, 8, &["audit", "verify"]).contains("has lost checkpoints: it had one of commit"));
+}
+
+/// What is made of an anchor that is away, locked or made anew, as people meet it.
+#[test]
+fn an_anchor_that_was_removed_or_is_locked_is_said_and_waited_for_no_longer_than_promised() {
+    let world = world();
+    let file = world.path().join("an.jsonl");
+    world.ask_for(0, &["run", "n.toml", "one"]);
+    world.ask_for(0, &["audit", "anchor", "set", "an.jsonl"]);
+    fs::remove_file(&file).unwrap();
+    world.ask_for(0, &["audit", "anchor", "set", "an.jsonl"]);
+    assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 1);
+    // Whoever can read it can lock it, for ever.
+    let locked = fs::File::open(&file).unwrap();
+    rustix::fs::flock(&locked, rustix::fs::FlockOperation::LockShared).unwrap();
+    let ended = world.ask(&["run", "n.toml", "two"]);
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("\nwarning: the anchor "), "{}", ended.stderr);
+    drop(locked);
+    world.ask_for(0, &["audit", "anchor", "set", "an.jsonl"]);
+    assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 2);
+    for target in [".", "http://user:secret@localhost/", "localhost:8080"] {
+        let refused = world.ask(&["audit", "anchor", "set", target]);
+        assert_eq!(refused.code(), Some(2), "{target}: {}", refused.stderr);
+        assert!(!refused.stderr.contains("secret"), "{}", refused.stderr);
+    }
+    // One that can't be read any more sends nothing, which is said.
+    fs::write(world.data("anchor.json"), "{").unwrap();
+    let ended = world.ask(&["run", "n.toml", "three"]);
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("anchor.json can't be read"), "{}", ended.stderr);
+    assert_eq!(said(&world, 0, &["audit", "anchor", "remove"]), "there is no anchor any longer\n");
+    world.ask_for(0, &["audit", "verify"]);
 }
 
 /// A process that is killed between its last commit and the checkpoint of it, or between that and the anchor.
@@ -275,7 +314,8 @@ fn a_kill_before_or_after_a_checkpoint_leaves_what_the_next_process_makes_up_for
         let killed = world.start(&["run", "n.toml", "one"], &[("PROVOST_CRASH_AT", point)], None).end();
         assert!(killed.was_killed(), "{point}: {}", killed.stderr);
         assert_eq!(fs::read_to_string(world.path().join("anchor.jsonl")).unwrap(), "");
-        world.ask_for(8, &["audit", "verify"]);
+        let verified = world.ask_for(0, &["audit", "verify"]);
+        assert!(verified.contains("has taken nothing of this store yet\n"), "{verified}");
         world.ask_for(0, &["run", "n.toml", "two"]);
         let json: Value = serde_json::from_str(&world.ask_for(0, &["audit", "verify", "--json"])).unwrap();
         for attested in json["attested"].as_array().unwrap() {
@@ -286,6 +326,21 @@ fn a_kill_before_or_after_a_checkpoint_leaves_what_the_next_process_makes_up_for
             );
         }
     }
+}
+
+/// Who has the key can sign what they like; and one that is new makes verify want both.
+#[test]
+fn a_key_that_others_may_read_or_that_was_replaced_is_said() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = world();
+    assert!(!world.ask(&["run", "n.toml", "one"]).stderr.contains("WARN"));
+    fs::set_permissions(world.data("signing.key"), fs::Permissions::from_mode(0o640)).unwrap();
+    let said = world.ask(&["audit", "key"]).stderr;
+    assert!(said.contains("whose mode is 640: chmod 600"), "{said}");
+    fs::remove_file(world.data("signing.key")).unwrap();
+    let said = world.ask(&["run", "n.toml", "two"]).stderr;
+    assert!(said.contains("is gone from") && said.contains("audit verify wants both named"), "{said}");
+    assert!(!world.ask(&["run", "n.toml", "three"]).stderr.contains("WARN"));
 }
 
 /// A medium that takes no checkpoint takes no run with it.
@@ -323,6 +378,7 @@ fn events_are_found_over_all_runs_by_kind_agent_tool_and_time() {
     assert_eq!(kinds(&["--kind", "run_ended", "--limit", "1"]), ["run_ended"]);
     assert_eq!(kinds(&["--agent", "reader", "--kind", "agent_started"]).len(), 2);
     assert_eq!(kinds(&["--agent", "clerk/reader.1.0", "--kind", "agent_started", "--run", "last"]).len(), 1);
+    assert_eq!(kinds(&["--agent", "reader.1.0", "--kind", "agent_started"]).len(), 2);
     assert_eq!(kinds(&["--tool", "now", "--kind", "tool_returned"]).len(), 2);
     assert_eq!(kinds(&["--tool", "none"]), Vec::<String>::new());
     assert_eq!(kinds(&["--until", "1h"]), Vec::<String>::new());
@@ -331,7 +387,14 @@ fn events_are_found_over_all_runs_by_kind_agent_tool_and_time() {
     assert_eq!(world.ask_for(0, &["audit", "query", "--json"]), exported);
     assert_eq!(world.ask_for(0, &["audit", "export", "--until", "1h"]), "");
     let one = world.ask_for(0, &["audit", "export", "--run", "last"]);
-    assert_eq!(one, world.ask_for(0, &["audit", "export", "last"]));
+    assert_eq!(one, world.ask_for(0, &["audit", "export", "last", "last", "--run", "last"]));
+    assert_eq!(world.ask(&["audit", "query", "--agent", "raeder"]).stderr, "note: no event matches\n");
+    let nowhere = self::world();
+    assert_eq!(
+        nowhere.ask(&["audit", "query", "--run", "last"]).code(),
+        nowhere.ask(&["audit", "export", "last"]).code()
+    );
+    assert_ne!(nowhere.ask(&["audit", "query", "--run", "last"]).code(), Some(0));
     assert!(exported.ends_with(&one) && exported.len() > one.len());
     assert!(world.ask(&["audit", "query", "--kind", "run_endd"]).stderr.contains("the kinds are run_started"));
 }

@@ -208,7 +208,7 @@ fn what_is_said_in_a_run_drives_no_terminal_whichever_command_shows_it() {
     let id = |at: usize| runs[at]["run"].as_str().unwrap();
     let (one, two, first) = (id(0), id(1), id(runs.as_array().unwrap().len() - 1));
     assert_eq!(runs[2]["tenant"], NAME);
-    let commands: [&[&str]; 29] = [
+    let commands: [&[&str]; 31] = [
         &["runs", "list"],
         &["runs", "list", "--json"],
         &["runs", "list", "--tenant", NASTY],
@@ -231,6 +231,8 @@ fn what_is_said_in_a_run_drives_no_terminal_whichever_command_shows_it() {
         &["audit", "verify"],
         &["audit", "verify", "--json"],
         &["audit", "export", "--ledger"],
+        &["audit", "query"],
+        &["audit", "query", "--json"],
         &["budget"],
         &["budget", "--json"],
         &["budget", "top-up", &format!("tenant/{NAME}/{NAME}"), "--cost-usd", "1"],
@@ -308,4 +310,23 @@ fn a_pipe_gets_the_answer_as_it_is_and_json_that_says_the_same() {
     let (_, report, _) = output(dir, &["runs", "show", "last", "--json"]);
     assert!(!report.contains(is_raw), "{report:?}");
     assert_eq!(serde_json::from_str::<Value>(&report).unwrap()["answer"], NASTY);
+    let (_, exported, _) = output(dir, &["audit", "export"]);
+    assert!(!exported.contains(is_raw), "{exported:?}");
+    assert_eq!(serde_json::from_str::<Value>(exported.lines().next().unwrap()).unwrap()["input"], NASTY);
+    assert_eq!(output(dir, &["audit", "query", "--json"]).1, exported);
+}
+
+/// What was typed may be the name of a file that somebody else chose.
+#[test]
+fn a_mistake_of_usage_is_one_line_whatever_was_typed() {
+    let dir = tempfile::tempdir().unwrap();
+    for typed in ["a\u{1b}[2J\nerror: the store is damaged", "a\u{1b}[1m\nerror: the store is damaged\u{1b}[0m", NASTY]
+    {
+        for flag in ["--since", "--kind", "--limit"] {
+            let (code, _, said) = output(dir.path(), &["audit", "query", flag, typed]);
+            let begin = said.lines().filter(|line| line.starts_with("error:") || line.starts_with("FORGED"));
+            assert_eq!((code, begin.count()), (Some(2), 1), "{said}");
+            assert!(!said.contains(|c: char| c.is_control() && c != '\n'), "{said:?}");
+        }
+    }
 }

@@ -30,14 +30,18 @@ pub(super) fn run(cli: &Cli, address: &Address, command: &Command) -> Result<Cod
         Command::Set { target } => set(cli, address, target),
         Command::Show => show(cli, journal::anchoring(&address.directory)?.as_ref()),
         Command::Remove => {
+            // What can't be read is taken away all the same.
+            let is_unreadable = journal::anchor(&address.directory).inspect_err(unread).is_err();
             let removed = journal::remove_anchor(&address.directory)?;
             let name = removed.as_ref().map(Target::to_string);
             if cli.json {
                 print::json(&json!({ "removed": name }))?;
             } else {
-                let said = name.map_or("there was no anchor".to_owned(), |name| {
-                    format!("{} is the anchor no longer; what it has it keeps", visible(&name))
-                });
+                let said = match name {
+                    Some(name) => format!("{} is the anchor no longer; what it has it keeps", visible(&name)),
+                    None if is_unreadable => "there is no anchor any longer".to_owned(),
+                    None => "there was no anchor".to_owned(),
+                };
                 print::result(&format!("{said}\n"))?;
             }
             Ok(Code::Done)
@@ -45,12 +49,17 @@ pub(super) fn run(cli: &Cli, address: &Address, command: &Command) -> Result<Cod
     }
 }
 
+fn unread(error: &journal::Error) {
+    print::notice(&format!("note: {}\n", visible(&error.to_string())));
+}
+
 fn set(cli: &Cli, address: &Address, target: &str) -> Result<Code, Error> {
     let target = Target::of(target).map_err(journal::Error::from)?;
-    // What is no anchor at all is told before it is one.
-    target.connect(Some(connect)).map_err(journal::Error::from)?;
-    journal::set_anchor(&address.directory, &target)?;
-    if address.store()?.is_some() {
+    journal::set_anchor(&address.directory, &target, Some(connect))?;
+    let known = journal::anchoring(&address.directory)?;
+    // One that has just not answered is not waited for once more.
+    let is_failing = known.is_some_and(|known| known.failing.is_some());
+    if !is_failing && address.store()?.is_some() {
         let tokio = crate::cli::tokio_runtime()?;
         let sent = tokio.block_on(async {
             match Door::open(address).await? {

@@ -42,7 +42,10 @@ impl Filter<'_> {
 
     fn is_agent(&self, envelope: &Envelope) -> bool {
         self.agent.is_none_or(|wanted| {
-            let is_it = |agent: &AgentId| agent.as_str() == wanted || agent.short().split('.').next() == Some(wanted);
+            let is_it = |agent: &AgentId| {
+                let short = agent.short();
+                [agent.as_str(), short].contains(&wanted) || short.split('.').next() == Some(wanted)
+            };
             envelope.agent.as_ref().is_some_and(is_it)
         })
     }
@@ -52,6 +55,14 @@ impl Filter<'_> {
     /// # Errors
     /// A run that is named is not there.
     pub(super) fn runs(&self, address: &Address, store: &Store) -> Result<Vec<RunId>, Error> {
+        let mut seen = BTreeSet::new();
+        let mut runs = self.named(address, store)?;
+        // Who names one twice wants it once.
+        runs.retain(|run| seen.insert(run.clone()));
+        Ok(runs)
+    }
+
+    fn named(&self, address: &Address, store: &Store) -> Result<Vec<RunId>, Error> {
         let Some(tenant) = self.tenant else {
             return match self.runs.is_empty() {
                 true => Ok(store.streams("run/")?.iter().filter_map(|info| run_of(&info.name)).collect()),

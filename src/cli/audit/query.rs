@@ -6,7 +6,7 @@ use super::events::{self, Filter};
 use crate::cli::door::Address;
 use crate::cli::exit::Code;
 use crate::cli::follow::{events as lines, words};
-use crate::cli::runs::{Since, local};
+use crate::cli::runs::{Since, find, local};
 use crate::cli::{Cli, Error, print};
 use crate::run::{Envelope, Event};
 
@@ -60,16 +60,19 @@ pub(super) fn run(cli: &Cli, address: &Address, arguments: &Arguments) -> Result
         tool: arguments.tool.as_deref(),
     };
     let Some(store) = address.store()? else {
+        // A run that is named is one that is not there.
+        arguments.runs.iter().try_for_each(|run| find(address, run).map(|_| ()))?;
         print::notice("there are no runs\n");
         return Ok(Code::Done);
     };
+    let mut count = 0;
     let (mut left, mut is_first) = (arguments.limit.unwrap_or(usize::MAX), true);
     for run in filter.runs(address, &store)? {
         let is_more = events::each(&store, &run, &filter, |found| {
             let found = &found[..found.len().min(left)];
-            left -= found.len();
+            (left, count) = (left - found.len(), count + found.len());
             let mut text = String::new();
-            if std::mem::take(&mut is_first) && !cli.json {
+            if !found.is_empty() && std::mem::take(&mut is_first) && !cli.json {
                 text.push_str(&head());
             }
             found.iter().for_each(|envelope| text.push_str(&line(cli, envelope)));
@@ -79,6 +82,9 @@ pub(super) fn run(cli: &Cli, address: &Address, arguments: &Arguments) -> Result
         if !is_more {
             break;
         }
+    }
+    if count == 0 {
+        print::notice("note: no event matches\n");
     }
     Ok(Code::Done)
 }
@@ -90,7 +96,7 @@ fn head() -> String {
 
 fn line(cli: &Cli, envelope: &Envelope) -> String {
     if cli.json {
-        return format!("{}\n", lines::line(envelope));
+        return print::json_line(&lines::line(envelope));
     }
     let (when, run, kind) = (local(envelope.time_ms), &envelope.stream.run, envelope.event.kind());
     format!("{when:<19}  {:<26}  {:>5}  {kind:<18}  {}\n", run.as_str(), envelope.seq, words::sentence(envelope))

@@ -52,6 +52,7 @@ pub(super) fn run(cli: &Cli, address: &Address, arguments: &Arguments) -> Result
 /// Checks the store against itself and its checkpoints, those beside it and those of its anchor.
 fn check(address: &Address, arguments: &Arguments) -> Result<(Verified, Vec<Attested>), Error> {
     let directory = &address.directory;
+    let is_own = arguments.anchor.is_none();
     let target = match &arguments.anchor {
         Some(target) => Some(Target::of(target).map_err(journal::Error::from)?),
         None => journal::anchor(directory)?,
@@ -62,7 +63,7 @@ fn check(address: &Address, arguments: &Arguments) -> Result<(Verified, Vec<Atte
         None => None,
         Some(target) => {
             let read = target.connect(Some(connect)).map_err(journal::Error::from);
-            match read.and_then(|anchor| Evidence::of(&target, &*anchor)) {
+            match read.and_then(|anchor| Evidence::of(directory, &target, &*anchor, is_own)) {
                 Ok(found) => {
                     evidence.push(found);
                     None
@@ -90,7 +91,12 @@ fn attested_json(attested: &Attested) -> Value {
 
 fn attested_line(attested: &Attested) -> String {
     let at = visible(&attested.at);
-    let Some(newest) = &attested.newest else { return format!("  no checkpoint at {at}\n") };
+    let Some(newest) = &attested.newest else {
+        return match attested.is_shared {
+            true => format!("  the anchor {at} has taken nothing of this store yet\n"),
+            false => format!("  no checkpoint at {at}\n"),
+        };
+    };
     let (count, size) = (print::counted(attested.checkpoints, "checkpoint"), newest.size());
     let (agree, since) = (if attested.checkpoints == 1 { "agrees" } else { "agree" }, attested.since);
     let since = if since == 0 { String::new() } else { format!("; {} since", print::counted(since, "commit")) };

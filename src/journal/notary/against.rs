@@ -1,23 +1,42 @@
 //! A store's commits, compared with what checkpoints say of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::path::Path;
 
+use serde::Deserialize;
+
+use super::anchor::{self, Known};
 use super::{Anchor, Checkpoint, PublicKey, Target, beside, list};
-use crate::journal::Error;
 use crate::journal::format::{Hash, hex};
+use crate::journal::{Error, Store, rows};
 
-/// How many checkpoints are compared at once, about 200 bytes each: at one every thirty seconds, those of a year.
-const MOST: usize = 1 << 20;
+/// How many checkpoints of one store are compared, about a hundred bytes each: at one every thirty seconds, those of thirty years.
+const MOST: usize = 1 << 25;
 
-/// The checkpoints that somebody keeps.
+/// The checkpoints of one store that somebody keeps.
 #[derive(Debug)]
 pub struct Evidence {
     at: String,
     /// Whether other stores may keep theirs there too.
     is_shared: bool,
-    /// In the order in which they were taken, each with whether its signature holds.
-    checkpoints: Vec<(Checkpoint, bool)>,
+    /// The store that they are of.
+    store: Option<Hash>,
+    /// What must be there.
+    known: Known,
+    /// How many there are of this store.
+    count: u64,
+    /// By how many commits there were.
+    own: BTreeMap<u64, (Hash, u64)>,
+    newest: Option<Checkpoint>,
+    /// Those who have signed them, in the order in which they came, and the commit of the first of each.
+    keys: Vec<(PublicKey, u64)>,
+    /// A store of which there are others.
+    other: Option<String>,
+    lines: u64,
+    /// The first line since the last of this store's checkpoints that is none, and may have been one.
+    unreadable: Option<u64>,
+    /// What makes all of it worth nothing.
+    fault: Option<Refuted>,
 }
 
 /// What has been found to agree.
@@ -25,6 +44,8 @@ pub struct Evidence {
 pub struct Attested {
     /// Where the checkpoints are.
     pub at: String,
+    /// Whether it is an anchor, where other stores may keep theirs too.
+    pub is_shared: bool,
     /// How many there are of this store.
     pub checkpoints: u64,
     /// The one of the most commits; none where there is none.
@@ -94,6 +115,19 @@ pub enum Refuted {
         /// Where.
         at: String,
     },
+    /// Checkpoints that were there are there no longer.
+    #[error(
+        "{at} has lost checkpoints: it had one of commit {size}, and {}",
+        match newest { 0 => "has none of this store".to_owned(), newest => format!("its newest is of commit {newest}") }
+    )]
+    Lost {
+        /// Where.
+        at: String,
+        /// Of which commit the newest was that it is known to have had.
+        size: u64,
+        /// Of which commit the newest is that it has; 0 where it has none.
+        newest: u64,
+    },
     /// The store is shorter than it was.
     #[error(
         "the store ends with commit {found}, and had {size} commits by the checkpoint of {time} at {at}: its tail was cut off, \
@@ -127,25 +161,88 @@ pub enum Refuted {
 }
 
 impl Evidence {
-    /// Reads the checkpoints beside a store.
+    /// Reads the checkpoints beside a store. What its anchor is known to have taken must be among them.
     ///
     /// # Errors
-    /// They can't be read, or are none.
+    /// They can't be read, or the store can't.
     pub fn beside(directory: &Path) -> Result<Self, Error> {
-        let path = beside(directory);
-        let mut reading = Reading::new(path.display().to_string(), false);
-        list::each(&path, &mut |line| reading.take(line)).map_err(|source| Error::beside(&path, "read", source))?;
-        reading.finish()
+        let (path, store) = (beside(directory), name(directory)?);
+        let known = anchor::taken(directory, store.as_ref()).map_or(Known::Nothing, Known::Took);
+        let mut evidence = Self::none(path.display().to_string(), false, store, known);
+        list::each(&path, &mut |line| evidence.take(line)).map_err(|source| Error::beside(&path, "read", source))?;
+        Ok(evidence)
     }
 
-    /// Reads those that an anchor has.
+    /// Reads those that an anchor has of a data directory's store. `is_own` says that it is asked because the data directory names it:
+    /// then it is believed, too, that the anchor has taken nothing of this store yet.
     ///
     /// # Errors
-    /// It can't be read, or what it has are no checkpoints.
-    pub fn of(target: &Target, anchor: &dyn Anchor) -> Result<Self, Error> {
-        let mut reading = Reading::new(target.to_string(), true);
-        anchor.lines(&mut |line| reading.take(line))?;
-        reading.finish()
+    /// It can't be read, or the store can't.
+    pub fn of(directory: &Path, target: &Target, anchor: &dyn Anchor, is_own: bool) -> Result<Self, Error> {
+        let store = name(directory)?;
+        // Known before it is asked: meanwhile it may take more.
+        let known = anchor::known_of(directory, target, store.as_ref(), is_own);
+        let mut evidence = Self::none(target.to_string(), true, store, known);
+        anchor.lines(&mut |line| evidence.take(line))?;
+        Ok(evidence)
+    }
+
+    pub(in crate::journal) fn none(at: String, is_shared: bool, store: Option<Hash>, known: Known) -> Self {
+        Self {
+            at,
+            is_shared,
+            store,
+            known,
+            count: 0,
+            own: BTreeMap::new(),
+            newest: None,
+            keys: Vec::new(),
+            other: None,
+            lines: 0,
+            unreadable: None,
+            fault: None,
+        }
+    }
+
+    /// Takes the next line; returns whether another is wanted.
+    pub(in crate::journal) fn take(&mut self, line: &str) -> bool {
+        self.lines += 1;
+        match (Checkpoint::parse(line), self.store) {
+            _ if line.trim().is_empty() => {}
+            (Some(checkpoint), Some(store)) if checkpoint.standing.store == store => self.own(checkpoint),
+            (Some(checkpoint), _) => self.other = self.other.take().or(Some(checkpoint.store())),
+            // Another store's, of another version.
+            (None, store) if said_of(line).is_some_and(|said| Some(said) != store.as_ref().map(|store| hex(store))) => {
+            }
+            (None, _) => self.unreadable = self.unreadable.or(Some(self.lines)),
+        }
+        self.fault.is_none()
+    }
+
+    fn own(&mut self, checkpoint: Checkpoint) {
+        let (at, size, key) = (self.at.clone(), checkpoint.size(), checkpoint.key());
+        if !checkpoint.is_genuine() {
+            self.fault = Some(Refuted::Forged { at, size });
+            return;
+        }
+        (self.count, self.unreadable) = (self.count + 1, None);
+        if !self.keys.iter().any(|(known, _)| *known == key) {
+            self.keys.push((key, size));
+        }
+        let is_full = self.own.len() >= MOST;
+        match self.own.entry(size) {
+            btree_map::Entry::Occupied(before) if before.get().0 != checkpoint.standing.root => {
+                self.fault = Some(Refuted::Contradiction { at, size });
+            }
+            btree_map::Entry::Occupied(_) => {}
+            btree_map::Entry::Vacant(_) if is_full => self.fault = Some(Refuted::TooMany { at }),
+            btree_map::Entry::Vacant(new) => {
+                new.insert((checkpoint.standing.root, checkpoint.time_ms()));
+            }
+        }
+        if self.newest.as_ref().is_none_or(|newest| newest.size() < size) {
+            self.newest = Some(checkpoint);
+        }
     }
 
     /// Compares them with a store of `size` commits; `root_at` returns the hash of a commit. `keys` are those whose signatures
@@ -156,102 +253,87 @@ impl Evidence {
         mut root_at: impl FnMut(u64) -> Result<Option<Hash>, E>,
         keys: &[PublicKey],
     ) -> Result<Attested, E> {
-        let store = root_at(1)?;
-        let is_own = |checkpoint: &Checkpoint| Some(checkpoint.standing.store) == store;
-        let own: Vec<&(Checkpoint, bool)> = self.checkpoints.iter().filter(|(found, _)| is_own(found)).collect();
-        self.are_of(store, own.len())?;
-        self.are_signed(&own, keys)?;
-        let (mut agreed, mut rewritten) = (0, None);
-        let mut roots: BTreeMap<u64, &Checkpoint> = BTreeMap::new();
-        for (checkpoint, _) in &own {
-            let before = *roots.entry(checkpoint.size()).or_insert(checkpoint);
-            if before.standing != checkpoint.standing {
-                return Err(Refuted::Contradiction { at: self.at.clone(), size: checkpoint.size() }.into());
+        self.are_of(root_at(1)?)?;
+        self.are_whole(keys)?;
+        let (at, mut agreed) = (self.at.clone(), 0);
+        for (&found, &(root, time_ms)) in self.own.range(..=size) {
+            if root_at(found)? != Some(root) {
+                return Err(Refuted::Rewritten { at, size: found, time: utc(time_ms), agreed }.into());
             }
+            agreed = found;
         }
-        for (&at, &checkpoint) in roots.range(..=size) {
-            match root_at(at)? == Some(checkpoint.standing.root) {
-                true => agreed = at,
-                false => {
-                    rewritten = Some(checkpoint);
-                    break;
-                }
-            }
-        }
-        let (at, newest) = (self.at.clone(), roots.last_key_value().map(|(_, newest)| *newest));
-        if let Some(checkpoint) = rewritten {
-            let (size, time) = (checkpoint.size(), utc(checkpoint.time_ms()));
-            return Err(Refuted::Rewritten { at, size, time, agreed }.into());
-        }
+        let newest = self.newest.as_ref();
         if let Some(newest) = newest.filter(|newest| newest.size() > size) {
             let time = utc(newest.time_ms());
             return Err(Refuted::Cut { at, size: newest.size(), time, found: size }.into());
         }
-        let since = size - newest.map_or(0, Checkpoint::size);
-        Ok(Attested { at, checkpoints: own.len() as u64, newest: newest.cloned(), since })
+        let has = newest.map_or(0, Checkpoint::size);
+        match self.known {
+            Known::Took(size) if has < size => Err(Refuted::Lost { at, size, newest: has }.into()),
+            _ => {
+                let since = size - has;
+                Ok(Attested { at, is_shared: self.is_shared, checkpoints: self.count, newest: newest.cloned(), since })
+            }
+        }
     }
 
     /// Whether they are of this store, as far as they must be.
-    fn are_of(&self, store: Option<Hash>, own: usize) -> Result<(), Refuted> {
-        let at = self.at.clone();
-        let other = self.checkpoints.iter().find(|(checkpoint, _)| Some(checkpoint.standing.store) != store);
-        match other {
+    fn are_of(&self, store: Option<Hash>) -> Result<(), Refuted> {
+        let (at, is_missing) = (self.at.clone(), self.count == 0 && self.known == Known::Nothing);
+        // The store may have got its first commit only just now.
+        let is_other = store.is_some() && self.store.is_some() && store != self.store;
+        match &self.other {
             // What lies beside a store is of that store alone.
-            Some((other, _)) if own == 0 || !self.is_shared => {
+            Some(other) if !self.is_shared || is_missing || is_other => {
                 let store = store.map_or("none".to_owned(), |store| hex(&store));
-                Err(Refuted::OtherStore { at, store, other: other.store() })
+                Err(Refuted::OtherStore { at, store, other: other.clone() })
             }
-            None if self.is_shared && store.is_some() && own == 0 => Err(Refuted::Nothing { at }),
+            _ if is_other => {
+                let [store, other] =
+                    [store, self.store].map(|store| store.map_or("none".to_owned(), |store| hex(&store)));
+                Err(Refuted::OtherStore { at, store, other })
+            }
+            None if self.is_shared && is_missing && self.unreadable.is_none() && store.is_some() => {
+                Err(Refuted::Nothing { at })
+            }
             _ => Ok(()),
         }
     }
 
-    fn are_signed(&self, own: &[&(Checkpoint, bool)], keys: &[PublicKey]) -> Result<(), Refuted> {
-        let first = own.first().map(|(checkpoint, _)| checkpoint.key());
-        for (checkpoint, is_genuine) in own {
-            let (at, size, key) = (self.at.clone(), checkpoint.size(), checkpoint.key());
-            if !is_genuine {
-                return Err(Refuted::Forged { at, size });
-            }
-            let is_believed = if keys.is_empty() { Some(key) == first } else { keys.contains(&key) };
-            if !is_believed {
-                return Err(Refuted::OtherKey { at, size, key });
-            }
+    /// Whether they can all be read, and are signed by those who are believed.
+    fn are_whole(&self, keys: &[PublicKey]) -> Result<(), Refuted> {
+        let at = self.at.clone();
+        let first = self.keys.first().map(|(key, _)| *key);
+        let is_believed = |key: &PublicKey| if keys.is_empty() { Some(*key) == first } else { keys.contains(key) };
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
         }
-        Ok(())
+        if let Some(&(key, size)) = self.keys.iter().find(|(key, _)| !is_believed(key)) {
+            return Err(Refuted::OtherKey { at, size, key });
+        }
+        match self.unreadable.filter(|_| self.known != Known::Empty) {
+            Some(line) => Err(Refuted::Unreadable { at, line }),
+            None => Ok(()),
+        }
     }
 }
 
-struct Reading {
-    evidence: Evidence,
-    lines: u64,
-    fault: Option<Refuted>,
+/// Returns the name of a data directory's store, if there is one with a commit.
+pub(super) fn name(directory: &Path) -> Result<Option<Hash>, Error> {
+    match Store::open(directory) {
+        Ok(store) => rows::commit_hash(store.connection(), 1).map_err(|source| store.failed(source)),
+        Err(Error::Absent { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
-impl Reading {
-    fn new(at: String, is_shared: bool) -> Self {
-        Self { evidence: Evidence { at, is_shared, checkpoints: Vec::new() }, lines: 0, fault: None }
+/// Returns of which store a line of some version says to be.
+fn said_of(line: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Said {
+        store: String,
     }
-
-    /// Takes the next line; returns whether another is wanted.
-    fn take(&mut self, line: &str) -> bool {
-        self.lines += 1;
-        let at = || self.evidence.at.clone();
-        self.fault = match Checkpoint::parse(line) {
-            None => Some(Refuted::Unreadable { at: at(), line: self.lines }),
-            Some(_) if self.evidence.checkpoints.len() >= MOST => Some(Refuted::TooMany { at: at() }),
-            Some(checkpoint) => {
-                let is_genuine = checkpoint.is_genuine();
-                self.evidence.checkpoints.push((checkpoint, is_genuine));
-                None
-            }
-        };
-        self.fault.is_none()
-    }
-
-    fn finish(self) -> Result<Evidence, Error> {
-        self.fault.map_or(Ok(self.evidence), |fault| Err(fault.into()))
-    }
+    serde_json::from_str::<Said>(line).ok().map(|said| said.store)
 }
 
 /// Returns a time as it is the same everywhere.

@@ -56,7 +56,7 @@ impl Checkpoint {
     pub fn parse(line: &str) -> Option<Self> {
         let line: Line = serde_json::from_str(line).ok()?;
         let standing = Standing { store: unhex(&line.store)?, size: line.size, root: unhex(&line.root)? };
-        let (key, signature) = (PublicKey::parse(&line.key)?, unhex(&line.signature)?);
+        let (key, signature) = (PublicKey::of(unhex(&line.key)?), unhex(&line.signature)?);
         (line.version == VERSION).then_some(Self { standing, time_ms: line.time_ms, key, signature })
     }
 

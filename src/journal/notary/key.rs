@@ -3,12 +3,14 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 
+use super::anchor;
 use crate::journal::Error;
 use crate::journal::format::{hex, unhex};
 
@@ -20,9 +22,13 @@ const FILE: &str = "signing.key";
 pub struct PublicKey([u8; 32]);
 
 impl PublicKey {
+    pub(super) fn of(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// Reads 64 hexadecimal digits; none if it is something else.
     pub fn parse(text: &str) -> Option<Self> {
-        unhex(text).map(Self)
+        unhex(&text.to_ascii_lowercase()).map(Self)
     }
 
     /// Whether the key's owner has signed this.
@@ -55,7 +61,21 @@ impl Key {
         }
         make(directory, &path).map_err(|source| Error::beside(&path, "written", source))?;
         let gone = || Error::beside(&path, "read", io::Error::from(ErrorKind::NotFound));
-        read(&path)?.ok_or_else(gone)
+        let key = read(&path)?.ok_or_else(gone)?;
+        let before = anchor::newest(directory, None).ok().flatten().map(|newest| newest.key());
+        if let Some(before) = before.filter(|before| *before != key.public()) {
+            tracing::warn!(
+                "the key {before} is gone from {}: {} signs from here on, and audit verify wants both named",
+                path.display(),
+                key.public()
+            );
+        }
+        Ok(key)
+    }
+
+    /// Returns the public half of the data directory's key, if there is one.
+    pub(super) fn found(directory: &Path) -> Option<PublicKey> {
+        read(&directory.join(FILE)).ok().flatten().map(|key| key.public())
     }
 
     pub(super) fn sign(&self, bytes: &[u8]) -> [u8; 64] {
@@ -83,8 +103,21 @@ fn read(path: &Path) -> Result<Option<Key>, Error> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::beside(path, "read", error)),
     };
-    let secret = unhex(text.trim_end());
+    warn_of_readers(path);
+    let secret = unhex(&text.trim_end().to_ascii_lowercase());
     secret.map(|secret| Some(Key::of(secret))).ok_or_else(|| Error::beside(path, "read", "it is no key"))
+}
+
+/// Says once that others may read the key, and so sign what they like. It is used all the same: without checkpoints nothing is found.
+fn warn_of_readers(path: &Path) {
+    static SAID: Once = Once::new();
+    let mode = fs::metadata(path).map_or(0, |found| found.permissions().mode());
+    if mode & 0o077 != 0 {
+        SAID.call_once(|| {
+            let (mode, path) = (mode & 0o777, path.display());
+            tracing::warn!("others may use {path}, whose mode is {mode:o}: chmod 600 keeps it to its owner");
+        });
+    }
 }
 
 /// Makes a key beside its place and links it there, so that nobody ever reads half of one.
@@ -116,7 +149,6 @@ fn new_name(directory: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
     use std::sync::Barrier;
 
     use super::*;

@@ -15,7 +15,7 @@ struct Anchored {
 impl Anchored {
     fn new() -> Self {
         let anchored = Self { dir: tempfile::tempdir().unwrap(), elsewhere: tempfile::tempdir().unwrap() };
-        set_anchor(anchored.dir.path(), &anchored.target()).unwrap();
+        set_anchor(anchored.dir.path(), &anchored.target(), None).unwrap();
         anchored
     }
 
@@ -46,7 +46,7 @@ impl Anchored {
     }
 
     fn at_anchor(&self) -> Result<Evidence, Error> {
-        Evidence::of(&self.target(), &*self.target().connect(None).unwrap())
+        Evidence::of(self.dir.path(), &self.target(), &*self.target().connect(None).unwrap(), true)
     }
 
     /// Compares the store with both.
@@ -84,6 +84,13 @@ impl Anchored {
     fn last(&self) -> Checkpoint {
         let text = fs::read_to_string(self.anchor_file()).unwrap();
         Checkpoint::parse(text.lines().last().unwrap()).unwrap()
+    }
+
+    /// Waits until the anchor has so many lines.
+    fn until_anchored(&self, lines: usize) {
+        while fs::read_to_string(self.anchor_file()).unwrap().lines().count() < lines {
+            std::thread::yield_now();
+        }
     }
 
     fn append_to_anchor(&self, line: &str) {
@@ -263,7 +270,164 @@ async fn an_anchor_that_can_not_be_reached_stops_nothing_and_is_not_forgotten() 
     assert_eq!(anchored.verify(&[]).unwrap().map_since(), [0, 0]);
     // An anchor that is reached, and has nothing of what it should have.
     fs::write(anchored.anchor_file(), "").unwrap();
+    assert!(matches!(anchored.refuted(), Refuted::Lost { size: 6, newest: 0, .. }));
+    fs::remove_file(anchored.dir.path().join("anchored.json")).unwrap();
     assert!(matches!(anchored.refuted(), Refuted::Nothing { .. }));
+}
+
+/// What a fresh anchor has not yet taken it has not lost. Only what the directory itself says is believed of that, and only of the
+/// anchor that is its own.
+#[tokio::test]
+async fn an_anchor_that_has_taken_nothing_yet_is_no_sign_of_another_store() {
+    let (anchored, other) = (Anchored::new(), Anchored::new());
+    other.write(2, true).await;
+    anchored.write(3, false).await;
+    for line in ["", &other.last().to_string(), "junk", " "] {
+        anchored.append_to_anchor(line);
+        assert_eq!(anchored.verify(&[]).unwrap()[1].newest, None, "{line}");
+    }
+    let anchor = anchored.target().connect(None).unwrap();
+    let named = Evidence::of(anchored.dir.path(), &anchored.target(), &*anchor, false).unwrap();
+    let named = verify_against(anchored.dir.path(), &[named], &[]);
+    assert!(matches!(named, Err(Error::Refuted(Refuted::OtherStore { .. }))), "{named:?}");
+    anchored.write(0, true).await;
+    assert_eq!(anchored.verify(&[]).unwrap().map_since(), [0, 0]);
+}
+
+#[tokio::test]
+async fn an_anchor_that_has_lost_what_it_had_taken_is_found_and_filled_again_when_it_is_set_again() {
+    let anchored = Anchored::new();
+    anchored.write(2, true).await;
+    let before = fs::read(anchored.anchor_file()).unwrap();
+    anchored.write(2, true).await;
+    for (left, size) in [(&before[..], 2), (&[][..], 0)] {
+        fs::write(anchored.anchor_file(), left).unwrap();
+        assert!(matches!(anchored.refuted(), Refuted::Lost { size: 4, newest, .. } if newest == size));
+        set_anchor(anchored.dir.path(), &anchored.target(), None).unwrap();
+        let known = anchoring(anchored.dir.path()).unwrap().unwrap();
+        assert_eq!((known.anchored.map_or(0, |(anchored, _)| anchored), known.lag()), (size, 4 - size));
+        anchored.write(0, true).await;
+        assert_eq!((anchored.last().size(), anchored.verify(&[]).unwrap().map_since()), (4, vec![0, 0]));
+    }
+    // One that has it all is sent nothing more.
+    let before = fs::read(anchored.anchor_file()).unwrap();
+    set_anchor(anchored.dir.path(), &anchored.target(), None).unwrap();
+    anchored.write(0, true).await;
+    assert_eq!(fs::read(anchored.anchor_file()).unwrap(), before);
+}
+
+#[tokio::test]
+async fn checkpoints_beside_the_store_that_the_anchor_has_taken_are_missed() {
+    let anchored = Anchored::new();
+    anchored.write(2, true).await;
+    let path = anchored.dir.path().join("checkpoints.jsonl");
+    let before = fs::read(&path).unwrap();
+    anchored.write(2, true).await;
+    fs::write(&path, before).unwrap();
+    assert!(matches!(anchored.refuted(), Refuted::Lost { size: 4, newest: 2, .. }));
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(anchored.refuted(), Refuted::Lost { size: 4, newest: 0, .. }));
+}
+
+/// An anchor that never answers, as a file system may be whose other end is gone.
+struct Hangs;
+
+impl Anchor for Hangs {
+    fn append(&self, _: &str) -> Result<(), AnchorError> {
+        loop {
+            std::thread::park();
+        }
+    }
+
+    fn lines(&self, _: &mut dyn FnMut(&str) -> bool) -> Result<(), AnchorError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_closing_is_over_though_the_anchor_hangs_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let hangs: Connect = |_| Ok(Box::new(Hangs));
+    set_anchor(dir.path(), &Target::of("http://anchor.example").unwrap(), Some(hangs)).unwrap();
+    let journal = Journal::open(dir.path(), false).unwrap();
+    journal.keep_checkpoints(Some(hangs)).unwrap();
+    journal.append(batch(vec![part("run/a", vec![record(1)])])).unwrap();
+    journal.close().await.unwrap();
+    let known = anchoring(dir.path()).unwrap().unwrap();
+    assert_eq!((known.lag(), known.anchored), (1, None));
+    assert!(known.failing.unwrap().why.ends_with("it does not answer within 3 s"));
+}
+
+/// A process that was stopped, and goes on after another has taken the store over.
+#[tokio::test]
+async fn who_was_taken_over_signs_and_sends_nothing_more() {
+    let anchored = Anchored::new();
+    let stopped = Journal::open(anchored.dir.path(), false).unwrap();
+    stopped.append(batch(vec![part("run/a", vec![record(1)])])).unwrap();
+    stopped.sync().await.unwrap();
+    stopped.keep_checkpoints(None).unwrap();
+    anchored.until_anchored(1);
+    stopped.append(batch(vec![part("run/a", vec![record(2)])])).unwrap();
+    stopped.sync().await.unwrap();
+    let other = Journal::open(anchored.dir.path(), true).unwrap();
+    stopped.close().await.unwrap();
+    assert_eq!(anchored.last().size(), 1);
+    other.keep_checkpoints(None).unwrap();
+    other.close().await.unwrap();
+    // One that has come too late all the same is not the newest because it is the last.
+    let path = anchored.dir.path().join("checkpoints.jsonl");
+    let lines = fs::read_to_string(&path).unwrap();
+    fs::write(&path, lines.lines().rev().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    anchored.write(0, true).await;
+    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 2);
+    assert_eq!(anchored.verify(&[]).unwrap().map_since(), [0, 0]);
+}
+
+/// Of what others write into a shared anchor only what may have been ours is of concern.
+#[tokio::test]
+async fn what_is_not_ours_at_a_shared_anchor_does_not_fail_ours() {
+    let anchored = Anchored::new();
+    anchored.write(2, true).await;
+    let last = anchored.last().to_string();
+    let others = ["", "  ", "{\"version\":2,\"store\":\"00\",\"tree\":1}"];
+    others.iter().for_each(|line| anchored.append_to_anchor(line));
+    assert_eq!(anchored.verify(&[]).unwrap().map_since(), [0, 0]);
+    // It may have been our newest, and no later one covers it.
+    for (at, line) in ["junk", "{}", &last.replace("\"version\":1", "\"version\":2")].into_iter().enumerate() {
+        anchored.append_to_anchor(line);
+        assert!(matches!(anchored.refuted(), Refuted::Unreadable { line, .. } if line == 5 + 2 * at as u64));
+        anchored.append_to_anchor(&last);
+        assert_eq!(anchored.verify(&[]).unwrap().map_since(), [0, 0]);
+    }
+}
+
+#[test]
+fn what_is_named_as_an_anchor_is_an_address_of_http_or_a_file() {
+    for text in ["HTTP://a.example/x", "https://a.example"] {
+        assert_eq!(Target::of(text).unwrap(), Target::Http(text.to_owned()));
+    }
+    for text in ["localhost:8080", "127.0.0.1:80/provost", "ftp://a.example/x"] {
+        assert!(matches!(Target::of(text), Err(AnchorError::Unfit { .. })), "{text}");
+    }
+    assert!(matches!(Target::of("dir/localhost:8080"), Ok(Target::File(_))));
+    let secret = Target::of("http://user:p@ss@a.example:1/x?key=k#f").unwrap();
+    assert_eq!(secret.to_string(), "http://a.example:1/x");
+    assert!(!format!("{:?}", Target::of("ftp://u:word@a/").unwrap_err()).contains("word"));
+}
+
+#[test]
+fn what_is_no_file_elsewhere_is_no_anchor() {
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let [link, dangling, pipe] = ["link", "dangling", "pipe"].map(|name| elsewhere.path().join(name));
+    fs::write(dir.path().join("inside"), "").unwrap();
+    std::os::unix::fs::symlink(dir.path().join("inside"), &link).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("nothing"), &dangling).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+    for path in [link, dangling, pipe, elsewhere.path().to_owned(), "/dev/null".into()] {
+        let refused = set_anchor(dir.path(), &Target::File(path.clone()), None);
+        assert!(matches!(refused, Err(Error::Anchor(_))), "{path:?}: {refused:?}");
+        assert_eq!(anchor(dir.path()).unwrap(), None);
+    }
 }
 
 #[tokio::test]
@@ -280,16 +444,21 @@ async fn a_pruned_store_is_still_the_one_that_its_checkpoints_name() {
     assert_eq!(anchored.last().size(), 6);
 }
 
+/// An anchor that nobody can reach.
+fn nobody(_: &str) -> Result<Box<dyn Anchor>, AnchorError> {
+    Target::File("/nowhere/anchor".into()).connect(None)
+}
+
 #[test]
 fn an_anchor_is_elsewhere() {
     let dir = tempfile::tempdir().unwrap();
     for within in [dir.path().join("anchor"), dir.path().join(".").join("anchor")] {
-        let refused = set_anchor(dir.path(), &Target::File(within));
+        let refused = set_anchor(dir.path(), &Target::File(within), None);
         assert!(matches!(refused, Err(Error::Anchor(AnchorError::Unfit { .. }))), "{refused:?}");
     }
     assert_eq!(anchor(dir.path()).unwrap(), None);
     let target = Target::of("https://anchor.example/provost?key=1").unwrap();
-    set_anchor(dir.path(), &target).unwrap();
+    set_anchor(dir.path(), &target, Some(nobody)).unwrap();
     assert_eq!(
         (anchor(dir.path()).unwrap(), target.to_string()),
         (Some(target.clone()), "https://anchor.example/provost".into())

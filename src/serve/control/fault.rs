@@ -197,6 +197,9 @@ fn refuted_hint(refuted: &Refuted) -> &'static str {
         Refuted::OtherStore { .. } | Refuted::Nothing { .. } => {
             "name the store's own anchor; if it is, the store was replaced: put a backup in its place"
         }
+        Refuted::Lost { .. } => {
+            "find out who removed them, and put a copy in their place; provost audit anchor set begins anew with what is there"
+        }
         Refuted::Cut { .. } => {
             "put the newest backup in its place; if an older one was restored on purpose, keep these checkpoints and begin anew"
         }
