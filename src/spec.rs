@@ -40,7 +40,7 @@ pub use guards::GuardsSpec;
 pub use limits::{BudgetOf, BudgetSpec, Limits, OnLimit, Period};
 pub use model_override::{ModelOverride, OverrideError};
 pub(crate) use nested::local;
-pub use policy::{ApprovalsSpec, MAX_PERSON, NotifySpec, Permission, PolicyFile, PolicySpec};
+pub use policy::{ApprovalsSpec, MAX_PERSON, NotifySpec, Permission, PolicyFile, PolicySpec, is_person};
 pub use routes::{Join, MAX_AGENTS, RoomAnswer, RoomSpec, RouteSpec, TOPIC};
 pub use schema::json_schema;
 pub use supervision::{Backoff, MailboxSpec, OnError, RestartKind, RestartSpec, Scope, WhenFull};

@@ -12,7 +12,8 @@ use super::schema::{Parameters, Vocabulary};
 use super::terms::Terms;
 use crate::run::Subject;
 use crate::spec::{
-    Builtin, Diagnostic, Invalid, MAX_PERSON, Network, Permission, PolicyFile, Report, Severity, Span, nearest,
+    Builtin, Diagnostic, Invalid, MAX_PERSON, Network, Permission, PolicyFile, Report, Severity, Span, is_person,
+    nearest, visible,
 };
 
 /// Policies that can be used, and what is doubtful about them.
@@ -34,7 +35,8 @@ pub(super) fn check(network: &Network, parameters: &Parameters) -> Result<Checke
         let warnings = Report::new(network.spec().network.name.clone(), "".into(), Vec::new(), Vec::new());
         return Ok(Checked { policies: Policies::of(network, None), warnings });
     };
-    let mut check = Check { file, found: Vec::new() };
+    let terms = Terms::of(&network.spec().policy.approvals);
+    let mut check = Check { file, terms, found: Vec::new() };
     let rules = Vocabulary::new(network, parameters)
         .map_err(|why| {
             check.at(None, "bad_policy", format!("the network can't be put before policies: {why}"), String::new())
@@ -51,6 +53,8 @@ pub(super) fn check(network: &Network, parameters: &Parameters) -> Result<Checke
 
 struct Check<'a> {
     file: &'a PolicyFile,
+    /// The network's, which hold where a policy says nothing.
+    terms: Terms,
     found: Vec<Diagnostic>,
 }
 
@@ -84,14 +88,10 @@ impl Check<'_> {
         for (place, one) in written.iter().enumerate() {
             self.annotations(one);
             let id = one.policy.annotation("id").map_or_else(|| format!("policy{place}"), str::to_owned);
-            if id.is_empty() || id.chars().any(char::is_control) {
+            if id.is_empty() || visible(&id) != id {
                 let span = self.annotation_span(one, "id");
-                self.at(
-                    Some(span),
-                    "bad_policy",
-                    "the policy's id is no name".to_owned(),
-                    "give it letters".to_owned(),
-                );
+                let help = "give it letters, with no control or hidden characters".to_owned();
+                self.at(Some(span), "bad_policy", "the policy's id is no name".to_owned(), help);
             }
             if let Some(other) = ids.insert(id.clone(), place) {
                 let (span, line) = (self.annotation_span(one, "id"), self.line(&written[other].span));
@@ -192,17 +192,18 @@ impl Check<'_> {
         if !asks {
             return None;
         }
-        let mut terms = Terms::default();
+        let (mut terms, found) = (Terms::default(), self.found.len());
         if let Some(names) = one.policy.annotation("approvers") {
-            let named =
-                |name: &&str| !name.is_empty() && name.len() <= MAX_PERSON && !name.chars().any(char::is_control);
             let all: Vec<&str> = names.split(',').map(str::trim).collect();
-            terms.approvers = all.iter().copied().filter(|name| named(name)).map(Arc::from).collect();
+            terms.approvers = all.iter().copied().filter(|name| is_person(name)).map(Arc::from).collect();
             terms.approvers.sort();
             terms.approvers.dedup();
             if terms.approvers.len() < all.len() {
                 let span = self.annotation_span(one, "approvers");
-                let help = format!("write names of {MAX_PERSON} bytes at most, each once: `@approvers(\"ana, ben\")`");
+                let help = format!(
+                    "write names of {MAX_PERSON} bytes at most, with no control or hidden characters, each once: \
+                     `@approvers(\"ana, ben\")`"
+                );
                 self.at(Some(span), "bad_policy", "these are no names of people".to_owned(), help);
             }
         }
@@ -231,12 +232,32 @@ impl Check<'_> {
                 }
             }
         }
-        if !terms.can_be_met() {
-            let span = self.annotation_span(one, "quorum");
-            let message = format!("{} have to say yes, and {} may", terms.quorum.unwrap_or(1), terms.approvers.len());
-            self.at(Some(span), "no_quorum", message, "name more approvers, or lower the quorum".to_owned());
+        if self.found.len() == found {
+            self.quorum(one, &terms);
         }
         Some(terms)
+    }
+
+    /// Says where more have to say yes than may, as the terms will hold: with the network's where the policy says nothing.
+    fn quorum(&mut self, one: &Written, own: &Terms) {
+        let held = own.clone().or(&self.terms);
+        if held.can_be_met() {
+            return;
+        }
+        let by_network = |is_own: bool| if is_own { "" } else { " (by `[policy.approvals]`)" };
+        let message = format!(
+            "{} have to say yes{}, and {} may{}",
+            held.quorum.unwrap_or(1),
+            by_network(own.quorum.is_some()),
+            held.approvers.len(),
+            by_network(!own.approvers.is_empty()),
+        );
+        let (key, help) = match own.quorum {
+            Some(_) => ("quorum", "name more approvers, or lower the quorum"),
+            None => ("approvers", "name more approvers, or give the policy a `@quorum` of its own"),
+        };
+        let span = self.annotation_span(one, key);
+        self.at(Some(span), "no_quorum", message, help.to_owned());
     }
 
     /// Finds what a policy names and the network does not have.
@@ -342,7 +363,7 @@ impl Check<'_> {
     }
 
     fn line(&self, span: &Range<usize>) -> usize {
-        self.file.text[..span.start].lines().count() + 1
+        self.file.text[..span.start].matches('\n').count() + 1
     }
 }
 

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{CallId, Labels, OpenCall, RunState, Stage, Status, Subject};
-use crate::spec::{MAX_PERSON, visible};
+use crate::spec::MAX_PERSON;
+pub use crate::spec::is_person;
 
 /// How long a reason may be, in bytes: a model reads it, and a person wrote it.
 pub const MAX_REASON_BYTES: usize = 4 * 1024;
@@ -624,11 +625,6 @@ impl RunState {
         let reason = Some("nobody answered in time".into());
         is_over.then_some(Verdict { reason, ..Verdict::default() })
     }
-}
-
-/// Whether a text can be the name of a person: nothing in it drives a terminal, or hides.
-pub fn is_person(name: &str) -> bool {
-    (1..=MAX_PERSON).contains(&name.len()) && name.trim() == name && visible(name) == name
 }
 
 fn is_reason(reason: &str) -> bool {

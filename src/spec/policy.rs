@@ -7,7 +7,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_FILE_BYTES, SecretRef, Span};
+use super::{MAX_FILE_BYTES, SecretRef, Span, visible};
 
 /// What is allowed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -77,6 +77,11 @@ impl ApprovalsSpec {
 
 /// How many bytes the name of a person may have: more than any has, and a line's worth.
 pub const MAX_PERSON: usize = 64;
+
+/// Whether a text can be the name of a person: nothing in it drives a terminal, or hides.
+pub fn is_person(name: &str) -> bool {
+    (1..=MAX_PERSON).contains(&name.len()) && name.trim() == name && visible(name) == name
+}
 
 /// How approvers are told: by a program, by a request, or by both.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

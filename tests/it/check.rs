@@ -71,6 +71,16 @@ fn who_is_asked_what_became_of_a_call_must_be_able_to_say() {
 }
 
 #[test]
+fn approvers_have_names_under_which_they_can_answer() {
+    let approvers = |names: &str| format!("[policy.approvals]\napprovers = [{names}]\n");
+    check_tail(&approvers("\"ana\", \"Ana Müller\""), &[]);
+    let long = format!("\"{}\"", "ä".repeat(33));
+    for odd in [r#""an\u202ea""#, r#""an\u200ba""#, r#""a\tb""#, r#""ana ""#, &long] {
+        check_tail(&approvers(odd), &["bad_name 7:13"]);
+    }
+}
+
+#[test]
 fn guards_that_would_strike_at_once_are_refused() {
     check_tail("[network.guards]\nsame_call = 2\nping_pong = 0\nnothing_new = 1\ntranscript_tokens = 0\n", &[]);
     check_tail("[network.guards]\nsame_call = 1\nping_pong = 1\n", &["out_of_range 7:13", "out_of_range 8:13"]);

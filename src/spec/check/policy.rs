@@ -3,7 +3,7 @@
 use super::Check;
 use crate::spec::findings::Place;
 use crate::spec::shape::short;
-use crate::spec::{Builtin, MAX_PERSON, Permission, PolicyFile, ToolSpec};
+use crate::spec::{Builtin, MAX_PERSON, Permission, PolicyFile, ToolSpec, is_person};
 
 impl Check<'_> {
     /// Reads the policy file. What stands in it is checked where the tools are known.
@@ -30,10 +30,11 @@ impl Check<'_> {
     fn approvals(&mut self) {
         let approvals = &self.spec.policy.approvals;
         let path = ["policy", "approvals", "approvers"];
-        let named = |name: &String| name.trim() == name && !name.chars().any(char::is_control);
-        if let Some(odd) = approvals.approvers.iter().find(|name| !named(name) || name.len() > MAX_PERSON) {
+        if let Some(odd) = approvals.approvers.iter().find(|name| !is_person(name)) {
             let message = format!("`{}` is no name of a person", short(odd));
-            let help = format!("take letters, digits and signs, {MAX_PERSON} bytes at most, with no space around them");
+            let help = format!(
+                "take letters, digits and signs, {MAX_PERSON} bytes at most, with no space around them and nothing hidden"
+            );
             return self.error(&path, Place::Value, "bad_name", message, help);
         }
         let mut known: Vec<&String> = approvals.approvers.iter().collect();
