@@ -1,6 +1,6 @@
 //! Whether a policy file fits its network: read, compared with what there is, and all that is wrong with it said at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -301,12 +301,24 @@ impl Check<'_> {
             let of_policy = place.and_then(|place| Some(written.get(place)?.span.clone()));
             (own.or(of_policy), place.and_then(|place| Some(rules.get(place)?.id.clone())))
         };
+        let mut misfits: BTreeMap<(usize, Option<usize>, [String; 2]), Vec<Misfit>> = BTreeMap::new();
         for error in result.validation_errors() {
             let (span, id) = place_of(error.policy_id(), span_of(error));
+            let place = places.get(error.policy_id()).copied().unwrap_or_default();
+            let (around, of) = parted(&plain(error));
+            let start = span.as_ref().map(|span| span.start);
+            misfits.entry((place, start, around)).or_default().push(Misfit { id, of, span, help: help_of(error) });
+        }
+        for ((_, _, [before, after]), mut of_all) in misfits {
+            // The library finds them in any order.
+            of_all.sort_by(|one, other| (&one.of, &one.help).cmp(&(&other.of, &other.help)));
             // What an action does not know is said of the name that is meant.
-            let message = format!("the policy `{}` does not fit the network: {}", id.unwrap_or_default(), plain(error));
+            let id = of_all.first().and_then(|misfit| misfit.id.clone()).unwrap_or_default();
+            let of = of_which(&of_all);
+            let message = format!("the policy `{id}` does not fit the network: {before}{of}{after}");
             // Of names that are as like, the library takes any.
-            let help = unknown_action(&message, vocabulary).unwrap_or_else(|| help_of(error));
+            let help = unknown_action(&message, vocabulary).unwrap_or_else(|| help_of_all(&before, &of_all));
+            let span = of_all.into_iter().find_map(|misfit| misfit.span);
             self.at(span, "policy_misfit", message, help);
         }
         // What does not fit is no matter of doubt.
@@ -386,6 +398,50 @@ fn covers(wide: &Policy, narrow: &Policy) -> bool {
         && of_action
 }
 
+/// What the library says of a policy and of one action, or of one kind of thing, that it is about: of each for itself.
+struct Misfit {
+    /// The policy.
+    id: Option<Arc<str>>,
+    /// Of which action or kind, in words; empty where it is said of the policy as a whole.
+    of: String,
+    span: Option<Range<usize>>,
+    help: String,
+}
+
+/// Takes out of what the library says of what it says it; returns what stands around that, and that.
+fn parted(said: &str) -> ([String; 2], String) {
+    for (before, after) in [(" for Action::\"", "\""), (" on entity type `", "`")] {
+        if let Some(start) = said.find(before)
+            && let Some(length) = said[start + before.len()..].find(after)
+        {
+            let end = start + before.len() + length + after.len();
+            return ([said[..start].to_owned(), said[end..].to_owned()], said[start..end].to_owned());
+        }
+    }
+    ([said.to_owned(), String::new()], String::new())
+}
+
+/// Says of what it is said: of the first one by its name.
+fn of_which(misfits: &[Misfit]) -> String {
+    match misfits {
+        [] => String::new(),
+        [only] => only.of.clone(),
+        [first, _] => format!("{} and one more", first.of),
+        [first, others @ ..] => format!("{} and {} more", first.of, others.len()),
+    }
+}
+
+/// Says what to do about what is said of several: where they know other names, the one that is most like.
+fn help_of_all(said: &str, misfits: &[Misfit]) -> String {
+    let first = misfits.first().map(|misfit| misfit.help.clone()).unwrap_or_default();
+    if misfits.iter().all(|misfit| misfit.help == first) {
+        return first;
+    }
+    let name = said.split('`').nth(1).and_then(|attribute| attribute.rsplit('.').next()).unwrap_or_default();
+    let meant = misfits.iter().filter_map(|misfit| misfit.help.strip_prefix("did you mean `")?.strip_suffix("`?"));
+    nearest(name, meant).map(|meant| format!("did you mean `{meant}`?")).unwrap_or_default()
+}
+
 /// Says which action was probably meant, where a message says that there is none.
 fn unknown_action(message: &str, vocabulary: &Vocabulary) -> Option<String> {
     let (_, rest) = message.split_once("unrecognized action `Action::\"")?;
@@ -405,7 +461,7 @@ fn span_of(of: &dyn miette::Diagnostic) -> Option<Range<usize>> {
 }
 
 fn help_of(of: &dyn miette::Diagnostic) -> String {
-    of.help().map(|help| help.to_string()).unwrap_or_default()
+    of.help().map(|help| plain(&help)).unwrap_or_default()
 }
 
 /// Says what is wrong, with what stands beside the place.
