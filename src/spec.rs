@@ -40,6 +40,7 @@ pub use guards::GuardsSpec;
 pub use limits::{BudgetOf, BudgetSpec, Limits, OnLimit, Period};
 pub use model_override::{ModelOverride, OverrideError};
 pub(crate) use nested::local;
+pub(crate) use policy::Unread;
 pub use policy::{ApprovalsSpec, MAX_PERSON, NotifySpec, Permission, PolicyFile, PolicySpec, is_person};
 pub use routes::{Join, MAX_AGENTS, RoomAnswer, RoomSpec, RouteSpec, TOPIC};
 pub use schema::json_schema;
@@ -270,7 +271,7 @@ impl Network {
     /// network's tools are known: when its runtime starts.
     #[must_use]
     pub fn with_policy(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
-        self.policy = Some(Arc::new(PolicyFile { name: name.into(), path: String::new(), text: text.into() }));
+        self.policy = Some(Arc::new(PolicyFile::of_text(name.into(), String::new(), text.into())));
         self
     }
 

@@ -125,7 +125,7 @@ impl Host {
         point.priority = priority;
         let network = match network {
             Some(network) => network,
-            None => policies::present(read(parent, &point.network())?),
+            None => policies::present(read(parent, &point.network())?).map_err(Error::from)?,
         };
         let (network, at) = (change(network)?, point.at);
         let forked = self.launch(run, network, async |runtime| runtime.fork(point, input, is_attended).await);
@@ -151,7 +151,7 @@ impl Host {
         self.recorder.check()?;
         let _alone = self.letters.lock().await;
         let (letter, past) = self.recorder.open_letter(letter)?;
-        let network = change(policies::present(read(&letter.id.run, &past.network())?))?;
+        let network = change(policies::present(read(&letter.id.run, &past.network())?).map_err(Error::from)?)?;
         let run = into.unwrap_or_else(super::new_run_id);
         let mut of = past.state.beginning().cloned().ok_or(Error::Stopped)?;
         of.priority = priority.unwrap_or(of.priority);
@@ -236,7 +236,7 @@ impl Host {
         change: impl FnOnce(Network) -> Result<Network, E>,
     ) -> Result<(RunHandle, Arc<str>), E> {
         let past = self.recorder.past(run)?;
-        let network = change(policies::present(read(run, &past.network())?))?;
+        let network = change(policies::present(read(run, &past.network())?).map_err(Error::from)?)?;
         let text: Arc<str> = network.to_text().into();
         let runtime = self.runtime(&text, network).await?;
         Ok((runtime.resume(past, answers).await?, text))

@@ -159,6 +159,81 @@ fn a_run_goes_on_by_the_policies_of_the_present_or_not_at_all() {
     assert_eq!(output(dir.path(), &["runs", "resume", "last"]).0, Some(6), "it still awaits approval");
 }
 
+/// Runs a command that may hang, and is killed then.
+fn within_patience(dir: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut child = provost(dir).args(arguments).spawn().unwrap();
+    let code = wait(&mut child);
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
+    (code, said)
+}
+
+fn make_fifo(path: &Path) {
+    assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+#[test]
+fn a_run_goes_on_by_its_kept_policies_only_where_the_file_is_gone() {
+    let dir = office(POLICIES);
+    let file = dir.path().join("office.cedar");
+    assert_eq!(output(dir.path(), &["run", "n.toml", "go"]).0, Some(6));
+    let events = || output(dir.path(), &["runs", "show", "last", "--json"]).1;
+    let before = events();
+    let ways: [(&str, &dyn Fn()); 4] = [
+        ("is no UTF-8 text", &|| fs::write(&file, b"// \xff").unwrap()),
+        ("is larger than", &|| fs::write(&file, " ".repeat(1024 * 1024 + 1)).unwrap()),
+        ("is a directory", &|| fs::create_dir(&file).unwrap()),
+        ("is no regular file", &|| make_fifo(&file)),
+    ];
+    for (why, spoil) in ways {
+        fs::remove_file(&file).or_else(|_| fs::remove_dir(&file)).unwrap();
+        spoil();
+        for arguments in [&["runs", "resume", "last"][..], &["runs", "fork", "last", "--at", "4"]] {
+            let (code, said) = within_patience(dir.path(), arguments);
+            assert_eq!(code, Some(3), "{why}: {said}");
+            assert!(said.contains("error[bad_policy]") && said.contains(&format!("the policy file {why}")), "{said}");
+        }
+        assert_eq!(events(), before, "{why}");
+    }
+    // Mended, it goes on; and so it does where the file is gone.
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, POLICIES).unwrap();
+    assert_eq!(output(dir.path(), &["runs", "resume", "last"]).0, Some(6));
+    fs::remove_file(&file).unwrap();
+    approve(dir.path(), "ana");
+    let (code, stdout, stderr) = output(dir.path(), &["runs", "resume", "last"]);
+    assert_eq!((code, stdout.trim()), (Some(0), "done"), "{stderr}");
+    assert!(stderr.contains("the policies that are kept with the run hold"), "{stderr}");
+}
+
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let dir = office(POLICIES);
+    let file = dir.path().join("office.cedar");
+    fs::remove_file(&file).unwrap();
+    make_fifo(&file);
+    let (code, said) = within_patience(dir.path(), &["check", "n.toml"]);
+    assert_eq!(code, Some(3));
+    assert!(said.contains("the policy file `office.cedar` is no regular file"), "{said}");
+    make_fifo(&dir.path().join("t.toml"));
+    let (code, said) = within_patience(dir.path(), &["policy", "test", "t.toml"]);
+    assert_eq!(code, Some(3));
+    assert!(said.contains("the table is no regular file"), "{said}");
+}
+
+#[test]
+fn a_file_may_begin_with_a_byte_order_mark() {
+    let dir = office(&format!("\u{feff}{POLICIES}"));
+    assert_eq!(output(dir.path(), &["check", "n.toml"]).0, Some(0));
+    assert_eq!(cases(dir.path(), &format!("\u{feff}{CASES}")).0, Some(0));
+    fs::write(dir.path().join("office.cedar"), "\u{feff}permit (principal == Agent::\"riter\", action, resource);")
+        .unwrap();
+    let (code, stdout, _) = output(dir.path(), &["check", "n.toml", "--json"]);
+    let said: Value = serde_json::from_str(&stdout).unwrap();
+    let found = &said["diagnostics"][0];
+    assert_eq!((code, &found["line"], &found["column"]), (Some(3), &1.into(), &22.into()), "{said}");
+}
+
 const CASES: &str = r##"
 network = "n.toml"
 

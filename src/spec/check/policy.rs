@@ -3,7 +3,7 @@
 use super::Check;
 use crate::spec::findings::Place;
 use crate::spec::shape::short;
-use crate::spec::{Builtin, MAX_PERSON, Permission, PolicyFile, ToolSpec, is_person};
+use crate::spec::{Builtin, MAX_PERSON, Permission, PolicyFile, ToolSpec, Unread, is_person};
 
 impl Check<'_> {
     /// Reads the policy file. What stands in it is checked where the tools are known.
@@ -19,8 +19,8 @@ impl Check<'_> {
         let name = base.join(file);
         match PolicyFile::read(&name.display().to_string(), &name) {
             Ok(read) => Some(read),
-            Err((message, help)) => {
-                let message = format!("the policy file `{}` {message}", short(file));
+            Err(Unread { why, help, .. }) => {
+                let message = format!("the policy file `{}` {why}", short(file));
                 self.error(&path, Place::Value, "bad_policy", message, help);
                 None
             }
