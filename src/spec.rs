@@ -73,6 +73,9 @@ use node::Node;
 /// file given by mistake is not read into memory whole.
 pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
+/// What the simulated model is called in a network that has no models.
+pub(crate) const STAND_IN: &str = "sim";
+
 /// A network that has been checked: every name in it leads somewhere, every bound is there, every template parses.
 /// It holds all that a run needs (schema files are read in), so that a resumed run needs no file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use provost::run::{Ballot, RunId, publish_tool};
+use provost::run::{Ballot, Ruling, RunId, publish_tool};
 use provost::runtime::{Host, Recorder, check_policies, policy_vocabulary};
 use provost::spec::Network;
 use rustix::process::Signal;
@@ -30,6 +30,11 @@ publishes = ["news"]
 [agents.reader]
 prompt = "Read."
 model = { prefer = "small" }
+delegates_to = ["copyist"]
+[agents.copyist]
+prompt = "Copy."
+model = { prefer = "small" }
+tools = ["write"]
 [tools.write]
 builtin = "fs.write"
 root = "."
@@ -110,13 +115,13 @@ fn check_says_of_policies_what_it_says_of_networks() {
     let dir = office(POLICIES);
     let (code, stdout, stderr) = output(dir.path(), &["check", "n.toml"]);
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    assert_eq!(stdout.lines().next(), Some("office: ok · 2 agents · 1 model · 2 tools · 5 policies"));
+    assert_eq!(stdout.lines().next(), Some("office: ok · 3 agents · 1 model · 2 tools · 5 policies"));
 
     let dir = office(&format!("{POLICIES}\nforbid (principal, action == Action::\"call_tool:nap\", resource);\n"));
     let (code, stdout, stderr) = output(dir.path(), &["check", "n.toml"]);
     assert_eq!(code, Some(0));
     insta::assert_snapshot!("policies_warned", stderr);
-    assert_eq!(stdout.lines().next(), Some("office: ok · 2 agents · 1 model · 2 tools · 6 policies · 1 warning"));
+    assert_eq!(stdout.lines().next(), Some("office: ok · 3 agents · 1 model · 2 tools · 6 policies · 1 warning"));
     let (_, stdout, _) = output(dir.path(), &["check", "n.toml", "--json"]);
     let said: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(said["diagnostics"][0]["code"], "contradiction");
@@ -253,7 +258,7 @@ approved = ["write"]
 expect = "ask"
 
 [[cases]]
-agent = "reader"
+agent = "copyist"
 tool = "write"
 arguments = { path = "src/a", text = "x" }
 expect = "deny"
@@ -311,6 +316,64 @@ fn a_table_of_cases_says_which_are_decided_otherwise() {
     let said: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!((&said["passed"], &said["failed"], &said["errors"]), (&0.into(), &2.into(), &4.into()));
     insta::assert_snapshot!("policies_failed_json", format!("{:#}", said["cases"][0]));
+}
+
+#[test]
+fn a_case_that_can_not_come_about_is_no_case() {
+    let dir = office(POLICIES);
+    let text = NETWORK.replace("[models.small]", "[models.small]\n[models.big]").replacen("\"small\"", "\"big\"", 1);
+    let text = text.replace("prompt = \"Read.\"", "prompt = \"Read.\"\non_error = \"route:copyist\"");
+    fs::write(dir.path().join("n.toml"), text).unwrap();
+    let case = |agent: &str, what: &str| format!("[[cases]]\nagent = \"{agent}\"\n{what}\nexpect = \"allow\"\n");
+    let cases = [
+        case("reader", "tool = \"nap\"\narguments = { duration = \"1s\" }"),
+        case("reader", "model = \"big\""),
+        case("writer", "delegate = \"copyist\""),
+        case("writer", "delegate = \"writer\""),
+        case("writer", "hand_off = \"reader\""),
+        case("reader", "publish = \"news\""),
+        // These can.
+        case("writer", "tool = \"nap\"\narguments = { duration = \"1s\" }"),
+        case("writer", "model = \"big\""),
+        case("reader", "delegate = \"copyist\""),
+        case("reader", "hand_off = \"copyist\""),
+    ];
+    let (code, stdout, stderr) = self::cases(dir.path(), &format!("network = \"n.toml\"\n{}", cases.concat()));
+    assert_eq!((code, stderr.as_str()), (Some(1), ""));
+    insta::assert_snapshot!("policies_impossible", stdout);
+}
+
+#[test]
+fn the_model_of_a_network_that_has_none_has_a_name() {
+    let forbids = "@id(\"no\") forbid (principal, action == Action::\"call_model\", resource == Model::\"sim\");";
+    let dir = office(forbids);
+    let text = NETWORK.replace("[models.small]\n", "").replace("model = { prefer = \"small\" }\n", "");
+    fs::write(dir.path().join("n.toml"), text).unwrap();
+    let case = |model: &str| {
+        let case = format!("[[cases]]\nagent = \"writer\"\nmodel = \"{model}\"\nexpect = \"deny\"\nby = [\"no\"]");
+        cases(dir.path(), &format!("network = \"n.toml\"\n{case}"))
+    };
+    assert_eq!(case("sim").0, Some(0), "{}", case("sim").1);
+    let (code, stdout, _) = case("small");
+    assert_eq!(code, Some(1));
+    assert!(stdout.contains("there is no model `small`"), "{stdout}");
+    // A run asks about the same.
+    let (code, _, stderr) = output(dir.path(), &["run", "n.toml", "go"]);
+    assert_ne!(code, Some(0), "{stderr}");
+    let (_, stdout, _) = output(dir.path(), &["policy", "explain", "last", "writer#1"]);
+    assert!(stdout.contains("writer asks the model sim") && stdout.contains("deny by no"), "{stdout}");
+}
+
+#[test]
+fn what_a_person_edited_is_explained_as_it_came_to_the_gate() {
+    let dir = office(POLICIES);
+    assert_eq!(output(dir.path(), &["run", "n.toml", "go"]).0, Some(6));
+    let arguments = serde_json::json!({ "path": "docs/the key", "text": "x" });
+    say(dir.path(), Ballot { by: "ana".into(), ruling: Ruling::Edit { arguments }, ..Ballot::of(true) });
+    let (code, stdout, stderr) = output(dir.path(), &["runs", "resume", "last"]);
+    assert_eq!((code, stdout.trim()), (Some(0), "done"), "{stderr}");
+    let (_, stdout, _) = output(dir.path(), &["policy", "explain", "last", "writer#3.0"]);
+    insta::assert_snapshot!("policies_explained_edited", redacted(&stdout));
 }
 
 #[test]
@@ -402,12 +465,17 @@ fn what_was_denied_is_explained_by_what_the_model_wanted() {
 
 /// Says yes to the only call that awaits approval.
 fn approve(dir: &Path, by: &str) {
+    say(dir, Ballot { by: by.into(), ..Ballot::of(true) });
+}
+
+/// Says something of the only call that awaits approval.
+fn say(dir: &Path, ballot: Ballot) {
     let (_, stdout, _) = output(dir, &["runs", "list", "--json"]);
     let listed: Value = serde_json::from_str(&stdout).unwrap();
     let run = RunId::new(listed[0]["run"].as_str().unwrap());
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let host = Host::new(Recorder::open(&dir.join(".provost"), false).unwrap());
-        host.approve(&run, None, &Ballot { by: by.into(), ..Ballot::of(true) }).await.unwrap();
+        host.approve(&run, None, &ballot).await.unwrap();
         host.shutdown().await.unwrap();
     });
 }
