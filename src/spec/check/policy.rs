@@ -1,6 +1,7 @@
 //! The policy file, and who is asked.
 
 use super::Check;
+use super::models::{UrlFault, parse_url};
 use crate::spec::findings::Place;
 use crate::spec::shape::short;
 use crate::spec::{Builtin, MAX_PERSON, Permission, PolicyFile, ToolSpec, Unread, is_person};
@@ -63,6 +64,19 @@ impl Check<'_> {
             let help = "add `url`, or take `bearer_token` out";
             self.error(&path, Place::Value, "says_nothing", "there is no address that the token is for", help);
         }
+        let url = notify.url.as_deref().filter(|url| !url.starts_with("env:"));
+        let (code, message, help) = match url.map(parse_url) {
+            Some(Err(UrlFault::Credentials)) => (
+                "inline_secret",
+                "the address must not hold a user name or password",
+                "take them out of it, and give a token with `bearer_token = \"env:NAME\"`",
+            ),
+            Some(Err(UrlFault::Form)) => {
+                ("bad_url", "this is no http or https address", "write one such as \"https://chat.example.com/hook\"")
+            }
+            Some(Ok(_)) | None => return,
+        };
+        self.error(&["policy", "approvals", "notify", "url"], Place::Value, code, message, help);
     }
 
     /// Says what a person will meet in a run: a question, or a refusal. Where there is a policy file, it says so.
