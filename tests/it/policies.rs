@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
-use provost::run::{Ballot, Ruling, RunId, publish_tool};
-use provost::runtime::{Host, Recorder, check_policies, policy_vocabulary};
-use provost::spec::Network;
+use provost::run::{Ballot, Event, Ruling, RunId, publish_tool};
+use provost::runtime::{Host, Recorder, RunHandle, RunRequest, check_policies, policy_vocabulary};
+use provost::spec::{Network, Permission};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -547,6 +548,68 @@ fn the_policies_of_runs_under_way_are_read_again() {
     assert!(stdout.contains("other policies hold from here on"), "{stdout}");
     signal(&child, Signal::INT);
     assert_eq!(wait(&mut child), Some(130));
+}
+
+/// Follows a run to its nap; returns what was decided on what it wrote before, and by which policies.
+async fn followed(run: &RunHandle) -> (Permission, Vec<Arc<str>>) {
+    let (mut events, mut said) = (run.events(), None);
+    loop {
+        match &events.next().await.unwrap().event {
+            Event::PolicyDecided { call, permission, policies, .. } if call.step == 1 && call.index.is_some() => {
+                said = Some((*permission, policies.clone()));
+            }
+            Event::CallIntended { subject, .. } if subject.name() == "nap" => return said.unwrap(),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_starts_a_run_is_decided_by_the_file_as_it_reads_it_whatever_was_reloaded() {
+    let naps = "permit (principal, action == Action::\"call_tool:nap\", resource);";
+    let strict = format!("@id(\"strict\") forbid (principal, action == Action::\"call_tool:write\", resource); {naps}");
+    let loose = format!("@id(\"loose\") permit (principal, action == Action::\"call_tool:write\", resource); {naps}");
+    let dir = office(&strict);
+    let path = dir.path();
+    let begun = NETWORK.find("'{\"calls\": [{\"name\": \"write\", \"arguments\": {\"path\": \"docs/key").unwrap();
+    let asleep = "'{\"calls\": [{\"name\": \"nap\", \"arguments\": {\"duration\": \"10m\"}}]}', 'done'";
+    fs::write(path.join("n.toml"), format!("{}{asleep}]", &NETWORK[..begun])).unwrap();
+    let host = Host::new(Recorder::open(&path.join(".provost"), false).unwrap());
+    let put = |policies: &str| fs::write(path.join("office.cedar"), policies).unwrap();
+    let start = async || {
+        let network = Network::load(&path.join("n.toml")).unwrap().network;
+        let request = RunRequest { directory: Some(path.to_owned()), ..RunRequest::new("go") };
+        host.start(network, request).await.unwrap()
+    };
+    let by_strict = (Permission::Deny, vec![Arc::from("strict")]);
+    let by_loose = (Permission::Allow, vec![Arc::from("loose")]);
+    let first = start().await;
+    assert_eq!(followed(&first).await, by_strict);
+    put(&loose);
+    assert_eq!(host.reload_policies().await.unwrap().len(), 1);
+    // What was reloaded is in no file any more.
+    put(&strict);
+    let second = start().await;
+    assert_eq!(followed(&second).await, by_strict);
+    put(&loose);
+    let third = start().await;
+    assert_eq!(followed(&third).await, by_loose);
+
+    // Each is told of what changes for it, and of nothing else; what changes alike is said once.
+    put(&strict);
+    let reloaded = host.reload_policies().await.unwrap();
+    assert_eq!(reloaded.iter().filter(|one| one.before == one.now).count(), 1, "{reloaded:?}");
+    assert_eq!(reloaded.len(), 2, "{reloaded:?}");
+    let fourth = start().await;
+    assert_eq!(followed(&fourth).await, by_strict);
+    let ids = [first, second, third, fourth].map(|run| run.id().clone());
+    host.shutdown().await.unwrap();
+    let recorder = Recorder::open(&path.join(".provost"), false).unwrap();
+    let changed = ids.map(|run| {
+        let past = recorder.whole_past(&run).unwrap();
+        past.events.iter().filter(|envelope| matches!(envelope.event, Event::PolicyChanged { .. })).count()
+    });
+    assert_eq!(changed, [2, 0, 1, 0]);
 }
 
 #[test]
