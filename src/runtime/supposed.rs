@@ -70,7 +70,7 @@ impl Supposed {
         let instance: &Instance = state.agents().get(&call.agent)?;
         let subject = recorded(past, call).or_else(|| wanted(past, network, instance, call)).or_else(|| {
             let own = || network.model_of(&instance.name).map_or(STAND_IN, |(name, _)| name);
-            let name = chosen.map_or_else(own, |name| name);
+            let name = chosen.map(|name| &**name).unwrap_or_else(own);
             let max_output_tokens = match network.spec().models.get(name) {
                 Some(model) => model.max_output_tokens,
                 None if name == STAND_IN => ModelSpec::default().max_output_tokens,

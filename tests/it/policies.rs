@@ -550,6 +550,18 @@ fn the_policies_of_runs_under_way_are_read_again() {
     assert_eq!(wait(&mut child), Some(130));
 }
 
+#[test]
+fn what_a_route_brings_is_no_action_of_an_agent() {
+    let agents = r#"action in [Action::"delegate", Action::"hand_off", Action::"publish"]"#;
+    let dir = office(&format!("@id(\"alone\") forbid (principal, {agents}, resource);"));
+    let text = NETWORK.replace("from = \"#news\"", "from = \"writer\"").replace("publishes = [\"news\"]\n", "");
+    let begun = text.find("writer = [").unwrap();
+    fs::write(dir.path().join("n.toml"), format!("{}writer = ['written']\nreader = ['read']\n", &text[..begun]))
+        .unwrap();
+    let (code, stdout, stderr) = output(dir.path(), &["run", "n.toml", "go"]);
+    assert_eq!((code, stdout.trim()), (Some(0), "read"), "{stderr}");
+}
+
 /// Follows a run to its nap; returns what was decided on what it wrote before, and by which policies.
 async fn followed(run: &RunHandle) -> (Permission, Vec<Arc<str>>) {
     let (mut events, mut said) = (run.events(), None);
