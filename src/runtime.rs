@@ -77,7 +77,7 @@ use crate::run::{
     Agent, Ballot, Beginning, CallId, Envelope, NoAnswer, NoForkPoint, NotApproved, Priority, RunId, StoredError,
     Stream,
 };
-use crate::spec::{ModelSpec, Network, TemplateError};
+use crate::spec::{ModelSpec, Network, STAND_IN, TemplateError};
 use crate::tool::{self, ErasedTool};
 
 /// How long an input may be, in bytes: more than any model reads.
@@ -305,7 +305,7 @@ impl Builder {
         }
         let recorder = self.recorder.unwrap_or_else(|| Arc::new(Recorder::in_memory()));
         let mut models = HashMap::new();
-        let stand_in = (fleet::STAND_IN.to_owned(), ModelSpec::default());
+        let stand_in = (STAND_IN.to_owned(), ModelSpec::default());
         let declared = spec.models.iter().map(|(name, model)| (name.clone(), model.clone()));
         for (name, model) in declared.chain(spec.models.is_empty().then_some(stand_in)) {
             let (provider, identity) = match self.providers.remove(&name) {

@@ -40,7 +40,8 @@ pub use guards::GuardsSpec;
 pub use limits::{BudgetOf, BudgetSpec, Limits, OnLimit, Period};
 pub use model_override::{ModelOverride, OverrideError};
 pub(crate) use nested::local;
-pub use policy::{ApprovalsSpec, MAX_PERSON, NotifySpec, Permission, PolicyFile, PolicySpec};
+pub(crate) use policy::Unread;
+pub use policy::{ApprovalsSpec, MAX_PERSON, NotifySpec, Permission, PolicyFile, PolicySpec, is_person};
 pub use routes::{Join, MAX_AGENTS, RoomAnswer, RoomSpec, RouteSpec, TOPIC};
 pub use schema::json_schema;
 pub use supervision::{Backoff, MailboxSpec, OnError, RestartKind, RestartSpec, Scope, WhenFull};
@@ -71,6 +72,9 @@ use node::Node;
 /// How large a network file, or a schema file that it names, may be: a thousand agents with long prompts fit, and a
 /// file given by mistake is not read into memory whole.
 pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// What the simulated model is called in a network that has no models.
+pub(crate) const STAND_IN: &str = "sim";
 
 /// A network that has been checked: every name in it leads somewhere, every bound is there, every template parses.
 /// It holds all that a run needs (schema files are read in), so that a resumed run needs no file.
@@ -270,7 +274,7 @@ impl Network {
     /// network's tools are known: when its runtime starts.
     #[must_use]
     pub fn with_policy(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
-        self.policy = Some(Arc::new(PolicyFile { name: name.into(), path: String::new(), text: text.into() }));
+        self.policy = Some(Arc::new(PolicyFile::of_text(name.into(), String::new(), text.into())));
         self
     }
 

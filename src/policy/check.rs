@@ -1,6 +1,6 @@
 //! Whether a policy file fits its network: read, compared with what there is, and all that is wrong with it said at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,7 +12,8 @@ use super::schema::{Parameters, Vocabulary};
 use super::terms::Terms;
 use crate::run::Subject;
 use crate::spec::{
-    Builtin, Diagnostic, Invalid, MAX_PERSON, Network, Permission, PolicyFile, Report, Severity, Span, nearest,
+    Builtin, Diagnostic, Invalid, MAX_PERSON, Network, Permission, PolicyFile, Report, Severity, Span, is_person,
+    nearest, visible,
 };
 
 /// Policies that can be used, and what is doubtful about them.
@@ -34,7 +35,8 @@ pub(super) fn check(network: &Network, parameters: &Parameters) -> Result<Checke
         let warnings = Report::new(network.spec().network.name.clone(), "".into(), Vec::new(), Vec::new());
         return Ok(Checked { policies: Policies::of(network, None), warnings });
     };
-    let mut check = Check { file, found: Vec::new() };
+    let terms = Terms::of(&network.spec().policy.approvals);
+    let mut check = Check { file, terms, found: Vec::new() };
     let rules = Vocabulary::new(network, parameters)
         .map_err(|why| {
             check.at(None, "bad_policy", format!("the network can't be put before policies: {why}"), String::new())
@@ -51,6 +53,8 @@ pub(super) fn check(network: &Network, parameters: &Parameters) -> Result<Checke
 
 struct Check<'a> {
     file: &'a PolicyFile,
+    /// The network's, which hold where a policy says nothing.
+    terms: Terms,
     found: Vec<Diagnostic>,
 }
 
@@ -84,14 +88,10 @@ impl Check<'_> {
         for (place, one) in written.iter().enumerate() {
             self.annotations(one);
             let id = one.policy.annotation("id").map_or_else(|| format!("policy{place}"), str::to_owned);
-            if id.is_empty() || id.chars().any(char::is_control) {
+            if id.is_empty() || visible(&id) != id {
                 let span = self.annotation_span(one, "id");
-                self.at(
-                    Some(span),
-                    "bad_policy",
-                    "the policy's id is no name".to_owned(),
-                    "give it letters".to_owned(),
-                );
+                let help = "give it letters, with no control or hidden characters".to_owned();
+                self.at(Some(span), "bad_policy", "the policy's id is no name".to_owned(), help);
             }
             if let Some(other) = ids.insert(id.clone(), place) {
                 let (span, line) = (self.annotation_span(one, "id"), self.line(&written[other].span));
@@ -192,17 +192,18 @@ impl Check<'_> {
         if !asks {
             return None;
         }
-        let mut terms = Terms::default();
+        let (mut terms, found) = (Terms::default(), self.found.len());
         if let Some(names) = one.policy.annotation("approvers") {
-            let named =
-                |name: &&str| !name.is_empty() && name.len() <= MAX_PERSON && !name.chars().any(char::is_control);
             let all: Vec<&str> = names.split(',').map(str::trim).collect();
-            terms.approvers = all.iter().copied().filter(|name| named(name)).map(Arc::from).collect();
+            terms.approvers = all.iter().copied().filter(|name| is_person(name)).map(Arc::from).collect();
             terms.approvers.sort();
             terms.approvers.dedup();
             if terms.approvers.len() < all.len() {
                 let span = self.annotation_span(one, "approvers");
-                let help = format!("write names of {MAX_PERSON} bytes at most, each once: `@approvers(\"ana, ben\")`");
+                let help = format!(
+                    "write names of {MAX_PERSON} bytes at most, with no control or hidden characters, each once: \
+                     `@approvers(\"ana, ben\")`"
+                );
                 self.at(Some(span), "bad_policy", "these are no names of people".to_owned(), help);
             }
         }
@@ -231,12 +232,32 @@ impl Check<'_> {
                 }
             }
         }
-        if !terms.can_be_met() {
-            let span = self.annotation_span(one, "quorum");
-            let message = format!("{} have to say yes, and {} may", terms.quorum.unwrap_or(1), terms.approvers.len());
-            self.at(Some(span), "no_quorum", message, "name more approvers, or lower the quorum".to_owned());
+        if self.found.len() == found {
+            self.quorum(one, &terms);
         }
         Some(terms)
+    }
+
+    /// Says where more have to say yes than may, as the terms will hold: with the network's where the policy says nothing.
+    fn quorum(&mut self, one: &Written, own: &Terms) {
+        let held = own.clone().or(&self.terms);
+        if held.can_be_met() {
+            return;
+        }
+        let by_network = |is_own: bool| if is_own { "" } else { " (by `[policy.approvals]`)" };
+        let message = format!(
+            "{} have to say yes{}, and {} may{}",
+            held.quorum.unwrap_or(1),
+            by_network(own.quorum.is_some()),
+            held.approvers.len(),
+            by_network(!own.approvers.is_empty()),
+        );
+        let (key, help) = match own.quorum {
+            Some(_) => ("quorum", "name more approvers, or lower the quorum"),
+            None => ("approvers", "name more approvers, or give the policy a `@quorum` of its own"),
+        };
+        let span = self.annotation_span(one, key);
+        self.at(Some(span), "no_quorum", message, help.to_owned());
     }
 
     /// Finds what a policy names and the network does not have.
@@ -280,12 +301,24 @@ impl Check<'_> {
             let of_policy = place.and_then(|place| Some(written.get(place)?.span.clone()));
             (own.or(of_policy), place.and_then(|place| Some(rules.get(place)?.id.clone())))
         };
+        let mut misfits: BTreeMap<(usize, Option<usize>, [String; 2]), Vec<Misfit>> = BTreeMap::new();
         for error in result.validation_errors() {
             let (span, id) = place_of(error.policy_id(), span_of(error));
+            let place = places.get(error.policy_id()).copied().unwrap_or_default();
+            let (around, of) = parted(&plain(error));
+            let start = span.as_ref().map(|span| span.start);
+            misfits.entry((place, start, around)).or_default().push(Misfit { id, of, span, help: help_of(error) });
+        }
+        for ((_, _, [before, after]), mut of_all) in misfits {
+            // The library finds them in any order.
+            of_all.sort_by(|one, other| (&one.of, &one.help).cmp(&(&other.of, &other.help)));
             // What an action does not know is said of the name that is meant.
-            let message = format!("the policy `{}` does not fit the network: {}", id.unwrap_or_default(), plain(error));
+            let id = of_all.first().and_then(|misfit| misfit.id.clone()).unwrap_or_default();
+            let of = of_which(&of_all);
+            let message = format!("the policy `{id}` does not fit the network: {before}{of}{after}");
             // Of names that are as like, the library takes any.
-            let help = unknown_action(&message, vocabulary).unwrap_or_else(|| help_of(error));
+            let help = unknown_action(&message, vocabulary).unwrap_or_else(|| help_of_all(&before, &of_all));
+            let span = of_all.into_iter().find_map(|misfit| misfit.span);
             self.at(span, "policy_misfit", message, help);
         }
         // What does not fit is no matter of doubt.
@@ -342,7 +375,7 @@ impl Check<'_> {
     }
 
     fn line(&self, span: &Range<usize>) -> usize {
-        self.file.text[..span.start].lines().count() + 1
+        self.file.text[..span.start].matches('\n').count() + 1
     }
 }
 
@@ -365,6 +398,50 @@ fn covers(wide: &Policy, narrow: &Policy) -> bool {
         && of_action
 }
 
+/// What the library says of a policy and of one action, or of one kind of thing, that it is about: of each for itself.
+struct Misfit {
+    /// The policy.
+    id: Option<Arc<str>>,
+    /// Of which action or kind, in words; empty where it is said of the policy as a whole.
+    of: String,
+    span: Option<Range<usize>>,
+    help: String,
+}
+
+/// Takes out of what the library says of what it says it; returns what stands around that, and that.
+fn parted(said: &str) -> ([String; 2], String) {
+    for (before, after) in [(" for Action::\"", "\""), (" on entity type `", "`")] {
+        if let Some(start) = said.find(before)
+            && let Some(length) = said[start + before.len()..].find(after)
+        {
+            let end = start + before.len() + length + after.len();
+            return ([said[..start].to_owned(), said[end..].to_owned()], said[start..end].to_owned());
+        }
+    }
+    ([said.to_owned(), String::new()], String::new())
+}
+
+/// Says of what it is said: of the first one by its name.
+fn of_which(misfits: &[Misfit]) -> String {
+    match misfits {
+        [] => String::new(),
+        [only] => only.of.clone(),
+        [first, _] => format!("{} and one more", first.of),
+        [first, others @ ..] => format!("{} and {} more", first.of, others.len()),
+    }
+}
+
+/// Says what to do about what is said of several: where they know other names, the one that is most like.
+fn help_of_all(said: &str, misfits: &[Misfit]) -> String {
+    let first = misfits.first().map(|misfit| misfit.help.clone()).unwrap_or_default();
+    if misfits.iter().all(|misfit| misfit.help == first) {
+        return first;
+    }
+    let name = said.split('`').nth(1).and_then(|attribute| attribute.rsplit('.').next()).unwrap_or_default();
+    let meant = misfits.iter().filter_map(|misfit| misfit.help.strip_prefix("did you mean `")?.strip_suffix("`?"));
+    nearest(name, meant).map(|meant| format!("did you mean `{meant}`?")).unwrap_or_default()
+}
+
 /// Says which action was probably meant, where a message says that there is none.
 fn unknown_action(message: &str, vocabulary: &Vocabulary) -> Option<String> {
     let (_, rest) = message.split_once("unrecognized action `Action::\"")?;
@@ -384,7 +461,7 @@ fn span_of(of: &dyn miette::Diagnostic) -> Option<Range<usize>> {
 }
 
 fn help_of(of: &dyn miette::Diagnostic) -> String {
-    of.help().map(|help| help.to_string()).unwrap_or_default()
+    of.help().map(|help| plain(&help)).unwrap_or_default()
 }
 
 /// Says what is wrong, with what stands beside the place.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::kinds::Kind;
 use crate::run::Subject;
-use crate::spec::{AgentSpec, Builtin, Network, READ_AGAIN};
+use crate::spec::{AgentSpec, Builtin, Network, READ_AGAIN, STAND_IN};
 
 /// The JSON Schemas of what tools take, by the tools' names.
 pub type Parameters = BTreeMap<String, Value>;
@@ -88,6 +88,9 @@ impl Vocabulary {
         let mut models: HashMap<String, Option<&'static str>> = HashMap::new();
         for (name, model) in &spec.models {
             models.insert(name.clone(), model.provider.map(|provider| provider.name()));
+        }
+        if models.is_empty() {
+            models.insert(STAND_IN.to_owned(), None);
         }
         let written = schema(&tools);
         let schema = Schema::from_json_value(written.clone()).map_err(|error| error.to_string())?;

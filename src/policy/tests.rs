@@ -9,6 +9,11 @@ use crate::spec::Severity;
 
 /// A network with agents `one` and `two`, models `fast` and `slow`, and tools of several kinds.
 fn network(default: &str, policies: Option<&str>) -> Network {
+    network_that_asks("", default, policies)
+}
+
+/// The same network, with `approvals` in its table of them.
+fn network_that_asks(approvals: &str, default: &str, policies: Option<&str>) -> Network {
     let text = format!(
         r#"
         [network]
@@ -16,6 +21,8 @@ fn network(default: &str, policies: Option<&str>) -> Network {
         entry = "one"
         [policy]
         default = "{default}"
+        [policy.approvals]
+        {approvals}
         [models.fast]
         provider = "sim"
         [models.slow]
@@ -281,7 +288,11 @@ fn the_hash_is_of_all_that_decides() {
 
 /// Returns what is said of a policy file: its errors, or its warnings.
 fn said(text: &str) -> Vec<String> {
-    let report = match Policies::check(&network("ask", Some(text)), &parameters()) {
+    said_in(&network("ask", Some(text)))
+}
+
+fn said_in(network: &Network) -> Vec<String> {
+    let report = match Policies::check(network, &parameters()) {
         Ok(checked) => checked.warnings,
         Err(invalid) => invalid.0,
     };
@@ -304,12 +315,18 @@ fn what_is_wrong_with_policies_is_said_with_its_place() {
             "permit (principal, action == Action::\"call_tool:write\", resource)\nwhen { context.arguments.pth == \"x\" };",
             "permit (principal, action == Action::\"call_tool:write\", resource)\nwhen { context.arguments.path > 3 };",
             "permit (principal, action in Action::\"call_tool\", resource)\nwhen { context.arguments.path == \"x\" };",
+            "permit (principal, action in Action::\"call_tool\", resource)\nwhen { context.arguments.pth == \"x\" || context.jsn == \"x\" };",
+            "forbid (principal, action, resource)\nwhen { context.depht > 1 || resource.labls.contains(\"x\") };",
+            "@id(\"a\") permit (principal, action == Action::\"call_tool:write\", resource)\nwhen { context.arguments.path == 3 };",
             "@id(\"a\") permit (principal, action, resource);\n@id(\"a\") forbid (principal, action, resource) when { context.depth > 9 };",
             "@aks(\"x\") permit (principal, action, resource);",
             "@ask(\"x\") forbid (principal, action, resource);",
             "@quorum(\"2\") permit (principal, action, resource);",
             "@ask(\"x\") @quorum(\"none\") @expires(\"soon\") @approvers(\"a,,b\") permit (principal, action, resource);",
             "@ask(\"x\") @quorum(\"3\") @approvers(\"a, b\") permit (principal, action, resource);",
+            "@ask(\"x\") @approvers(\"ana\\u{202e}, b\\u{200b}en\") permit (principal, action, resource);",
+            "@id(\"a\\u{200b}\") permit (principal, action, resource);",
+            "\n  @id(\"a\")\n  permit (principal, action, resource);\n@id(\"a\") permit (principal, action, resource);",
             "permit (principal == ?principal, action, resource);",
             "@id(\"some\") permit (principal, action == Action::\"call_tool:write\", resource);\n@id(\"none\") forbid (principal, action in Action::\"call_tool\", resource);",
             "permit (principal, action == Action::\"call_tool:write\", resource) when { context.depth < 1 && context.depth > 1 };\nforbid (principal, action, resource) when { false };",
@@ -317,6 +334,28 @@ fn what_is_wrong_with_policies_is_said_with_its_place() {
         .map(|text| format!("{text}\n    {}", said(text).join("\n    ")))
         .join("\n\n")
     );
+}
+
+#[test]
+fn terms_that_nobody_can_meet_are_found_whoever_says_them() {
+    let said = |approvals: &str, annotations: &str| {
+        let text = format!("@ask(\"x\")\n{annotations}\npermit (principal, action, resource);");
+        said_in(&network_that_asks(approvals, "ask", Some(&text)))
+    };
+    let in_network = "2 have to say yes (by `[policy.approvals]`), and 1 may";
+    let help = "name more approvers, or give the policy a `@quorum` of its own";
+    assert_eq!(said("quorum = 2", "@approvers(\"ana\")"), [format!("2:1 error no_quorum: {in_network} ({help})")]);
+    let by_policy = "2:1 error no_quorum: 2 have to say yes, and 1 may (by `[policy.approvals]`)";
+    let help = "name more approvers, or lower the quorum";
+    assert_eq!(said("approvers = [\"ana\"]", "@quorum(\"2\")"), [format!("{by_policy} ({help})")]);
+    for (approvals, annotations) in [
+        ("quorum = 2", "@approvers(\"ana\") @quorum(\"1\")"),
+        ("quorum = 2", "@approvers(\"ana, ben\")"),
+        ("quorum = 2", ""),
+        ("approvers = [\"ana\"]", "@quorum(\"2\") @approvers(\"ben, cy\")"),
+    ] {
+        assert_eq!(said(approvals, annotations), [""; 0], "{approvals} {annotations}");
+    }
 }
 
 /// Says what a decision must be, by Cedar's words alone: thirty lines that know nothing of slices or annotations' order.

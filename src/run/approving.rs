@@ -11,7 +11,8 @@ use serde_json::Value;
 pub use self::binding::{Binding, BoundFile};
 pub use self::pattern::{Pattern, Standing};
 use super::{CallId, OpenCall, RunState, Stage, Status, Subject};
-use crate::spec::{MAX_PERSON, visible, visible_text};
+pub use crate::spec::is_person;
+use crate::spec::{MAX_PERSON, visible_text};
 
 /// How long a reason may be, in bytes: a model reads it, and a person wrote it.
 pub const MAX_REASON_BYTES: usize = 4 * 1024;
@@ -452,11 +453,6 @@ impl RunState {
         let reason = Some("nobody answered in time".into());
         is_over.then_some(Verdict { reason, ..Verdict::default() })
     }
-}
-
-/// Whether a text can be the name of a person: nothing in it drives a terminal, or hides.
-pub fn is_person(name: &str) -> bool {
-    (1..=MAX_PERSON).contains(&name.len()) && name.trim() == name && visible(name) == name
 }
 
 fn is_reason(reason: &str) -> bool {

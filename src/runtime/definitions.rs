@@ -7,13 +7,12 @@ use std::sync::Arc;
 use jsonschema::Validator;
 use serde_json::json;
 
-use super::fleet::STAND_IN;
 use super::{Error, read_again};
 use crate::model::{Offer, fixed_bytes};
 use crate::run::{
     Agent, Compaction, Definition, Guards, OutputSchema, Target, TargetKind, delegate_tool, handoff_tool, publish_tool,
 };
-use crate::spec::{AgentSpec, Builtin, CompactionSpec, ModelChoice, Network, READ_AGAIN, local};
+use crate::spec::{AgentSpec, Builtin, CompactionSpec, ModelChoice, Network, READ_AGAIN, STAND_IN, local};
 use crate::tool::{self, ErasedTool, Shown};
 
 /// The agents' definitions, by their names.

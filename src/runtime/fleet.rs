@@ -19,9 +19,6 @@ use crate::run::{Agent, FlowRules};
 use crate::spec::{AgentSpec, Builtin, Effect, ModelSpec, Network, Template, ToolSpec};
 use crate::tool::{self, ErasedTool};
 
-/// What the simulated model is called in a network that has no models.
-pub(super) const STAND_IN: &str = "sim";
-
 /// How many tokens a server is believed to have read or written beyond what was asked: more is no prompt of anybody's, and no
 /// thinking, but a number that is wrong.
 pub(super) const MOST_UNFORESEEN: u64 = 65_536;

@@ -2,7 +2,7 @@
 //! is under way, interrupted, parked or over.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -34,14 +34,35 @@ pub struct Host {
     recorder: Arc<Recorder>,
     approver: Option<Arc<dyn Approver>>,
     is_followed: bool,
-    /// The networks that have runs, by their text.
-    runtimes: Mutex<HashMap<Arc<str>, Arc<Runtime>>>,
+    runtimes: Mutex<Runtimes>,
     /// The runs under way; none while one is being taken up.
     live: DashMap<RunId, Option<Live>>,
     /// Held while a dead letter is settled, so that none is twice.
     letters: Mutex<()>,
     /// Held while a run at rest is given an answer, so that of two the second one finds the first.
     answering: Mutex<()>,
+}
+
+/// The networks that have runs.
+#[derive(Default)]
+struct Runtimes {
+    /// By their text, with the policies that hold in them: what starts a run finds those that it has read.
+    by_text: HashMap<Arc<str>, Arc<Runtime>>,
+    /// Those in which other policies hold since than the text says. They have the runs that were under way then, and get no
+    /// new ones.
+    reloaded: Vec<Arc<Runtime>>,
+}
+
+impl Runtimes {
+    fn all(&self) -> impl Iterator<Item = &Arc<Runtime>> {
+        self.by_text.values().chain(&self.reloaded)
+    }
+
+    /// Takes out those that nobody uses.
+    fn take_idle(&mut self, is_used: impl Fn(&Arc<Runtime>) -> bool) -> Vec<Arc<Runtime>> {
+        let of_text = self.by_text.extract_if(|_, runtime| !is_used(runtime)).map(|(_, runtime)| runtime);
+        of_text.chain(self.reloaded.extract_if(.., |runtime| !is_used(runtime))).collect()
+    }
 }
 
 /// An answer that was taken.
@@ -55,8 +76,19 @@ pub struct Answered {
 
 /// A run under way.
 struct Live {
-    network: Arc<str>,
+    /// What has it. Who is told of other policies is found by it, and it is not kept by it.
+    runtime: Weak<Runtime>,
     controls: Controls,
+}
+
+impl Live {
+    fn new(runtime: &Arc<Runtime>, handle: &RunHandle) -> Self {
+        Self { runtime: Arc::downgrade(runtime), controls: handle.controls() }
+    }
+
+    fn is_of(&self, runtime: &Arc<Runtime>) -> bool {
+        std::ptr::eq(self.runtime.as_ptr(), Arc::as_ptr(runtime))
+    }
 }
 
 impl Host {
@@ -125,7 +157,7 @@ impl Host {
         point.priority = priority;
         let network = match network {
             Some(network) => network,
-            None => policies::present(read(parent, &point.network())?),
+            None => policies::present(read(parent, &point.network())?).map_err(Error::from)?,
         };
         let (network, at) = (change(network)?, point.at);
         let forked = self.launch(run, network, async |runtime| runtime.fork(point, input, is_attended).await);
@@ -151,7 +183,7 @@ impl Host {
         self.recorder.check()?;
         let _alone = self.letters.lock().await;
         let (letter, past) = self.recorder.open_letter(letter)?;
-        let network = change(policies::present(read(&letter.id.run, &past.network())?))?;
+        let network = change(policies::present(read(&letter.id.run, &past.network())?).map_err(Error::from)?)?;
         let run = into.unwrap_or_else(super::new_run_id);
         let mut of = past.state.beginning().cloned().ok_or(Error::Stopped)?;
         of.priority = priority.unwrap_or(of.priority);
@@ -178,8 +210,7 @@ impl Host {
         network: Network,
         start: impl AsyncFnOnce(&Runtime) -> Result<RunHandle, Error>,
     ) -> Result<RunHandle, Error> {
-        let text: Arc<str> = network.to_text().into();
-        let runtime = self.runtime(&text, network).await?;
+        let runtime = self.runtime(network).await?;
         match self.live.entry(run.clone()) {
             Slot::Occupied(slot) if slot.get().as_ref().is_none_or(|live| live.controls.is_live()) => {
                 return Err(Error::Unfit { run, why: "exists already".to_owned() });
@@ -189,7 +220,7 @@ impl Host {
         let started = start(&runtime).await;
         match &started {
             Ok(handle) => {
-                drop(self.live.insert(run, Some(Live { network: text, controls: handle.controls() })));
+                drop(self.live.insert(run, Some(Live::new(&runtime, handle))));
             }
             Err(_) => drop(self.live.remove(&run)),
         }
@@ -220,9 +251,8 @@ impl Host {
         }
         let taken_up = self.take_up(run, answers, change).await;
         match &taken_up {
-            Ok((handle, network)) => {
-                let live = Live { network: network.clone(), controls: handle.controls() };
-                self.live.insert(run.clone(), Some(live));
+            Ok((handle, runtime)) => {
+                drop(self.live.insert(run.clone(), Some(Live::new(runtime, handle))));
             }
             Err(_) => drop(self.live.remove(run)),
         }
@@ -234,34 +264,33 @@ impl Host {
         run: &RunId,
         answers: Answers,
         change: impl FnOnce(Network) -> Result<Network, E>,
-    ) -> Result<(RunHandle, Arc<str>), E> {
+    ) -> Result<(RunHandle, Arc<Runtime>), E> {
         let past = self.recorder.past(run)?;
-        let network = change(policies::present(read(run, &past.network())?))?;
-        let text: Arc<str> = network.to_text().into();
-        let runtime = self.runtime(&text, network).await?;
-        Ok((runtime.resume(past, answers).await?, text))
+        let network = change(policies::present(read(run, &past.network())?).map_err(Error::from)?)?;
+        let runtime = self.runtime(network).await?;
+        Ok((runtime.resume(past, answers).await?, runtime))
     }
 
-    /// Returns the runtime of a network; it is started by the network's first run.
-    async fn runtime(&self, text: &Arc<str>, network: Network) -> Result<Arc<Runtime>, Error> {
+    /// Returns the runtime of a network, in which its policies hold; it is started by the network's first run.
+    async fn runtime(&self, network: Network) -> Result<Arc<Runtime>, Error> {
+        let text: Arc<str> = network.to_text().into();
         let mut runtimes = self.runtimes.lock().await;
-        if let Some(runtime) = runtimes.get(text) {
+        if let Some(runtime) = runtimes.by_text.get(&text) {
             return Ok(runtime.clone());
         }
         self.live.retain(|_, live| live.as_ref().is_none_or(|live| live.controls.is_live()));
         let is_used =
-            |text: &Arc<str>| self.live.iter().any(|live| live.as_ref().is_none_or(|live| live.network == *text));
-        let idle: Vec<Arc<str>> = runtimes.keys().filter(|text| !is_used(text)).cloned().collect();
-        for text in idle {
+            |runtime: &Arc<Runtime>| self.live.iter().any(|live| live.as_ref().is_none_or(|live| live.is_of(runtime)));
+        for runtime in runtimes.take_idle(is_used) {
             // One that somebody is just about to use is left to live.
-            if let Some(runtime) = runtimes.remove(&text).and_then(Arc::into_inner) {
+            if let Some(runtime) = Arc::into_inner(runtime) {
                 runtime.shutdown().await;
             }
         }
         let mut builder = Runtime::builder(network).recorder(self.recorder.clone());
         (builder.approver, builder.is_followed) = (self.approver.clone(), self.is_followed);
         let runtime = Arc::new(builder.start().await?);
-        runtimes.insert(text.clone(), runtime.clone());
+        runtimes.by_text.insert(text, runtime.clone());
         Ok(runtime)
     }
 
@@ -396,26 +425,31 @@ impl Host {
     /// A file can't be used: all stay as they are.
     pub async fn reload_policies(&self) -> Result<Vec<ReloadedPolicies>, Error> {
         self.recorder.check()?;
-        let runtimes = self.runtimes.lock().await;
+        let mut runtimes = self.runtimes.lock().await;
         let mut made = Vec::new();
-        for (text, runtime) in runtimes.iter() {
+        for runtime in runtimes.all() {
             if let Some(change) = runtime.read_policies()? {
-                made.push((text.clone(), runtime.clone(), change));
+                made.push((runtime.clone(), change));
             }
         }
         let mut reloaded = Vec::new();
-        for (text, runtime, (network, policies)) in made {
+        for (runtime, (network, policies)) in made {
             let (before, now) = (runtime.policies().hash().clone(), policies.hash().clone());
             let name = network.spec().network.name.as_str().into();
             if before != now {
                 let network: Arc<str> = network.to_text().into();
                 runtime.replace_policies(policies);
+                let moved = runtimes.by_text.extract_if(|_, of_text| Arc::ptr_eq(of_text, &runtime)).next();
+                runtimes.reloaded.extend(moved.map(|(_, runtime)| runtime));
                 let of_it = self.live.iter().filter_map(|entry| {
-                    entry.value().as_ref().filter(|live| live.network == text).map(|live| live.controls.clone())
+                    entry.value().as_ref().filter(|live| live.is_of(&runtime)).map(|live| live.controls.clone())
                 });
                 of_it.for_each(|controls| controls.policy_changed(network.clone(), now.clone()));
             }
-            reloaded.push(ReloadedPolicies { network: name, before, now });
+            let one = ReloadedPolicies { network: name, before, now };
+            if !reloaded.contains(&one) {
+                reloaded.push(one);
+            }
         }
         Ok(reloaded)
     }
@@ -485,7 +519,7 @@ impl Host {
     /// Something could not be written any more.
     pub async fn shutdown(&self) -> Result<(), Error> {
         let runtimes = std::mem::take(&mut *self.runtimes.lock().await);
-        futures_util::future::join_all(runtimes.values().map(|runtime| runtime.stop())).await;
+        futures_util::future::join_all(runtimes.all().map(|runtime| runtime.stop())).await;
         self.recorder.close().await
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::read_again;
 use crate::policy::{Checked, Parameters, Policies, Vocabulary};
-use crate::spec::{Invalid, Network, PolicyFile, READ_AGAIN};
+use crate::spec::{Invalid, Network, PolicyFile, READ_AGAIN, Unread};
 use crate::tool::{self, ErasedTool};
 
 /// The policies that hold in a network now.
@@ -41,16 +41,25 @@ pub struct ReloadedPolicies {
 }
 
 /// Gives a network that a run is kept with the policies that are in its file now: what is allowed is for the present to say.
-/// Where the file is not there any more, or can't be read, those that are kept hold.
-pub(super) fn present(network: Network) -> Network {
-    let Some(kept) = network.policy().filter(|kept| !kept.path.is_empty()).cloned() else { return network };
+/// Where the file is gone, those that are kept hold.
+///
+/// # Errors
+/// The file is there, and can't be used.
+pub(super) fn present(network: Network) -> Result<Network, Invalid> {
+    let Some(kept) = network.policy().filter(|kept| !kept.path.is_empty()).cloned() else { return Ok(network) };
     match PolicyFile::read(&kept.name, kept.path.as_ref()) {
-        Ok(file) => network.with_policy_file(Arc::new(file)),
-        Err((why, _)) => {
+        Ok(file) => Ok(network.with_policy_file(Arc::new(file))),
+        Err(unread) if unread.is_gone => {
+            let why = unread.why;
             tracing::warn!(file = kept.name, "the policy file {why}; the policies that are kept with the run hold");
-            network
+            Ok(network)
         }
+        Err(unread) => Err(unusable(&kept.name, unread)),
     }
+}
+
+fn unusable(name: &str, Unread { why, help, .. }: Unread) -> Invalid {
+    Invalid::of_file(name, "bad_policy", format!("the policy file {why}"), help)
 }
 
 /// Reads the policy file of a network again; none where it has none.
@@ -62,8 +71,7 @@ pub(super) fn again(
     host_tools: &HashMap<String, Arc<dyn ErasedTool>>,
 ) -> Result<Option<(Network, Policies)>, Invalid> {
     let Some(kept) = network.policy().filter(|kept| !kept.path.is_empty()) else { return Ok(None) };
-    let file = PolicyFile::read(&kept.name, kept.path.as_ref())
-        .map_err(|(why, help)| Invalid::of_file(&kept.name, "bad_policy", format!("the policy file {why}"), help))?;
+    let file = PolicyFile::read(&kept.name, kept.path.as_ref()).map_err(|unread| unusable(&kept.name, unread))?;
     let network = network.clone().with_policy_file(Arc::new(file));
     let policies = Policies::new(&network, &parameters(&network, host_tools))?;
     Ok(Some((network, policies)))

@@ -14,7 +14,7 @@ use crate::run::{
     Body, CallId, Envelope, Event, Instance, Labels, RunState, Subject, Target, TargetKind, ToolCall, delegate_tool,
     handoff_tool, publish_tool,
 };
-use crate::spec::{AgentSpec, Builtin, Network, READ_AGAIN, listed, local, nearest};
+use crate::spec::{AgentSpec, Builtin, ModelSpec, Network, READ_AGAIN, STAND_IN, listed, local, nearest};
 
 /// A call, and all that policies are told of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,10 +69,14 @@ impl Supposed {
         }
         let instance: &Instance = state.agents().get(&call.agent)?;
         let subject = recorded(past, call).or_else(|| wanted(past, network, instance, call)).or_else(|| {
-            let name = chosen.map_or_else(|| network.model_of(&instance.name).map(|(name, _)| name), |name| Some(name));
-            let (name, model) = network.spec().models.get_key_value(name?)?;
-            let max_output_tokens = model.max_output_tokens;
-            call.index.is_none().then(|| Subject::Model { model: name.as_str().into(), max_output_tokens })
+            let own = || network.model_of(&instance.name).map_or(STAND_IN, |(name, _)| name);
+            let name = chosen.map(|name| &**name).unwrap_or_else(own);
+            let max_output_tokens = match network.spec().models.get(name) {
+                Some(model) => model.max_output_tokens,
+                None if name == STAND_IN => ModelSpec::default().max_output_tokens,
+                None => return None,
+            };
+            call.index.is_none().then(|| Subject::Model { model: name.into(), max_output_tokens })
         })?;
         let mut approved = state.approved().to_vec();
         approved.sort();
@@ -119,13 +123,21 @@ fn at_gate<'a>(past: &'a Past, call: &CallId) -> Option<&'a Arc<Envelope>> {
 /// Returns what a call was made to, as it is on record last: a person may have changed it.
 fn recorded(past: &Past, call: &CallId) -> Option<Subject> {
     let mut of_call = past.events.iter().rev().filter(|envelope| envelope.event.call() == Some(call));
-    let subject = |envelope: &Arc<Envelope>| match &envelope.event {
+    let mut edited = None;
+    let mut subject = of_call.find_map(|envelope| match &envelope.event {
         Event::CallIntended { subject, .. }
         | Event::InputRequested { subject, .. }
         | Event::ApprovalRequested { subject, .. } => Some(subject.clone()),
+        Event::ApprovalDecided { verdict, .. } => {
+            edited = edited.take().or_else(|| verdict.arguments.clone());
+            None
+        }
         _ => None,
-    };
-    of_call.find_map(subject)
+    })?;
+    if let (Some(edited), Subject::Tool { arguments, .. }) = (edited, &mut subject) {
+        *arguments = (*edited).clone();
+    }
+    Some(subject)
 }
 
 /// Returns what a model asked for with a call that was denied, and so has no intent on record.
@@ -192,27 +204,51 @@ impl<'a> Rehearsal<'a> {
     pub fn objection(&self, agent: &str, subject: &Subject) -> Option<String> {
         let spec = self.network.spec();
         let agents = || spec.agents.keys().map(String::as_str).collect();
-        if !spec.agents.contains_key(agent) {
-            return Some(unknown("agent", agent, agents()));
-        }
+        let Some(own) = spec.agents.get(agent) else { return Some(unknown("agent", agent, agents())) };
+        let has = |names: &[String], name: &str| names.iter().any(|known| known == name);
+        let lacks = |is_there: bool, does: &str| {
+            (!is_there).then(|| format!("`{agent}` {does} `{}`: no such call comes to the gate", subject.name()))
+        };
         match subject {
             Subject::Tool { tool, arguments } => match self.tools.get(&**tool) {
                 Some(target) => {
-                    target.objection(arguments).map(|wrong| format!("`{tool}` does not take them: {wrong}"))
+                    let is_own = has(&own.tools, tool) || (**tool == *READ_AGAIN && own.compaction.is_some());
+                    let wrong =
+                        || target.objection(arguments).map(|wrong| format!("`{tool}` does not take them: {wrong}"));
+                    lacks(is_own, "does not have the tool").or_else(wrong)
                 }
                 None => Some(unknown("tool", tool, self.tools.keys().map(String::as_str).collect())),
             },
             Subject::Model { model, .. } => {
-                let known = spec.models.contains_key(&**model);
-                (!known).then(|| unknown("model", model, spec.models.keys().map(String::as_str).collect()))
+                let mut known: Vec<&str> = spec.models.keys().map(String::as_str).collect();
+                if known.is_empty() {
+                    known.push(STAND_IN);
+                }
+                if !known.contains(&&**model) {
+                    return Some(unknown("model", model, known));
+                }
+                let is_own = spec.models.is_empty() || spec.models_of(own).any(|(name, _)| *name == **model);
+                lacks(is_own && !own.is_flow(), "does not ask the model")
             }
-            Subject::Delegate { agent, .. } | Subject::Handoff { agent, .. } => {
-                (!spec.agents.contains_key(&**agent)).then(|| unknown("agent", agent, agents()))
+            Subject::Delegate { agent: other, .. } | Subject::Handoff { agent: other, .. } => {
+                if !spec.agents.contains_key(&**other) {
+                    return Some(unknown("agent", other, agents()));
+                }
+                match subject {
+                    Subject::Delegate { .. } => lacks(has(&own.delegates_to, other), "does not delegate to"),
+                    _ => {
+                        let takes_over = own.on_error.route() == Some(&**other);
+                        lacks(takes_over || has(&own.hands_off_to, other), "does not hand over to")
+                    }
+                }
             }
             Subject::Publish { topic, .. } => {
                 let topics: Vec<&str> =
                     spec.agents.values().flat_map(|agent| agent.publishes.iter().map(String::as_str)).collect();
-                (!topics.contains(&&**topic)).then(|| unknown("topic", topic, topics))
+                match topics.contains(&&**topic) {
+                    true => lacks(has(&own.publishes, topic), "does not publish on"),
+                    false => Some(unknown("topic", topic, topics)),
+                }
             }
         }
     }

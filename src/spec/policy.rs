@@ -7,7 +7,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_FILE_BYTES, SecretRef, Span};
+use super::{MAX_FILE_BYTES, SecretRef, Span, visible};
 
 /// What is allowed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -78,6 +78,11 @@ impl ApprovalsSpec {
 /// How many bytes the name of a person may have: more than any has, and a line's worth.
 pub const MAX_PERSON: usize = 64;
 
+/// Whether a text can be the name of a person: nothing in it drives a terminal, or hides.
+pub fn is_person(name: &str) -> bool {
+    (1..=MAX_PERSON).contains(&name.len()) && name.trim() == name && visible(name) == name
+}
+
 /// How approvers are told: by a program, by a request, or by both.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -106,29 +111,54 @@ pub struct PolicyFile {
     pub text: String,
 }
 
+/// Why a policy file can't be read.
+pub(crate) struct Unread {
+    /// Why, as the rest of a sentence that begins with the file.
+    pub(crate) why: String,
+    /// What to do about it.
+    pub(crate) help: String,
+    /// Whether there is no such file.
+    pub(crate) is_gone: bool,
+}
+
 impl PolicyFile {
     /// Reads a policy file.
     ///
     /// # Errors
-    /// It can't be read, is too large or is no text: why, as the rest of a sentence that begins with the file; and what to do.
-    pub fn read(name: &str, path: &Path) -> Result<Self, (String, String)> {
-        let beside = || "the path is taken relative to the network file".to_owned();
-        if path.is_dir() {
-            return Err(("is a directory".to_owned(), "name a file with policies in Cedar's language".to_owned()));
+    /// It is not there or can't be read, is no file, is too large, or is no text.
+    pub(crate) fn read(name: &str, path: &Path) -> Result<Self, Unread> {
+        let unread = |why: String, help: &str| Unread { why, help: help.to_owned(), is_gone: false };
+        let failed = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::NotFound => Unread {
+                why: format!("is not there (looked for {})", path.display()),
+                help: "the path is taken relative to the network file".to_owned(),
+                is_gone: true,
+            },
+            _ => unread(
+                format!("can't be read: {error}"),
+                "check its permissions, and those of the directories above it",
+            ),
+        };
+        let kind = std::fs::metadata(path).map_err(failed)?;
+        if !kind.is_file() {
+            let what = if kind.is_dir() { "is a directory" } else { "is no regular file" };
+            return Err(unread(what.to_owned(), "name a file with policies in Cedar's language"));
         }
         let mut bytes = Vec::new();
-        File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(|error| {
-            match error.kind() {
-                std::io::ErrorKind::NotFound => (format!("is not there (looked for {})", path.display()), beside()),
-                _ => (format!("can't be read: {error}"), beside()),
-            }
-        })?;
+        File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(failed)?;
         if bytes.len() as u64 > MAX_FILE_BYTES {
-            return Err((format!("is larger than {} KiB", MAX_FILE_BYTES / 1024), "take some policies out".to_owned()));
+            return Err(unread(format!("is larger than {} KiB", MAX_FILE_BYTES / 1024), "take some policies out"));
         }
-        let text =
-            String::from_utf8(bytes).map_err(|_| ("is no UTF-8 text".to_owned(), "save it as UTF-8".to_owned()))?;
+        let text = String::from_utf8(bytes).map_err(|_| unread("is no UTF-8 text".to_owned(), "save it as UTF-8"))?;
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Ok(Self { name: name.to_owned(), path: path.display().to_string(), text })
+        Ok(Self::of_text(name.to_owned(), path.display().to_string(), text))
+    }
+
+    /// Takes the text of policies. Some editors begin it with a byte order mark.
+    pub(super) fn of_text(name: String, path: String, mut text: String) -> Self {
+        if text.starts_with('\u{feff}') {
+            text.drain(..'\u{feff}'.len_utf8());
+        }
+        Self { name, path, text }
     }
 }

@@ -71,6 +71,33 @@ fn who_is_asked_what_became_of_a_call_must_be_able_to_say() {
 }
 
 #[test]
+fn approvers_have_names_under_which_they_can_answer() {
+    let approvers = |names: &str| format!("[policy.approvals]\napprovers = [{names}]\n");
+    check_tail(&approvers("\"ana\", \"Ana Müller\""), &[]);
+    let long = format!("\"{}\"", "ä".repeat(33));
+    for odd in [r#""an\u202ea""#, r#""an\u200ba""#, r#""a\tb""#, r#""ana ""#, &long] {
+        check_tail(&approvers(odd), &["bad_name 7:13"]);
+    }
+}
+
+#[test]
+fn approvers_are_told_at_an_address_that_can_be_asked() {
+    let notify = |url: &str| format!("[policy.approvals]\nnotify = {{ url = \"{url}\" }}\n");
+    for url in ["https://chat.example.com/hook/1?a=b@c", "http://127.0.0.1:8080", "env:HOOK"] {
+        check_tail(&notify(url), &[]);
+    }
+    for url in ["ftp://example.com", "chat.example.com/hook", "https://", "https://a b/", ""] {
+        check_tail(&notify(url), &["bad_url 7:18"]);
+    }
+    for url in ["https://ana@example.com/", "https://ana:s3cr3t@example.com/"] {
+        check_tail(&notify(url), &["inline_secret 7:18"]);
+        let text = format!("{HEAD}{}", notify(url));
+        let shown = Network::parse("n.toml", &text, &fixtures()).unwrap_err().0.render(false);
+        assert!(!shown.contains("s3cr3t"), "{shown}");
+    }
+}
+
+#[test]
 fn guards_that_would_strike_at_once_are_refused() {
     check_tail("[network.guards]\nsame_call = 2\nping_pong = 0\nnothing_new = 1\ntranscript_tokens = 0\n", &[]);
     check_tail("[network.guards]\nsame_call = 1\nping_pong = 1\n", &["out_of_range 7:13", "out_of_range 8:13"]);

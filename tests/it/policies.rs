@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
-use provost::run::{Ballot, RunId, publish_tool};
-use provost::runtime::{Host, Recorder, check_policies, policy_vocabulary};
-use provost::spec::Network;
+use provost::run::{Ballot, Event, Ruling, RunId, publish_tool};
+use provost::runtime::{Host, Recorder, RunHandle, RunRequest, check_policies, policy_vocabulary};
+use provost::spec::{Network, Permission};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -30,6 +31,11 @@ publishes = ["news"]
 [agents.reader]
 prompt = "Read."
 model = { prefer = "small" }
+delegates_to = ["copyist"]
+[agents.copyist]
+prompt = "Copy."
+model = { prefer = "small" }
+tools = ["write"]
 [tools.write]
 builtin = "fs.write"
 root = "."
@@ -110,13 +116,13 @@ fn check_says_of_policies_what_it_says_of_networks() {
     let dir = office(POLICIES);
     let (code, stdout, stderr) = output(dir.path(), &["check", "n.toml"]);
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    assert_eq!(stdout.lines().next(), Some("office: ok · 2 agents · 1 model · 2 tools · 5 policies"));
+    assert_eq!(stdout.lines().next(), Some("office: ok · 3 agents · 1 model · 2 tools · 5 policies"));
 
     let dir = office(&format!("{POLICIES}\nforbid (principal, action == Action::\"call_tool:nap\", resource);\n"));
     let (code, stdout, stderr) = output(dir.path(), &["check", "n.toml"]);
     assert_eq!(code, Some(0));
     insta::assert_snapshot!("policies_warned", stderr);
-    assert_eq!(stdout.lines().next(), Some("office: ok · 2 agents · 1 model · 2 tools · 6 policies · 1 warning"));
+    assert_eq!(stdout.lines().next(), Some("office: ok · 3 agents · 1 model · 2 tools · 6 policies · 1 warning"));
     let (_, stdout, _) = output(dir.path(), &["check", "n.toml", "--json"]);
     let said: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(said["diagnostics"][0]["code"], "contradiction");
@@ -159,6 +165,81 @@ fn a_run_goes_on_by_the_policies_of_the_present_or_not_at_all() {
     assert_eq!(output(dir.path(), &["runs", "resume", "last"]).0, Some(6), "it still awaits approval");
 }
 
+/// Runs a command that may hang, and is killed then.
+fn within_patience(dir: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut child = provost(dir).args(arguments).spawn().unwrap();
+    let code = wait(&mut child);
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
+    (code, said)
+}
+
+fn make_fifo(path: &Path) {
+    assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+#[test]
+fn a_run_goes_on_by_its_kept_policies_only_where_the_file_is_gone() {
+    let dir = office(POLICIES);
+    let file = dir.path().join("office.cedar");
+    assert_eq!(output(dir.path(), &["run", "n.toml", "go"]).0, Some(6));
+    let events = || output(dir.path(), &["runs", "show", "last", "--json"]).1;
+    let before = events();
+    let ways: [(&str, &dyn Fn()); 4] = [
+        ("is no UTF-8 text", &|| fs::write(&file, b"// \xff").unwrap()),
+        ("is larger than", &|| fs::write(&file, " ".repeat(1024 * 1024 + 1)).unwrap()),
+        ("is a directory", &|| fs::create_dir(&file).unwrap()),
+        ("is no regular file", &|| make_fifo(&file)),
+    ];
+    for (why, spoil) in ways {
+        fs::remove_file(&file).or_else(|_| fs::remove_dir(&file)).unwrap();
+        spoil();
+        for arguments in [&["runs", "resume", "last"][..], &["runs", "fork", "last", "--at", "4"]] {
+            let (code, said) = within_patience(dir.path(), arguments);
+            assert_eq!(code, Some(3), "{why}: {said}");
+            assert!(said.contains("error[bad_policy]") && said.contains(&format!("the policy file {why}")), "{said}");
+        }
+        assert_eq!(events(), before, "{why}");
+    }
+    // Mended, it goes on; and so it does where the file is gone.
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, POLICIES).unwrap();
+    assert_eq!(output(dir.path(), &["runs", "resume", "last"]).0, Some(6));
+    fs::remove_file(&file).unwrap();
+    approve(dir.path(), "ana");
+    let (code, stdout, stderr) = output(dir.path(), &["runs", "resume", "last"]);
+    assert_eq!((code, stdout.trim()), (Some(0), "done"), "{stderr}");
+    assert!(stderr.contains("the policies that are kept with the run hold"), "{stderr}");
+}
+
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let dir = office(POLICIES);
+    let file = dir.path().join("office.cedar");
+    fs::remove_file(&file).unwrap();
+    make_fifo(&file);
+    let (code, said) = within_patience(dir.path(), &["check", "n.toml"]);
+    assert_eq!(code, Some(3));
+    assert!(said.contains("the policy file `office.cedar` is no regular file"), "{said}");
+    make_fifo(&dir.path().join("t.toml"));
+    let (code, said) = within_patience(dir.path(), &["policy", "test", "t.toml"]);
+    assert_eq!(code, Some(3));
+    assert!(said.contains("the table is no regular file"), "{said}");
+}
+
+#[test]
+fn a_file_may_begin_with_a_byte_order_mark() {
+    let dir = office(&format!("\u{feff}{POLICIES}"));
+    assert_eq!(output(dir.path(), &["check", "n.toml"]).0, Some(0));
+    assert_eq!(cases(dir.path(), &format!("\u{feff}{CASES}")).0, Some(0));
+    fs::write(dir.path().join("office.cedar"), "\u{feff}permit (principal == Agent::\"riter\", action, resource);")
+        .unwrap();
+    let (code, stdout, _) = output(dir.path(), &["check", "n.toml", "--json"]);
+    let said: Value = serde_json::from_str(&stdout).unwrap();
+    let found = &said["diagnostics"][0];
+    assert_eq!((code, &found["line"], &found["column"]), (Some(3), &1.into(), &22.into()), "{said}");
+}
+
 const CASES: &str = r##"
 network = "n.toml"
 
@@ -178,7 +259,7 @@ approved = ["write"]
 expect = "ask"
 
 [[cases]]
-agent = "reader"
+agent = "copyist"
 tool = "write"
 arguments = { path = "src/a", text = "x" }
 expect = "deny"
@@ -236,6 +317,64 @@ fn a_table_of_cases_says_which_are_decided_otherwise() {
     let said: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!((&said["passed"], &said["failed"], &said["errors"]), (&0.into(), &2.into(), &4.into()));
     insta::assert_snapshot!("policies_failed_json", format!("{:#}", said["cases"][0]));
+}
+
+#[test]
+fn a_case_that_can_not_come_about_is_no_case() {
+    let dir = office(POLICIES);
+    let text = NETWORK.replace("[models.small]", "[models.small]\n[models.big]").replacen("\"small\"", "\"big\"", 1);
+    let text = text.replace("prompt = \"Read.\"", "prompt = \"Read.\"\non_error = \"route:copyist\"");
+    fs::write(dir.path().join("n.toml"), text).unwrap();
+    let case = |agent: &str, what: &str| format!("[[cases]]\nagent = \"{agent}\"\n{what}\nexpect = \"allow\"\n");
+    let cases = [
+        case("reader", "tool = \"nap\"\narguments = { duration = \"1s\" }"),
+        case("reader", "model = \"big\""),
+        case("writer", "delegate = \"copyist\""),
+        case("writer", "delegate = \"writer\""),
+        case("writer", "hand_off = \"reader\""),
+        case("reader", "publish = \"news\""),
+        // These can.
+        case("writer", "tool = \"nap\"\narguments = { duration = \"1s\" }"),
+        case("writer", "model = \"big\""),
+        case("reader", "delegate = \"copyist\""),
+        case("reader", "hand_off = \"copyist\""),
+    ];
+    let (code, stdout, stderr) = self::cases(dir.path(), &format!("network = \"n.toml\"\n{}", cases.concat()));
+    assert_eq!((code, stderr.as_str()), (Some(1), ""));
+    insta::assert_snapshot!("policies_impossible", stdout);
+}
+
+#[test]
+fn the_model_of_a_network_that_has_none_has_a_name() {
+    let forbids = "@id(\"no\") forbid (principal, action == Action::\"call_model\", resource == Model::\"sim\");";
+    let dir = office(forbids);
+    let text = NETWORK.replace("[models.small]\n", "").replace("model = { prefer = \"small\" }\n", "");
+    fs::write(dir.path().join("n.toml"), text).unwrap();
+    let case = |model: &str| {
+        let case = format!("[[cases]]\nagent = \"writer\"\nmodel = \"{model}\"\nexpect = \"deny\"\nby = [\"no\"]");
+        cases(dir.path(), &format!("network = \"n.toml\"\n{case}"))
+    };
+    assert_eq!(case("sim").0, Some(0), "{}", case("sim").1);
+    let (code, stdout, _) = case("small");
+    assert_eq!(code, Some(1));
+    assert!(stdout.contains("there is no model `small`"), "{stdout}");
+    // A run asks about the same.
+    let (code, _, stderr) = output(dir.path(), &["run", "n.toml", "go"]);
+    assert_ne!(code, Some(0), "{stderr}");
+    let (_, stdout, _) = output(dir.path(), &["policy", "explain", "last", "writer#1"]);
+    assert!(stdout.contains("writer asks the model sim") && stdout.contains("deny by no"), "{stdout}");
+}
+
+#[test]
+fn what_a_person_edited_is_explained_as_it_came_to_the_gate() {
+    let dir = office(POLICIES);
+    assert_eq!(output(dir.path(), &["run", "n.toml", "go"]).0, Some(6));
+    let arguments = serde_json::json!({ "path": "docs/the key", "text": "x" });
+    say(dir.path(), Ballot { by: "ana".into(), ruling: Ruling::Edit { arguments }, ..Ballot::of(true) });
+    let (code, stdout, stderr) = output(dir.path(), &["runs", "resume", "last"]);
+    assert_eq!((code, stdout.trim()), (Some(0), "done"), "{stderr}");
+    let (_, stdout, _) = output(dir.path(), &["policy", "explain", "last", "writer#3.0"]);
+    insta::assert_snapshot!("policies_explained_edited", redacted(&stdout));
 }
 
 #[test]
@@ -327,12 +466,17 @@ fn what_was_denied_is_explained_by_what_the_model_wanted() {
 
 /// Says yes to the only call that awaits approval.
 fn approve(dir: &Path, by: &str) {
+    say(dir, Ballot { by: by.into(), ..Ballot::of(true) });
+}
+
+/// Says something of the only call that awaits approval.
+fn say(dir: &Path, ballot: Ballot) {
     let (_, stdout, _) = output(dir, &["runs", "list", "--json"]);
     let listed: Value = serde_json::from_str(&stdout).unwrap();
     let run = RunId::new(listed[0]["run"].as_str().unwrap());
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let host = Host::new(Recorder::open(&dir.join(".provost"), false).unwrap());
-        host.approve(&run, None, &Ballot { by: by.into(), ..Ballot::of(true) }).await.unwrap();
+        host.approve(&run, None, &ballot).await.unwrap();
         host.shutdown().await.unwrap();
     });
 }
@@ -404,6 +548,80 @@ fn the_policies_of_runs_under_way_are_read_again() {
     assert!(stdout.contains("other policies hold from here on"), "{stdout}");
     signal(&child, Signal::INT);
     assert_eq!(wait(&mut child), Some(130));
+}
+
+#[test]
+fn what_a_route_brings_is_no_action_of_an_agent() {
+    let agents = r#"action in [Action::"delegate", Action::"hand_off", Action::"publish"]"#;
+    let dir = office(&format!("@id(\"alone\") forbid (principal, {agents}, resource);"));
+    let text = NETWORK.replace("from = \"#news\"", "from = \"writer\"").replace("publishes = [\"news\"]\n", "");
+    let begun = text.find("writer = [").unwrap();
+    fs::write(dir.path().join("n.toml"), format!("{}writer = ['written']\nreader = ['read']\n", &text[..begun]))
+        .unwrap();
+    let (code, stdout, stderr) = output(dir.path(), &["run", "n.toml", "go"]);
+    assert_eq!((code, stdout.trim()), (Some(0), "read"), "{stderr}");
+}
+
+/// Follows a run to its nap; returns what was decided on what it wrote before, and by which policies.
+async fn followed(run: &RunHandle) -> (Permission, Vec<Arc<str>>) {
+    let (mut events, mut said) = (run.events(), None);
+    loop {
+        match &events.next().await.unwrap().event {
+            Event::PolicyDecided { call, permission, policies, .. } if call.step == 1 && call.index.is_some() => {
+                said = Some((*permission, policies.clone()));
+            }
+            Event::CallIntended { subject, .. } if subject.name() == "nap" => return said.unwrap(),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_starts_a_run_is_decided_by_the_file_as_it_reads_it_whatever_was_reloaded() {
+    let naps = "permit (principal, action == Action::\"call_tool:nap\", resource);";
+    let strict = format!("@id(\"strict\") forbid (principal, action == Action::\"call_tool:write\", resource); {naps}");
+    let loose = format!("@id(\"loose\") permit (principal, action == Action::\"call_tool:write\", resource); {naps}");
+    let dir = office(&strict);
+    let path = dir.path();
+    let begun = NETWORK.find("'{\"calls\": [{\"name\": \"write\", \"arguments\": {\"path\": \"docs/key").unwrap();
+    let asleep = "'{\"calls\": [{\"name\": \"nap\", \"arguments\": {\"duration\": \"10m\"}}]}', 'done'";
+    fs::write(path.join("n.toml"), format!("{}{asleep}]", &NETWORK[..begun])).unwrap();
+    let host = Host::new(Recorder::open(&path.join(".provost"), false).unwrap());
+    let put = |policies: &str| fs::write(path.join("office.cedar"), policies).unwrap();
+    let start = async || {
+        let network = Network::load(&path.join("n.toml")).unwrap().network;
+        let request = RunRequest { directory: Some(path.to_owned()), ..RunRequest::new("go") };
+        host.start(network, request).await.unwrap()
+    };
+    let by_strict = (Permission::Deny, vec![Arc::from("strict")]);
+    let by_loose = (Permission::Allow, vec![Arc::from("loose")]);
+    let first = start().await;
+    assert_eq!(followed(&first).await, by_strict);
+    put(&loose);
+    assert_eq!(host.reload_policies().await.unwrap().len(), 1);
+    // What was reloaded is in no file any more.
+    put(&strict);
+    let second = start().await;
+    assert_eq!(followed(&second).await, by_strict);
+    put(&loose);
+    let third = start().await;
+    assert_eq!(followed(&third).await, by_loose);
+
+    // Each is told of what changes for it, and of nothing else; what changes alike is said once.
+    put(&strict);
+    let reloaded = host.reload_policies().await.unwrap();
+    assert_eq!(reloaded.iter().filter(|one| one.before == one.now).count(), 1, "{reloaded:?}");
+    assert_eq!(reloaded.len(), 2, "{reloaded:?}");
+    let fourth = start().await;
+    assert_eq!(followed(&fourth).await, by_strict);
+    let ids = [first, second, third, fourth].map(|run| run.id().clone());
+    host.shutdown().await.unwrap();
+    let recorder = Recorder::open(&path.join(".provost"), false).unwrap();
+    let changed = ids.map(|run| {
+        let past = recorder.whole_past(&run).unwrap();
+        past.events.iter().filter(|envelope| matches!(envelope.event, Event::PolicyChanged { .. })).count()
+    });
+    assert_eq!(changed, [2, 0, 1, 0]);
 }
 
 #[test]

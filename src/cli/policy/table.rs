@@ -136,9 +136,14 @@ impl Table {
 }
 
 fn text(path: &Path) -> Result<String, (String, String)> {
+    let failed = |error: std::io::Error| (format!("the table can't be read: {error}"), String::new());
+    let kind = std::fs::metadata(path).map_err(failed)?;
+    if !kind.is_file() {
+        let what = if kind.is_dir() { "a directory" } else { "no regular file" };
+        return Err((format!("the table is {what}"), "name a file with a table of cases".to_owned()));
+    }
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
-    read.map_err(|error| (format!("the table can't be read: {error}"), String::new()))?;
+    File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(failed)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err((format!("the table is larger than {} KiB", MAX_FILE_BYTES / 1024), "make two of it".to_owned()));
     }

@@ -1,9 +1,10 @@
 //! The policy file, and who is asked.
 
 use super::Check;
+use super::models::{UrlFault, parse_url};
 use crate::spec::findings::Place;
 use crate::spec::shape::short;
-use crate::spec::{Builtin, MAX_PERSON, Permission, PolicyFile, ToolSpec};
+use crate::spec::{Builtin, MAX_PERSON, Permission, PolicyFile, ToolSpec, Unread, is_person};
 
 impl Check<'_> {
     /// Reads the policy file. What stands in it is checked where the tools are known.
@@ -19,8 +20,8 @@ impl Check<'_> {
         let name = base.join(file);
         match PolicyFile::read(&name.display().to_string(), &name) {
             Ok(read) => Some(read),
-            Err((message, help)) => {
-                let message = format!("the policy file `{}` {message}", short(file));
+            Err(Unread { why, help, .. }) => {
+                let message = format!("the policy file `{}` {why}", short(file));
                 self.error(&path, Place::Value, "bad_policy", message, help);
                 None
             }
@@ -30,10 +31,11 @@ impl Check<'_> {
     fn approvals(&mut self) {
         let approvals = &self.spec.policy.approvals;
         let path = ["policy", "approvals", "approvers"];
-        let named = |name: &String| name.trim() == name && !name.chars().any(char::is_control);
-        if let Some(odd) = approvals.approvers.iter().find(|name| !named(name) || name.len() > MAX_PERSON) {
+        if let Some(odd) = approvals.approvers.iter().find(|name| !is_person(name)) {
             let message = format!("`{}` is no name of a person", short(odd));
-            let help = format!("take letters, digits and signs, {MAX_PERSON} bytes at most, with no space around them");
+            let help = format!(
+                "take letters, digits and signs, {MAX_PERSON} bytes at most, with no space around them and nothing hidden"
+            );
             return self.error(&path, Place::Value, "bad_name", message, help);
         }
         let mut known: Vec<&String> = approvals.approvers.iter().collect();
@@ -62,6 +64,19 @@ impl Check<'_> {
             let help = "add `url`, or take `bearer_token` out";
             self.error(&path, Place::Value, "says_nothing", "there is no address that the token is for", help);
         }
+        let url = notify.url.as_deref().filter(|url| !url.starts_with("env:"));
+        let (code, message, help) = match url.map(parse_url) {
+            Some(Err(UrlFault::Credentials)) => (
+                "inline_secret",
+                "the address must not hold a user name or password",
+                "take them out of it, and give a token with `bearer_token = \"env:NAME\"`",
+            ),
+            Some(Err(UrlFault::Form)) => {
+                ("bad_url", "this is no http or https address", "write one such as \"https://chat.example.com/hook\"")
+            }
+            Some(Ok(_)) | None => return,
+        };
+        self.error(&["policy", "approvals", "notify", "url"], Place::Value, code, message, help);
     }
 
     /// Says what a person will meet in a run: a question, or a refusal. Where there is a policy file, it says so.
