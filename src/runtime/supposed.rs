@@ -68,16 +68,19 @@ impl Supposed {
             }
         }
         let instance: &Instance = state.agents().get(&call.agent)?;
-        let subject = recorded(past, call).or_else(|| wanted(past, network, instance, call)).or_else(|| {
-            let own = || network.model_of(&instance.name).map_or(STAND_IN, |(name, _)| name);
-            let name = chosen.map(|name| &**name).unwrap_or_else(own);
-            let max_output_tokens = match network.spec().models.get(name) {
-                Some(model) => model.max_output_tokens,
-                None if name == STAND_IN => ModelSpec::default().max_output_tokens,
-                None => return None,
-            };
-            call.index.is_none().then(|| Subject::Model { model: name.into(), max_output_tokens })
-        })?;
+        let subject = seen(&at.event)
+            .or_else(|| recorded(past, call))
+            .or_else(|| wanted(past, network, instance, call))
+            .or_else(|| {
+                let own = || network.model_of(&instance.name).map_or(STAND_IN, |(name, _)| name);
+                let name = chosen.map(|name| &**name).unwrap_or_else(own);
+                let max_output_tokens = match network.spec().models.get(name) {
+                    Some(model) => model.max_output_tokens,
+                    None if name == STAND_IN => ModelSpec::default().max_output_tokens,
+                    None => return None,
+                };
+                call.index.is_none().then(|| Subject::Model { model: name.into(), max_output_tokens })
+            })?;
         let mut approved = state.approved().to_vec();
         approved.sort();
         Some(Self {
@@ -118,6 +121,15 @@ fn at_gate<'a>(past: &'a Past, call: &CallId) -> Option<&'a Arc<Envelope>> {
     let is_made = |event: &Event| matches!(event, Event::CallIntended { .. } | Event::InputRequested { .. });
     let last = of_call().rfind(|envelope| is_asked(&envelope.event));
     last.or_else(|| of_call().find(|envelope| is_made(&envelope.event)))
+}
+
+/// Returns a call as policies were told of it, where that is otherwise than its agent wrote it.
+fn seen(event: &Event) -> Option<Subject> {
+    match event {
+        Event::PolicyDecided { seen, .. } => seen.clone(),
+        Event::ApprovalRequested { request, .. } => request.as_ref()?.seen.as_deref().cloned(),
+        _ => None,
+    }
 }
 
 /// Returns what a call was made to, as it is on record last: a person may have changed it.

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Child;
 
 use provost::run::{Event, NotApproved, Pattern, Ruling, Status};
-use provost::runtime::{Host, Report};
+use provost::runtime::{Host, Report, Supposed, check_policies};
+use provost::spec::Permission;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -169,6 +170,11 @@ async fn a_path_is_decided_on_by_where_it_leads_however_it_is_written() {
         let answer = report.answer_text().unwrap();
         let is_refused = answer.contains("policy forbids this call (`keys`)") || answer.contains("`..` in it");
         assert_eq!(is_refused, is_denied, "{path}: {answer}");
+        // It is explained as it was decided.
+        let network = office.network().with_policy("n.cedar", NO_KEYS);
+        let supposed = Supposed::of_past(&whole(&host, &report.run), &network, &call("writer#1.0")).unwrap();
+        let again = supposed.ask(&network, &check_policies(&network).unwrap().policies);
+        assert_eq!(again.permission == Permission::Deny, answer.contains("policy forbids"), "{path}");
     }
     assert_eq!(fs::read_dir(&keys).unwrap().count(), 0);
     assert!(office.written("docs/keys/a").is_some());

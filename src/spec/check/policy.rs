@@ -4,7 +4,7 @@ use super::Check;
 use super::models::{UrlFault, parse_url};
 use crate::spec::findings::Place;
 use crate::spec::shape::short;
-use crate::spec::{Builtin, MAX_PERSON, Permission, PolicyFile, ToolSpec, Unread, is_person};
+use crate::spec::{Builtin, MAX_PERSON, Permission, PolicyFile, SecretRef, ToolSpec, Unread, is_person};
 
 impl Check<'_> {
     /// Reads the policy file. What stands in it is checked where the tools are known.
@@ -64,16 +64,18 @@ impl Check<'_> {
             let help = "add `url`, or take `bearer_token` out";
             self.error(&path, Place::Value, "says_nothing", "there is no address that the token is for", help);
         }
-        let url = notify.url.as_deref().filter(|url| !url.starts_with("env:"));
+        let url = notify.url.as_deref().filter(|url| !SecretRef::is_reference(url));
         let (code, message, help) = match url.map(parse_url) {
             Some(Err(UrlFault::Credentials)) => (
                 "inline_secret",
                 "the address must not hold a user name or password",
                 "take them out of it, and give a token with `bearer_token = \"env:NAME\"`",
             ),
-            Some(Err(UrlFault::Form)) => {
-                ("bad_url", "this is no http or https address", "write one such as \"https://chat.example.com/hook\"")
-            }
+            Some(Err(UrlFault::Form)) => (
+                "bad_url",
+                "this is no http or https address",
+                "write one such as \"https://chat.example.com/hook\", or \"env:NAME\" where it is a secret",
+            ),
             Some(Ok(_)) | None => return,
         };
         self.error(&["policy", "approvals", "notify", "url"], Place::Value, code, message, help);
