@@ -397,6 +397,18 @@ fn a_table_that_is_none_is_refused_with_its_place() {
         assert_eq!((code, stdout.as_str()), (Some(3), ""), "{stderr}");
         told += &stderr;
     }
+    // All that is wrong with a case is said, and what a tool could never be given is refused.
+    let (code, _, stderr) = cases(
+        dir.path(),
+        &CASES
+            .replace("text = \"x\" }\nexpect = \"allow\"", "text = [nan] }\nexpect = \"allow\"")
+            .replacen("model = \"small\"\n", "", 1)
+            .replace("now = 2026-03-01T12:00:00Z", "now = \"2026-03-01\""),
+    );
+    assert_eq!(code, Some(3));
+    for what in ["`nan` and `inf` are no numbers", "a case is about one call", "this is no point in time"] {
+        assert!(stderr.contains(what), "{what}: {stderr}");
+    }
     let (code, _, stderr) = output(dir.path(), &["policy", "test", "nowhere.toml"]);
     assert_eq!(code, Some(3));
     insta::assert_snapshot!("policies_bad_tables", told + &stderr);
@@ -406,6 +418,20 @@ fn a_table_that_is_none_is_refused_with_its_place() {
     let (code, ..) = cases(office("permit (").path(), CASES);
     assert_eq!(code, Some(3), "the policies are wrong");
     assert_eq!(output(dir.path(), &["policy", "test"]).0, Some(2));
+}
+
+#[test]
+fn a_case_has_its_own_name_in_json() {
+    let dir = office(POLICIES);
+    let name = format!("\u{202e}{}", "x".repeat(300));
+    fs::write(
+        dir.path().join("t.toml"),
+        CASES.replace("\"documentation\"", &format!("{name:?}").replace("\\u{202e}", "\\u202e")),
+    )
+    .unwrap();
+    let (code, stdout, stderr) = output(dir.path(), &["policy", "test", "t.toml", "--json"]);
+    let said: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, said["cases"][0]["name"].as_str()), (Some(0), Some(name.as_str())), "{stderr}");
 }
 
 #[test]

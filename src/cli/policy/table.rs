@@ -125,7 +125,8 @@ impl Table {
     pub(super) fn read(path: &Path) -> Result<Self, Invalid> {
         let name = path.display().to_string();
         let text = text(path).map_err(|(why, help)| whole(&name, why, help))?;
-        let mut reader = Reader { text: &text, found: Vec::new() };
+        let lines = text.match_indices('\n').map(|(at, _)| at).collect();
+        let mut reader = Reader { text: &text, lines, found: Vec::new() };
         let table = reader.table(path);
         let report = Report::new(name, text.as_str().into(), Vec::new(), reader.found);
         match table {
@@ -156,6 +157,8 @@ fn whole(name: &str, message: String, help: String) -> Invalid {
 
 struct Reader<'a> {
     text: &'a str,
+    /// Where lines end.
+    lines: Vec<usize>,
     found: Vec<Diagnostic>,
 }
 
@@ -189,11 +192,11 @@ impl Reader<'_> {
 
     fn case(&mut self, written: Spanned<WrittenCase>) -> Option<Case> {
         let head = written.span();
-        let line = self.text[..self.text.floor_char_boundary(head.start)].matches('\n').count() + 1;
+        let line = self.lines.partition_point(|end| *end < head.start) + 1;
         // Of a case as a whole its first line is shown.
         let head = head.start..self.text[head.start..].find('\n').map_or(head.end, |length| head.start + length);
         let mut case = written.into_inner();
-        let subject = self.subject(&mut case, head)?;
+        let subject = self.subject(&mut case, head);
         let now_ms = match &case.now {
             None => NOW_MS,
             Some(now) => match millis(now.get_ref()) {
@@ -214,7 +217,7 @@ impl Reader<'_> {
         let cost_nano_usd = (cost_usd.0 * 1e9).round() as u64;
         let call = Supposed {
             agent: case.agent.into(),
-            subject,
+            subject: subject?,
             run: RUN.into(),
             tenant: case.tenant.as_deref().unwrap_or(RunRequest::DEFAULT_TENANT).into(),
             session: case.session.map(Arc::from),
@@ -231,6 +234,17 @@ impl Reader<'_> {
     fn subject(&mut self, case: &mut WrittenCase, head: Range<usize>) -> Option<Subject> {
         let arguments = case.arguments.take().map(|given| (given.span(), json(toml::Value::Table(given.into_inner()))));
         let most = case.max_output_tokens.take();
+        if let Some((span, given)) = &arguments
+            && given.is_none()
+        {
+            self.say(
+                Some(span.clone()),
+                "`nan` and `inf` are no numbers in JSON",
+                "no tool is given such: take it out",
+            );
+            return None;
+        }
+        let arguments = arguments.and_then(|(span, given)| Some((span, given?)));
         let message = case.message.take();
         let WrittenCase { tool, model, delegate, hand_off, publish, .. } = case;
         let said = || message.as_ref().map(|message| message.get_ref().clone()).unwrap_or_default();
@@ -271,15 +285,18 @@ impl Reader<'_> {
     }
 }
 
-/// Returns a value of TOML as JSON. Points in time are texts there, and what is no number is null.
-fn json(value: toml::Value) -> Value {
-    match value {
+/// Returns a value of TOML as JSON; none where there is a number in it that JSON does not have. Points in time are texts there.
+fn json(value: toml::Value) -> Option<Value> {
+    Some(match value {
         toml::Value::String(text) => text.into(),
         toml::Value::Integer(number) => number.into(),
-        toml::Value::Float(number) => number.into(),
+        toml::Value::Float(number) => serde_json::Number::from_f64(number)?.into(),
         toml::Value::Boolean(is) => is.into(),
         toml::Value::Datetime(datetime) => datetime.to_string().into(),
-        toml::Value::Array(items) => items.into_iter().map(json).collect(),
-        toml::Value::Table(table) => Value::Object(table.into_iter().map(|(key, value)| (key, json(value))).collect()),
-    }
+        toml::Value::Array(items) => items.into_iter().map(json).collect::<Option<_>>()?,
+        toml::Value::Table(table) => {
+            let pair = |(key, value)| Some((key, json(value)?));
+            Value::Object(table.into_iter().map(pair).collect::<Option<_>>()?)
+        }
+    })
 }

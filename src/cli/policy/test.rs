@@ -140,7 +140,7 @@ fn problem(case: &Case, tried: &Tried) -> Option<String> {
 
 fn case_to_json(case: &Case, tried: &Tried) -> Value {
     let mut json = json!({
-        "name": name(case), "line": case.line, "result": tried.word(), "expect": case.expect,
+        "name": case.name.clone().unwrap_or_else(|| name(case)), "line": case.line, "result": tried.word(), "expect": case.expect,
         "permission": null, "by": [], "why": null,
     });
     let problem = match &tried.decided {
