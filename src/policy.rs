@@ -99,7 +99,8 @@ impl Policies {
         rules.about(agent, subject).into_iter().filter_map(|place| Some(rules.rule(place)?.id.clone())).collect()
     }
 
-    /// Whether what is said of such calls may be otherwise later though nothing is done: by the time, or by what others spend.
+    /// Whether what is said of such calls may be otherwise later though nothing is done with them: by the time, by what others
+    /// spend, or by what is approved of.
     pub fn look_at_what_passes(&self, agent: &str, subject: &Subject) -> bool {
         self.rules.as_ref().is_some_and(|rules| rules.look_at_what_passes(agent, subject))
     }

@@ -91,7 +91,7 @@ impl Needs {
 
     /// Whether they look at what becomes another though nothing is done with the call.
     pub(super) fn what_passes(&self) -> bool {
-        self.has("now") || self.has("spent")
+        self.has("now") || self.has("spent") || self.has("approved")
     }
 
     fn has(&self, name: &str) -> bool {

@@ -136,7 +136,7 @@ impl Rules {
         })
     }
 
-    /// Whether the policies that may be about such calls look at the time, or at what is spent.
+    /// Whether the policies that may be about such calls look at the time, at what is spent, or at what is approved of.
     pub(super) fn look_at_what_passes(&self, agent: &str, subject: &Subject) -> bool {
         self.slice(agent, subject).sliced.needs.what_passes()
     }

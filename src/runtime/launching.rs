@@ -8,7 +8,7 @@ use super::fleet::{Fleet, Values};
 use super::funds::Funds;
 use super::recorder::Claim;
 use super::run_supervisor::Opening;
-use super::scope::{Pause, Scope};
+use super::scope::{ApprovedOf, Pause, Scope};
 use super::voice::Voice;
 use super::{Answers, Error, Past, VERSION, read_again};
 use crate::journal::Log;
@@ -54,6 +54,7 @@ impl Fleet {
             definitions,
             cancelled: CancellationToken::new(),
             pause: Pause::default(),
+            approved: ApprovedOf::default(),
             recorder: self.recorder.clone(),
             voice: trail.voice,
             approver: self.approver.clone().filter(|_| is_attended),

@@ -436,6 +436,9 @@ impl RunLoop {
         self.unwritten.entries.extend(entry);
         self.may_route |= self.is_routed(&envelope);
         self.state.evolve(&envelope);
+        if let Event::CallIntended { .. } = envelope.event {
+            self.scope.approved.is(self.state.approved());
+        }
         if self.broken.is_none() {
             if self.scope.recorder.has_store() {
                 self.unwritten.records.push(encode(&envelope));

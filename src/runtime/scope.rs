@@ -1,7 +1,7 @@
 //! What the calls of one run may reach, and how they tell the run's supervisor what became of them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use ractor::ActorRef;
 use tokio::sync::{Notify, oneshot};
@@ -32,11 +32,29 @@ pub(super) struct Scope {
     pub(super) cancelled: CancellationToken,
     /// Whether calls that have not begun wait.
     pub(super) pause: Pause,
+    pub(super) approved: ApprovedOf,
     pub(super) recorder: Arc<Recorder>,
     /// Tells those who follow the run what its models say.
     pub(super) voice: Arc<Voice>,
     /// Who can be asked for approval now.
     pub(super) approver: Option<Arc<dyn Approver>>,
+}
+
+/// What a person has approved of in the run and has been made, by the names under which policies are told: as the run's
+/// supervisor last knew it.
+#[derive(Default)]
+pub(super) struct ApprovedOf(RwLock<Arc<[Arc<str>]>>);
+
+impl ApprovedOf {
+    pub(super) fn now(&self) -> Arc<[Arc<str>]> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn is(&self, approved: &Arc<[Arc<str>]>) {
+        if !Arc::ptr_eq(&self.now(), approved) {
+            *self.0.write().unwrap_or_else(PoisonError::into_inner) = approved.clone();
+        }
+    }
 }
 
 impl Scope {

@@ -132,7 +132,8 @@ impl PolicyFile {
             std::io::ErrorKind::NotFound => Unread {
                 why: format!("is not there (looked for {})", path.display()),
                 help: "the path is taken relative to the network file".to_owned(),
-                is_gone: true,
+                // A link that leads nowhere is somebody's mistake.
+                is_gone: path.symlink_metadata().is_err(),
             },
             _ => unread(
                 format!("can't be read: {error}"),

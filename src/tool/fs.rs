@@ -33,6 +33,8 @@ pub(super) struct Root {
     dir: Dir,
     /// Where it was opened; for messages, and to understand a model that gives absolute paths.
     path: PathBuf,
+    /// Where that was then, through links.
+    real: PathBuf,
 }
 
 impl Root {
@@ -44,7 +46,8 @@ impl Root {
         }
         let dir = Dir::open_ambient_dir(path, ambient_authority())
             .map_err(|error| failed(format!("can't be opened: {error}")))?;
-        Ok(Arc::new(Self { dir, path: path.to_owned() }))
+        let real = path.canonicalize().map_err(|error| failed(format!("can't be opened: {error}")))?;
+        Ok(Arc::new(Self { dir, path: path.to_owned(), real }))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -112,13 +115,14 @@ impl Root {
     fn followed(&self, path: &Path) -> PathBuf {
         let there = path.ancestors().find_map(|there| Some((self.dir.canonicalize(or_dot(there)).ok()?, there)));
         let Some((real, there)) = there else { return path.to_owned() };
-        let real = if real == Path::new(".") { PathBuf::new() } else { real };
-        path.strip_prefix(there).map(|rest| real.join(rest)).unwrap_or_else(|_| path.to_owned())
+        let rest = path.strip_prefix(there).unwrap_or(Path::new(""));
+        real.components().chain(rest.components()).filter(|part| *part != Component::CurDir).collect()
     }
 
-    /// Returns where a path leads to in the file system, for whoever is asked about it.
+    /// Returns where a path leads to in the file system, for whoever is asked about it: beneath the directory that was opened,
+    /// wherever its name leads by now.
     fn whole(&self, path: &Path) -> PathBuf {
-        self.path.canonicalize().unwrap_or_else(|_| self.path.clone()).join(self.followed(path))
+        self.real.join(self.followed(path))
     }
 
     /// Looks what is at `path`, following links that stay beneath the root.

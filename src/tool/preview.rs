@@ -80,7 +80,8 @@ impl Looked {
     }
 }
 
-/// Says which file it is, and in which state: the time of its last change is not for whoever changes it to say.
+/// Says which file it is, and in which state. Who changes it can't set the time of its last change back; who has it in his
+/// memory can change it without.
 fn identity(metadata: &Metadata) -> String {
     let (number, changed) = ((metadata.dev(), metadata.ino()), (metadata.ctime(), metadata.ctime_nsec()));
     format!("{number:?} {changed:?} {}", metadata.len())

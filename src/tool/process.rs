@@ -130,7 +130,7 @@ impl Run {
     }
 }
 
-/// Looks at what is started, and at each file that its arguments name.
+/// Looks at what is started, where, and at each file that its arguments name.
 fn look(root: &Path, program: Option<PathBuf>, rest: &[String]) -> Preview {
     let named = rest.iter().flat_map(|part| {
         // What follows the name of an option may be a file, too.
@@ -138,12 +138,15 @@ fn look(root: &Path, program: Option<PathBuf>, rest: &[String]) -> Preview {
         [Some(part.as_str()), value].into_iter().flatten().filter(|name| !name.is_empty())
     });
     let paths = program.into_iter().chain(named.map(|name| root.join(name)));
+    // It works where links lead now.
+    let place = root.canonicalize().unwrap_or_else(|_| root.to_owned()).display().to_string().into();
     // Each is looked at once, however often it is named.
     let paths: BTreeSet<PathBuf> = paths.collect();
     let mut left = preview::MAX_DIGESTED_BYTES;
     let mut files: Vec<NamedFile> = paths.iter().filter_map(|path| preview::used(path, &mut left)).collect();
     files.sort_by(|one, other| one.path.cmp(&other.path));
     files.dedup();
+    files.push(NamedFile { path: place, digest: None, is_target: false });
     Preview { change: None, files }
 }
 

@@ -213,7 +213,7 @@ async fn a_thousand_restarts_lose_no_approval() {
 }
 
 /// Somebody who is there and says nothing, so that runs do not park.
-struct Silent;
+pub(crate) struct Silent;
 
 impl Approver for Silent {
     fn ask<'a>(&'a self, _: &'a Question) -> BoxFuture<'a, Option<Ballot>> {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::approvals::{Office, WRITER, YES, ballot, call, count, is_as_it_was, resume, whole, why};
+use crate::approvals::{Office, Silent, WRITER, YES, ballot, call, count, is_as_it_was, resume, whole, why};
 use crate::process::{at_a_terminal, finished, output, provost, read_until, wait};
 
 /// Anybody is asked about documents, and ana about keys.
@@ -21,6 +21,23 @@ const TWO_POLICIES: &str = r#"
 permit (principal, action == Action::"call_tool:write", resource) when { context.arguments.path like "docs*" };
 @id("keys") @ask("a key") @approvers("ana, cy") @quorum("2")
 permit (principal, action == Action::"call_tool:write", resource) when { context.arguments.path like "key*" };
+"#;
+
+/// An agent that runs something.
+const RUNNER: &str = r#"
+[network]
+name = "office"
+entry = "runner"
+[agents.runner]
+prompt = "x"
+tools = ["run"]
+[tools.run]
+builtin = "process.run"
+root = "out"
+allow = ["sh"]
+in_flight = 1
+[sim.script]
+runner = ['{"calls": [{"name": "run", "arguments": {"argv": SCRIPT}}]}', 'done']
 "#;
 
 /// An agent that writes one file after the other.
@@ -202,23 +219,64 @@ async fn what_was_approved_is_not_done_elsewhere_where_a_link_has_come_meanwhile
 }
 
 #[tokio::test]
+async fn what_is_approved_of_meanwhile_counts_for_a_call_that_waits() {
+    let both = WRITER.replace("[sim.script]", "[policy]\nfile = \"n.cedar\"\n[sim.script]");
+    let (head, _) = both.split_once("writer = [").unwrap();
+    let one = |path: &str| format!(r#"{{"name": "write", "arguments": {{"path": "{path}", "text": "x"}}}}"#);
+    let calls = format!(r#"'{{"calls": [{}, {}]}}'"#, one("a"), one("b"));
+    let network = format!("{head}writer = [{calls}, '{{{{ results | map(attribute=\"content\") | join(\" | \") }}}}']");
+    let office = Office::new(&network);
+    let once = r#"@ask("once") permit (principal, action == Action::"call_tool:write", resource) when { !context.approved.contains("write") };"#;
+    fs::write(office.path("n.cedar"), once).unwrap();
+    // Somebody is there, so that both wait in a process that lives.
+    let host = office.host().with_approver(Silent);
+    let run = host.start(office.network(), office.request()).await.unwrap();
+    let mut events = run.events();
+    for _ in 0..2 {
+        while !matches!(events.next().await.unwrap().event, Event::ApprovalRequested { .. }) {}
+    }
+    host.approve(run.id(), Some(call("writer#1.0")), &ballot("ana", YES)).await.unwrap();
+    while !matches!(events.next().await.unwrap().event, Event::ToolReturned { .. }) {}
+    host.approve(run.id(), Some(call("writer#1.1")), &ballot("ana", YES)).await.unwrap();
+    let answer = run.wait().await.unwrap().answer_text().unwrap();
+    assert!(answer.contains("no policy permits this call"), "{answer}");
+    assert!(office.written("a").is_some() && office.written("b").is_none());
+}
+
+#[tokio::test]
+async fn a_program_is_not_started_elsewhere_where_its_root_is_another_meanwhile() {
+    let office = Office::new(&RUNNER.replace("SCRIPT", r#"["sh", "-c", "echo x > made"]"#));
+    fs::create_dir(office.path("other")).unwrap();
+    let host = office.host();
+    let report = office.start(&host).await;
+    host.approve(&report.run, None, &ballot("ana", YES)).await.unwrap();
+    fs::rename(office.path("out"), office.path("away")).unwrap();
+    std::os::unix::fs::symlink("other", office.path("out")).unwrap();
+    let asked = resume(&host, &report.run).await;
+    assert_eq!((asked.status, office.written("made")), (Status::AwaitingApproval, None));
+    let again = asked.approvals[0].request.as_ref().unwrap().again.clone().unwrap();
+    assert!(again.contains("/out`") && again.contains("/other`"), "{again}");
+}
+
+#[tokio::test]
+async fn what_is_shown_is_where_it_is_done_though_the_root_has_another_name_meanwhile() {
+    let office = Office::new(&writes(&["a"]));
+    fs::create_dir(office.path("other")).unwrap();
+    let host = office.host().with_approver(Silent);
+    let run = host.start(office.network(), office.request()).await.unwrap();
+    let mut events = run.events();
+    while !matches!(events.next().await.unwrap().event, Event::ApprovalRequested { .. }) {}
+    fs::rename(office.path("out"), office.path("away")).unwrap();
+    std::os::unix::fs::symlink("other", office.path("out")).unwrap();
+    host.approve(run.id(), None, &ballot("ana", YES)).await.unwrap();
+    assert_eq!(run.wait().await.unwrap().status, Status::Done);
+    assert!(office.path("away/a").exists() && !office.path("other/a").exists(), "it is done where it was shown");
+}
+
+#[tokio::test]
 async fn a_script_that_changes_while_its_approved_call_waits_for_its_turn_is_asked_about_again() {
-    let network = r#"
-        [network]
-        name = "office"
-        entry = "runner"
-        [agents.runner]
-        prompt = "x"
-        tools = ["run"]
-        [tools.run]
-        builtin = "process.run"
-        root = "out"
-        allow = ["sh"]
-        in_flight = 1
-        [sim.script]
-        runner = ['{"calls": [{"name": "run", "arguments": {"argv": ["sh", "one.sh"]}}, {"name": "run", "arguments": {"argv": ["sh", "two.sh"]}}]}', 'done']
-    "#;
-    let office = Office::new(network);
+    let two = r#"["sh", "one.sh"]}}, {"name": "run", "arguments": {"argv": ["sh", "two.sh"]"#;
+    let office = Office::new(&RUNNER.replace("SCRIPT", two));
     // Whichever is first changes the other one.
     for (name, other) in [("one.sh", "two.sh"), ("two.sh", "one.sh")] {
         let script = format!("sleep 0.3; echo {name} >> log; echo 'echo evil >> log' > {other}\n");

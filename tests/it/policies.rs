@@ -128,6 +128,17 @@ fn check_says_of_policies_what_it_says_of_networks() {
     assert_eq!(said["diagnostics"][0]["code"], "contradiction");
     assert_eq!((&said["valid"], &said["policies"]), (&true.into(), &6.into()));
 
+    // Two that always ask together, and nobody whom both name.
+    let asks = |who: &str| {
+        format!("@ask(\"x\") @approvers(\"{who}\") permit (principal, action == Action::\"call_tool:nap\", resource);")
+    };
+    for (others, is_quarrel) in [("ben", true), ("ana, ben", false)] {
+        let dir = office(&format!("{POLICIES}\n{}\n{}\n", asks("ana"), asks(others)));
+        let (code, _, stderr) = output(dir.path(), &["check", "n.toml"]);
+        let said = "never lets anything happen: `policy6` asks about all of it, too";
+        assert_eq!((code, stderr.contains(said)), (Some(0), is_quarrel), "{stderr}");
+    }
+
     let wrong = POLICIES.replace("call_tool:write", "call_tool:wrote").replace("Agent::\"writer\"", "Agent::\"riter\"");
     let dir = office(&wrong);
     let (code, stdout, stderr) = output(dir.path(), &["check", "n.toml"]);

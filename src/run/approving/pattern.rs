@@ -57,7 +57,10 @@ impl Standing {
         let Subject::Tool { tool, arguments } = subject else { return false };
         let knows = |label: &str| self.labels.iter().any(|known| known == label);
         let (before, now) = (texts(&self.arguments), texts(arguments));
-        let is_named_anew = |path: &str| now.iter().any(|text| !before.contains(text) && names(text, path));
+        let (kept, open): (Vec<&str>, Vec<&str>) = now.into_iter().partition(|text| before.contains(text));
+        // What is left open may name it, unless what was shown names it, too.
+        let named = |by: &[&str], path: &str| by.iter().any(|text| names(text, path));
+        let is_named_anew = |path: &str| named(&open, path) && !named(&kept, path);
         let is_as_it_was = |file: &BoundFile| match self.binding.files.iter().find(|known| known.path == file.path) {
             _ if file.is_target => true,
             Some(known) => known.is_target || known.digest == file.digest,

@@ -128,6 +128,22 @@ fn a_standing_grant_covers_the_same_agent_tool_terms_and_labels_for_its_time() {
     for (path, is_covered) in [("/x/docs/b", true), ("/x/other", false), ("/x/x", false), ("/x/adocs/b", false)] {
         assert_eq!(covers("one", &like, &[], &with(path), 0), is_covered, "{path}");
     }
+    // Nor does what is left open let in what was named as it is.
+    let argv = |last: &str| Subject::Tool { tool: "write".into(), arguments: json!({ "argv": ["sh", "a.sh", last] }) };
+    let runs = Standing {
+        arguments: json!({ "argv": ["sh", "a.sh", "one"] }),
+        pattern: Pattern { like: [("argv".to_owned(), json!(["sh", "a.sh", "*"]))].into(), until_ms: None },
+        ..standing.clone()
+    };
+    for (last, path, is_covered) in [
+        ("b.sh", "/x/b.sh", true),
+        ("a.sh", "/x/a.sh", false),
+        ("./a.sh", "/x/a.sh", false),
+        ("x=a.sh", "/x/a.sh", false),
+    ] {
+        let is = runs.covers("one", &argv(last), &labels(&[]), &with(path), &asking(&["writing"]), 0);
+        assert_eq!(is, is_covered, "{last}");
+    }
 }
 
 #[test]

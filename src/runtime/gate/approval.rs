@@ -167,7 +167,7 @@ pub(super) fn decide(policies: &Policies, subject: &Subject, labels: &Labels, de
         depth: desk.situation.depth,
         spent: scope.funds.spent(),
         now_ms: scope.recorder.now_ms(),
-        approved: &desk.situation.approved,
+        approved: &scope.approved.now(),
     };
     policies.decide(&asked, scope.builtin(subject))
 }

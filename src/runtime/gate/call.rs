@@ -63,8 +63,6 @@ impl Call {
 pub(in crate::runtime) struct Situation {
     /// How many delegations lie between the entry agent and this one.
     pub(in crate::runtime) depth: u32,
-    /// The names of what a person has approved of in the run.
-    pub(in crate::runtime) approved: Arc<[Arc<str>]>,
     /// Which calls a person has approved of before they are made.
     pub(in crate::runtime) patterns: Vec<Arc<Standing>>,
 }

@@ -153,8 +153,8 @@ impl RunLoop {
         }
         if let Some(instance) = self.state.agents().get(&call.id.agent) {
             call.agent = instance.name.clone();
-            let (approved, patterns) = (self.state.approved().clone(), self.state.standing().to_vec());
-            call.situation = Situation { depth: instance.depth, approved, patterns };
+            self.scope.approved.is(self.state.approved());
+            call.situation = Situation { depth: instance.depth, patterns: self.state.standing().to_vec() };
         }
         call.time = self.time_of(&call);
         self.last_task += 1;
