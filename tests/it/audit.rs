@@ -281,6 +281,20 @@ fn an_anchor_that_was_removed_or_is_locked_is_said_and_waited_for_no_longer_than
     fs::remove_file(&file).unwrap();
     world.ask_for(0, &["audit", "anchor", "set", "an.jsonl"]);
     assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 1);
+    // What it has lost is not covered up by what comes later: nothing is added, and it is said.
+    world.ask_for(0, &["run", "n.toml", "two"]);
+    fs::write(&file, "").unwrap();
+    let more = world.ask(&["run", "n.toml", "three"]);
+    assert!(
+        more.code() == Some(0) && more.stderr.contains("has lost what it had taken of this store"),
+        "{}",
+        more.stderr
+    );
+    assert_eq!(fs::read_to_string(&file).unwrap(), "");
+    assert!(said(&world, 8, &["audit", "verify"]).contains("has lost checkpoints"));
+    world.ask_for(0, &["audit", "anchor", "set", "an.jsonl"]);
+    world.ask_for(0, &["audit", "verify"]);
+    assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 1);
     // Whoever can read it can lock it, for ever.
     let locked = fs::File::open(&file).unwrap();
     rustix::fs::flock(&locked, rustix::fs::FlockOperation::LockShared).unwrap();

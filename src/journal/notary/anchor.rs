@@ -63,6 +63,14 @@ pub enum AnchorError {
         /// Why.
         why: String,
     },
+    /// It has no longer what it had taken. Nothing is added, so that this is found whenever somebody looks.
+    #[error("the anchor {target} has lost what it had taken of this store, up to commit {size}")]
+    Lost {
+        /// The anchor.
+        target: String,
+        /// What it had taken.
+        size: u64,
+    },
 }
 
 /// Where an anchor is.
@@ -379,7 +387,11 @@ pub(super) fn send(
     if known.failing.is_none() && known.lag() == 0 {
         return Ok(Some(known));
     }
-    match known.target.connect(http).and_then(|anchor| anchor.append(&newest.to_string())) {
+    let append = || match has_lost(&known, &newest.standing.store) {
+        Some(size) => Err(AnchorError::Lost { target: known.target.to_string(), size }),
+        None => known.target.connect(http)?.append(&newest.to_string()),
+    };
+    match append() {
         // Another process may have sent more meanwhile.
         Ok(()) => (known.anchored, known.failing) = (known.anchored.max(Some((newest.size(), newest.time_ms()))), None),
         Err(error) => known.fails(error.to_string()),
@@ -388,6 +400,18 @@ pub(super) fn send(
         keep(directory, &known.target, Some(&newest.standing.store), known.anchored, known.failing.clone())?;
     }
     Ok(Some(known))
+}
+
+/// Returns what a file had taken of a store and does not have at its end, where the store's would be if no other had written
+/// more since than is looked through. What an address has is not asked each time.
+fn has_lost(known: &Anchoring, store: &Hash) -> Option<u64> {
+    let (Target::File(path), Some((size, _))) = (&known.target, known.anchored) else { return None };
+    let mut has = false;
+    let read = list::tail(path, &mut |line| {
+        has |= Checkpoint::parse(line).is_some_and(|found| found.standing.store == *store && found.size() >= size);
+    });
+    let is_whole = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() <= list::TAIL_BYTES);
+    (read.is_ok() && is_whole && !has).then_some(size)
 }
 
 /// Keeps in mind that an anchor has not answered in the time that there was.

@@ -15,7 +15,7 @@ pub(super) const LINE_BYTES: usize = 4096;
 
 /// How much of the end is looked through for the newest checkpoint: two thousand of them. Those of one store are in their order, but
 /// for one that a process wrote late that had been stopped.
-const TAIL_BYTES: u64 = 1 << 20;
+pub(super) const TAIL_BYTES: u64 = 1 << 20;
 
 /// How long a file is waited for that somebody has locked. Whoever may read a file can lock it, for as long as they like.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);

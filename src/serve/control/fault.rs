@@ -135,6 +135,7 @@ impl From<runtime::Error> for Fault {
             E::Journal(error @ crate::journal::Error::Pruned { .. }) => (Code::Unfit, store_hint(error)),
             E::Journal(crate::journal::Error::Anchor(error)) => match error {
                 AnchorError::Unfit { .. } => (Code::InvalidRequest, "name a file elsewhere, or an address of HTTP"),
+                AnchorError::Lost { .. } => (Code::Store, "`provost audit verify` says what is missing"),
                 AnchorError::Unreachable { .. } => (
                     Code::Unfit,
                     "without its checkpoints nothing is known of the tail: ask again when it can be reached",
