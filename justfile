@@ -26,7 +26,7 @@ planted:
 # Flip bits of a store, and read it.
 flips times="100000":
     PROVOST_FLIPS={{times}} cargo test --release --lib journal::tests::damage -- --nocapture
-    PROVOST_BYTES=all cargo test --release --lib journal::tests::exhaustive -- --nocapture
+    PROVOST_BYTES=1-255 cargo test --release --lib journal::tests::exhaustive -- --nocapture
 
 # Let two processes want one store, over and over.
 race rounds="1000":

@@ -358,10 +358,11 @@ impl Whole {
     }
 }
 
-/// The bits by which a byte is changed: drawn, or with `PROVOST_BYTES` all of them.
+/// The bits by which a byte is changed: drawn, or those from the one to the other in `PROVOST_BYTES` (`1-255` for all of them).
 fn changes(of: &str) -> RangeInclusive<u8> {
-    if std::env::var_os("PROVOST_BYTES").is_some() {
-        return 1..=u8::MAX;
+    if let Ok(asked) = std::env::var("PROVOST_BYTES") {
+        let (from, to) = asked.split_once('-').expect("FROM-TO");
+        return from.parse().expect("a number from 1")..=to.parse().expect("a number up to 255");
     }
     let drawn = 1 + draw(of, 255) as u8;
     drawn..=drawn
