@@ -106,7 +106,7 @@ impl Check<'_> {
         }
         self.validate(&written, &rules, &vocabulary);
         self.contradictions(&written, &rules);
-        self.quarrels(&written, &rules, &Terms::of(&network.spec().policy.approvals));
+        self.quarrels(&written, &rules);
         let rules = Rules::new(rules, vocabulary);
         // A policy that is wrong may be meant for a tool that none mentions.
         if self.found.iter().all(|found| found.severity == Severity::Warning) {
@@ -346,16 +346,17 @@ impl Check<'_> {
     }
 
     /// Finds permits that ask whom nobody can be who is asked by another one that always holds with them.
-    fn quarrels(&mut self, written: &[Written], rules: &[Rule], network: &Terms) {
-        let asks = |rule: &Rule| rule.ask.clone().map(|terms| terms.or(network));
+    fn quarrels(&mut self, written: &[Written], rules: &[Rule]) {
+        let network = self.terms.clone();
+        let asks = |rule: &Rule| rule.ask.clone().map(|terms| terms.or(&network));
         for (place, (one, rule)) in written.iter().zip(rules).enumerate() {
             let Some(terms) = asks(rule) else { continue };
             let always =
                 |other: &&Rule| !other.policy.has_non_scope_constraint() && covers(&other.policy, &rule.policy);
-            let others = rules.iter().enumerate().filter(|(of, _)| *of != place).map(|(_, other)| other).filter(always);
-            let quarrel = others
-                .into_iter()
-                .find(|other| asks(other).is_some_and(|of_other| terms.clone().and(of_other).is_none()));
+            let mut others =
+                rules.iter().enumerate().filter(|(of, _)| *of != place).map(|(_, other)| other).filter(always);
+            let quarrel =
+                others.find(|other| asks(other).is_some_and(|of_other| terms.clone().and(of_other).is_none()));
             if let Some(other) = quarrel {
                 let message = format!(
                     "`{}` never lets anything happen: `{}` asks about all of it, too, and nobody can say yes to both",

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Child;
 
-use provost::run::{Event, NotApproved, Pattern, Ruling, Status};
+use provost::run::{Event, NotApproved, Pattern, Ruling, Status, Subject};
 use provost::runtime::{Host, Report, Supposed, check_policies};
 use provost::spec::Permission;
 use serde_json::{Value, json};
@@ -241,6 +241,54 @@ async fn what_is_approved_of_meanwhile_counts_for_a_call_that_waits() {
     let answer = run.wait().await.unwrap().answer_text().unwrap();
     assert!(answer.contains("no policy permits this call"), "{answer}");
     assert!(office.written("a").is_some() && office.written("b").is_none());
+}
+
+#[tokio::test]
+async fn what_may_be_read_is_not_another_file_where_a_link_has_changed() {
+    let network = writes(&["docs/link"]).replace("fs.write", "fs.read").replace(r#", "text": "x""#, "");
+    let office = Office::new(&network);
+    for (name, text) in [("docs/plain", "plain"), ("keys", "secret")] {
+        fs::create_dir_all(office.path("out/docs")).unwrap();
+        fs::write(office.path("out").join(name), text).unwrap();
+    }
+    let link = office.path("out/docs/link");
+    std::os::unix::fs::symlink("plain", &link).unwrap();
+    let host = office.host();
+    let asks = r#"@ask("reading") permit (principal, action == Action::"call_tool:write", resource);"#;
+    let report = parked(&host, &office, asks).await;
+    let seen = report.approvals[0].request.as_ref().unwrap().seen.clone().unwrap();
+    assert!(matches!(&*seen, Subject::Tool { arguments, .. } if arguments["path"] == "docs/plain"), "{seen:?}");
+    host.approve(&report.run, None, &ballot("ana", YES)).await.unwrap();
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink("../keys", &link).unwrap();
+    assert_eq!(resume(&host, &report.run).await.status, Status::AwaitingApproval);
+    // What a person writes leads where it leads, however it is written.
+    let edit = Ruling::Edit { arguments: json!({ "path": "./docs/plain" }) };
+    host.approve(&report.run, None, &ballot("ana", edit)).await.unwrap();
+    let done = resume(&host, &report.run).await;
+    assert!(done.answer_text().unwrap().contains("plain") && done.status == Status::Done, "{:?}", done.answer);
+}
+
+#[tokio::test]
+async fn a_pattern_that_ends_while_its_call_waits_for_its_turn_lets_it_happen_no_more() {
+    let steps = r#"["sh", "one.sh"]}}]}', '{"calls": [{"name": "run", "arguments": {"argv": ["sh", "slow.sh"]}}, {"name": "run", "arguments": {"argv": ["sh", "two.sh"]"#;
+    let office = Office::new(&RUNNER.replace("SCRIPT", steps));
+    for (name, script) in
+        [("one.sh", ""), ("slow.sh", "sleep 3; echo slow >> log"), ("two.sh", "sleep 3; echo two >> log")]
+    {
+        fs::write(office.path("out").join(name), script).unwrap();
+    }
+    let host = office.host();
+    let report = office.start(&host).await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let like = [("argv".to_owned(), json!(["sh", "*"]))].into();
+    let pattern = Pattern { like, until_ms: Some(now.as_millis() as u64 + 1_500) };
+    let ruling = Ruling::Approve { standing: Some(pattern) };
+    host.approve(&report.run, None, &ballot("ana", ruling)).await.unwrap();
+    // Whichever is second gets its turn after that, and both do where all is slow.
+    let asked = resume(&host, &report.run).await;
+    assert_eq!(asked.status, Status::AwaitingApproval);
+    assert!(office.written("log").unwrap_or_default().lines().count() < 2);
 }
 
 #[tokio::test]

@@ -153,6 +153,9 @@ pub(in crate::cli) fn words(question: &Question) -> String {
     let objection = question.objection.as_ref().map(|why| format!("\n{}", visible(why))).unwrap_or_default();
     let mut text = format!("{objection}{}", wanted(question));
     let Some(request) = &question.request else { return text };
+    if let Some(Subject::Tool { arguments, .. }) = request.seen.as_deref() {
+        text.push_str(&format!("\nwhich leads to\n  {}", visible(&arguments.to_string())));
+    }
     if let Some(change) = &request.change {
         text.push_str("\nwhich would change");
         change.lines().for_each(|line| text.push_str(&format!("\n  {}", visible(line))));

@@ -121,19 +121,20 @@ impl Pass {
         if self.until_ms.is_some_and(|until_ms| scope.recorder.now_ms() >= until_ms) {
             return false;
         }
-        if self.policies.has_rules() {
-            let seen = Box::pin(seen(subject, scope)).await;
-            let may_differ = seen.as_ref() != self.seen.as_deref();
-            if may_differ || self.policies.look_at_what_passes(&desk.agent, subject) {
-                let seen = seen.as_ref().unwrap_or(subject);
-                let now = decide(&self.policies, seen, &self.labels, desk, scope);
-                if (now.permission, now.by) != self.said {
-                    return false;
-                }
+        if !self.policies.has_rules() && self.approved.is_none() {
+            return true;
+        }
+        let seen = Box::pin(seen(subject, scope)).await;
+        let may_differ = seen.as_ref() != self.seen.as_deref();
+        if may_differ || self.policies.look_at_what_passes(&desk.agent, subject) {
+            let seen = seen.as_ref().unwrap_or(subject);
+            let now = decide(&self.policies, seen, &self.labels, desk, scope);
+            if (now.permission, now.by) != self.said {
+                return false;
             }
         }
         let Some(shown) = &self.approved else { return true };
-        let now = binding::look(subject, &self.labels, &self.policies, desk, scope).await;
+        let now = binding::look(subject, seen.as_ref(), &self.labels, &self.policies, desk, scope).await;
         now.binding == shown.binding
     }
 }
@@ -228,8 +229,8 @@ pub(super) async fn settle(
             // Other policies hold since a moment ago.
             continue;
         }
-        let shown = binding::look(subject, &labels, &policies, desk, scope).await;
-        let again = match standing(&known, &shown, &decision) {
+        let shown = binding::look(subject, seen.as_ref(), &labels, &policies, desk, scope).await;
+        let again = match standing(&known, &shown, &decision, subject) {
             Standing::Holds => {
                 let why = Some("as a person approved of it".into());
                 let allowed = Decision { permission: Permission::Allow, why, ..decision.clone() };
@@ -283,7 +284,7 @@ enum Standing {
     Changed(String),
 }
 
-fn standing(known: &Known, shown: &Shown, decision: &Decision) -> Standing {
+fn standing(known: &Known, shown: &Shown, decision: &Decision, subject: &Subject) -> Standing {
     let (approval, is_decided) = match known {
         Known::Nothing | Known::Passed(None) => return Standing::New,
         Known::Asked(None) | Known::Decided { approval: None, .. } => return Standing::New,
@@ -291,9 +292,12 @@ fn standing(known: &Known, shown: &Shown, decision: &Decision) -> Standing {
         Known::Decided { approval: Some(approval), .. } | Known::Passed(Some(approval)) => (approval, true),
     };
     let asked = &approval.request.binding;
-    let changed = match &approval.edited {
-        Some(edited) => shown.binding.changed_beside_edit(asked, &binding::digest_of(edited)),
-        None => shown.binding.changed_since(asked),
+    let changed = match (&approval.edited, subject) {
+        // They are as a person wrote them, wherever they lead.
+        (Some(edited), Subject::Tool { arguments, .. }) if *arguments == **edited => {
+            shown.binding.changed_beside_edit(asked, &shown.binding.arguments)
+        }
+        _ => shown.binding.changed_since(asked),
     };
     match changed {
         Some(what) => Standing::Changed(what),

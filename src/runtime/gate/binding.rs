@@ -17,8 +17,15 @@ pub(super) struct Shown {
     pub(super) change: Option<Arc<str>>,
 }
 
-/// Looks at what a call would do now. Reads the files that it names.
-pub(super) async fn look(subject: &Subject, labels: &Labels, policies: &Policies, desk: &Desk, scope: &Scope) -> Shown {
+/// Looks at what a call would do now, which is `seen` where its agent wrote it otherwise. Reads the files that it names.
+pub(super) async fn look(
+    subject: &Subject,
+    seen: Option<&Subject>,
+    labels: &Labels,
+    policies: &Policies,
+    desk: &Desk,
+    scope: &Scope,
+) -> Shown {
     let stream = &scope.stream;
     let whose = format!("{}\n{}\n{}\n{}", stream.run, stream.tenant, desk.agent, desk.id);
     let labels: Vec<&str> = labels.iter().collect();
@@ -29,13 +36,15 @@ pub(super) async fn look(subject: &Subject, labels: &Labels, policies: &Policies
     let spec = bound.map(|bound| serde_json::to_value(&bound.spec).unwrap_or_default());
     let tool = format!("{}\n{}", subject.name(), spec.unwrap_or_default());
     let schema = bound.map(|bound| bound.tool.parameters()).unwrap_or_default();
-    let (arguments, preview) = match (subject, bound) {
-        (Subject::Tool { arguments, .. }, Some(bound)) => {
-            (digest_of(arguments), bound.tool.clone().preview(arguments.clone()).await)
-        }
+    let arguments = match seen.unwrap_or(subject) {
+        Subject::Tool { arguments, .. } => digest_of(arguments),
         // How much a model may write is for the budget to say.
-        (Subject::Model { .. }, _) => (digest(b""), Preview::default()),
-        (subject, _) => (digest_of(&serde_json::to_value(subject).unwrap_or_default()), Preview::default()),
+        Subject::Model { .. } => digest(b""),
+        subject => digest_of(&serde_json::to_value(subject).unwrap_or_default()),
+    };
+    let preview = match (subject, bound) {
+        (Subject::Tool { arguments, .. }, Some(bound)) => bound.tool.clone().preview(arguments.clone()).await,
+        _ => Preview::default(),
     };
     let file = |NamedFile { path, digest, is_target }| BoundFile { path, digest, is_target };
     let binding = Binding {
